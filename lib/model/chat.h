@@ -5,7 +5,7 @@
  *     assistant  <|im_assistant|>NAME<|im_middle|>TEXT[CALLS]<|im_end|>   "assistant"
  *     tool       <|im_system|>NAME<|im_middle|>## Return of CALL_ID\nTEXT<|im_end|>   "tool"
  *     tools      <|im_system|>tool_declare<|im_middle|>JSON<|im_end|>
- *     CALLS      <|tool_calls_section_begin|>(<|tool_call_begin|>CALL_ID<|tool_call_argument_begin|>
+ *     CALLS <|tool_calls_section_begin|>(<|tool_call_begin|>CALL_ID<|tool_call_argument_begin|>
  *                ARGUMENTS<|tool_call_end|>)*<|tool_calls_section_end|>
  *
  * Markers are ids of the model's own special tokens; everything between two markers is one stretch
@@ -25,11 +25,11 @@ typedef struct tarni_tool_call {
 } tarni_tool_call;
 
 typedef struct tarni_message {
-    tarn_role role;        /* SYSTEM, USER, ASSISTANT, TOOL */
-    const char *name;      /* NULL: the role's default */
-    const char *text;      /* NULL is an empty text */
+    tarn_role role;   /* SYSTEM, USER, ASSISTANT, TOOL */
+    const char *name; /* NULL: the role's default */
+    const char *text; /* NULL is an empty text */
     size_t text_bytes;
-    const char *call_id;   /* TOOL: the call it answers */
+    const char *call_id;          /* TOOL: the call it answers */
     const tarni_tool_call *calls; /* ASSISTANT */
     size_t n_calls;
 } tarni_message;
@@ -49,7 +49,8 @@ tarn_status tarni_chat_init(tarni_chat *chat, const tarni_tokenizer *t, tarn_err
 tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
                                tarn_error *err);
 /* Appends the declaration of tools: `json` is a list of function declarations; it is written with
- * keys sorted at every depth and no spaces. An empty list appends nothing. INVALID if not a list. */
+ * keys sorted at every depth and no spaces. An empty list appends nothing. INVALID if not a list.
+ */
 tarn_status tarni_chat_tools(const tarni_chat *chat, const char *json, size_t n_bytes,
                              tarni_ids *out, tarn_error *err);
 /* Appends the header an answer starts with: <|im_assistant|>assistant<|im_middle|>. */
@@ -70,7 +71,7 @@ typedef struct tarni_tool_calls {
     const tarn_allocator *allocator;
     tarni_tool_call *calls; /* owned, with their texts */
     size_t n_calls;
-    char *text; /* owned: the decoded bytes the calls point into */
+    char *text;     /* owned: the decoded bytes the calls point into */
     bool malformed; /* a marker out of place or a call cut off; the whole calls are still listed */
 } tarni_tool_calls;
 

@@ -41,7 +41,8 @@ uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t); /* ids run from 0 to ro
  * give the same ids for every text. */
 void tarni_tokenizer_digest(const tarni_tokenizer *t, uint8_t out[32]);
 
-/* Text while it streams: ids come one at a time and may end inside a character. Zero it to start. */
+/* Text while it streams: ids come one at a time and may end inside a character. Zero it to start.
+ */
 typedef struct tarni_text_stream {
     uint8_t held[4];
     uint8_t n_held; /* bytes of an incomplete character, at most 3 */
