@@ -1,0 +1,632 @@
+/* tarn.h - persistent, forkable sessions of Kimi Linear models.
+ *
+ * tarn runs a model and keeps each session as a small snapshot in a store: the fixed-size KDA
+ * state, the MLA latents, the tokens, the pending logits and the sampler, committed together. A
+ * committed session is resumed, forked or rewound without computing a kept token again.
+ *
+ *     tarn_model_open("model", NULL, &model, &err);
+ *     tarn_engine_open(model, NULL, &engine, &err);
+ *     tarn_store_open("agents.tarn", &(tarn_store_options){sizeof(tarn_store_options), ...},
+ * &store, &err); tarn_session_open(engine, store, "refactor-42", &open_options, &s, &reuse, &err);
+ *     tarn_session_append_message(s, &(tarn_message){.role = TARN_ROLE_TOOL, ...}, &n, &err);
+ *     tarn_session_generate(s, NULL, &err);
+ *     tarn_session_run(s, on_event, user, &err);
+ *     tarn_session_commit(s, &committed, &err);
+ *     tarn_session_fork(s, "refactor-42/try-b", &alt, &err);
+ *
+ * DOES NOT: download models, train, print, call exit(), or start threads other than the engine's
+ * compute pool. Nothing is sent anywhere.
+ *
+ * Conventions
+ *   Status   Every function that can fail returns a tarn_status: TARN_OK, or an error. The last
+ *            parameter `err` is filled on failure with the status and one line of detail; it may be
+ *            NULL. Out parameters are NULL or zero after an error, and the objects involved are
+ *            unchanged unless the function says "poisons".
+ *   Options  Structs of options and descriptions begin with `size`: set it to sizeof the struct and
+ *            zero the rest for defaults. A NULL options pointer means all defaults. A struct larger
+ *            than the library knows is accepted if the unknown tail is zero, else INVALID.
+ *   Owning   What a function gives through `T **out` or a `tarn_*_list` is the caller's, freed by
+ * the close or free function named there; free functions accept NULL. Text and arrays reached
+ *            through a const pointer are borrowed as stated.
+ *   Order    Close sessions before their engine and store, and engines before their model.
+ *   Threads  "any": callable from any thread at any time. "one": one thread at a time for this
+ *            engine and its sessions (they share the step), respectively for this store.
+ *   Text     UTF-8. Sizes in bytes unless the name says tokens. Times are Unix milliseconds.
+ *   WHERE    A place in a session as text: NULL or "" the head; "@n:ID" node ID; "@t:POS" after POS
+ *            tokens; "@turn:K" the end of turn K (1 the first, 0 the start, -1 the last);
+ *            "@before:CALL_ID" before the assistant turn that made that tool call.
+ *            A turn ends with the last token of an assistant segment. */
+#ifndef TARN_H
+#define TARN_H
+
+#include "tarn_base.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ============================================================================================== */
+/* 1. The library                                                                                 */
+
+#define TARN_VERSION_MAJOR 0
+#define TARN_VERSION_MINOR 1
+#define TARN_VERSION_PATCH 0
+
+/* "0.1.0" of the library in use. Threads: any. */
+TARN_API const char *tarn_version(void);
+
+typedef struct tarn_model tarn_model;   /* a checkpoint: config, tokenizer, chat format, weights */
+typedef struct tarn_engine tarn_engine; /* one model on one device, with its pools */
+typedef struct tarn_store tarn_store;   /* sessions on disk */
+typedef struct tarn_session tarn_session; /* a named branch, open on an engine */
+
+/* Ids and text given out by the library; free with the function below. */
+typedef struct tarn_ids {
+    uint32_t *ids;
+    size_t n_ids;
+    tarn_allocator allocator;
+} tarn_ids;
+
+typedef struct tarn_text {
+    char *data; /* NUL-terminated, may hold NULs before */
+    size_t n_bytes;
+    tarn_allocator allocator;
+} tarn_text;
+
+TARN_API void tarn_ids_free(tarn_ids *ids);
+TARN_API void tarn_text_free(tarn_text *text);
+
+/* ============================================================================================== */
+/* 2. Models                                                                                      */
+
+typedef enum tarn_numerics {
+    TARN_NUMERICS_NATIVE = 0, /* the checkpoint's dtype: bf16 operands, latents and tails */
+    TARN_NUMERICS_F32 = 1     /* all fp32: the reference */
+} tarn_numerics;
+
+enum {
+    TARN_MODEL_TOKENIZER_ONLY = 1, /* needs tiktoken.model and tokenizer_config.json only */
+    TARN_MODEL_VERIFY = 2          /* read every weight byte again instead of trusting the cache */
+};
+
+typedef struct tarn_model_options {
+    size_t size;
+    uint32_t flags;                  /* TARN_MODEL_... */
+    const tarn_allocator *allocator; /* copied */
+    const tarn_log *log;             /* copied */
+    const char *cache_dir; /* where weight checksums are remembered; NULL: $XDG_CACHE_HOME/tarn or
+                              ~/.cache/tarn; "" for none */
+} tarn_model_options;
+
+/* Opens the checkpoint folder `dir` in the Hugging Face layout (config.json, safetensors,
+ * tiktoken.model, tokenizer_config.json, generation_config.json). A folder without a tokenizer
+ * opens; then only ids can be fed. Weights are mapped, not read.
+ * Returns NOT_FOUND, FORMAT, UNSUPPORTED or IO, naming file and field or tensor.
+ * Threads: any. Cost: tens of milliseconds. */
+TARN_API tarn_status tarn_model_open(const char *dir, const tarn_model_options *options,
+                                     tarn_model **out, tarn_error *err) TARN_MUST_CHECK;
+TARN_API void tarn_model_close(tarn_model *model);
+
+typedef struct tarn_model_info {
+    size_t size;
+    char fingerprint[65]; /* hex; of weights, config, tokenizer, layout and stored dtypes */
+    uint64_t n_parameters;
+    uint64_t weights_bytes;
+    uint32_t vocab;   /* embedding rows: ids run from 0 to vocab - 1 */
+    uint32_t context; /* tokens */
+    uint32_t n_kda_layers, n_mla_layers;
+    uint64_t state_bytes;            /* KDA state of one session, fp32 */
+    uint64_t conv_bytes;             /* convolution tails of one session */
+    uint64_t latent_bytes_per_token; /* of all MLA layers */
+} tarn_model_info;
+
+/* Describes the model as sessions of these numerics see it. Cost: the first call reads all weights
+ * unless their checksum is remembered from an earlier run. Threads: one. */
+TARN_API tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics,
+                                         tarn_model_info *out, tarn_error *err) TARN_MUST_CHECK;
+
+/* Ids of a text. `specials`: special strings such as "<|im_end|>" become their ids; otherwise they
+ * are text. Bytes that are no UTF-8 are read as U+FFFD. UNSUPPORTED without a tokenizer.
+ * Threads: any. Cost: linear. */
+TARN_API tarn_status tarn_model_tokenize(const tarn_model *model, const char *text, size_t n_bytes,
+                                         bool specials, tarn_ids *out,
+                                         tarn_error *err) TARN_MUST_CHECK;
+
+/* The exact bytes of ids; they may be no valid UTF-8. INVALID for an id without embedding row. */
+TARN_API tarn_status tarn_model_detokenize(const tarn_model *model, const uint32_t *ids,
+                                           size_t n_ids, tarn_text *out,
+                                           tarn_error *err) TARN_MUST_CHECK;
+
+/* Ids of a whole conversation, given as JSON: {"messages":[..],"tools":[..],"default_system":text,
+ * "add_generation_prompt":bool}. Markers are special ids, message text never is. */
+TARN_API tarn_status tarn_model_render_chat(const tarn_model *model, const char *json,
+                                            size_t n_bytes, tarn_ids *out,
+                                            tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_synth_options {
+    size_t size;
+    const char *preset; /* "tiny", "geo48", "moe1b", "48b" */
+    const char *config; /* or a config.json to follow; one of the two */
+    uint64_t seed;
+    bool dry_run;                                                          /* only counts */
+    bool (*progress)(void *user, uint64_t done_bytes, uint64_t all_bytes); /* false: CANCELLED */
+    void *user;
+    const tarn_allocator *allocator;
+} tarn_synth_options;
+
+/* Writes a checkpoint with random weights into `dir`, for tests and measurements.
+ * EXISTS if it holds one, NO_SPACE before the first byte. Threads: any. */
+TARN_API tarn_status tarn_model_synth(const char *dir, const tarn_synth_options *options,
+                                      uint64_t *n_parameters, uint64_t *n_bytes,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+/* ============================================================================================== */
+/* 3. Stores                                                                                      */
+
+enum { TARN_STORE_CREATE = 1 };
+
+typedef struct tarn_store_options {
+    size_t size;
+    uint32_t flags; /* TARN_STORE_CREATE: make it if there is none */
+    const tarn_allocator *allocator;
+    const tarn_log *log;
+    uint64_t map_bytes; /* the most it can ever hold; 0: 1 TiB of address space */
+} tarn_store_options;
+
+/* Opens the store in folder `path`. Needs no model, no engine and no weights. Other processes may
+ * have it open too. NOT_FOUND, FORMAT (foreign or newer), CORRUPT (truncated), BUSY (open in this
+ * process already), UNSUPPORTED (network filesystem), IO. Threads: any. Cost: under a millisecond.
+ */
+TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
+                                     tarn_store **out, tarn_error *err) TARN_MUST_CHECK;
+/* Nothing is lost: what was committed is durable already. */
+TARN_API void tarn_store_close(tarn_store *store);
+
+/* A place in the store. */
+typedef struct tarn_at {
+    char session[256];
+    uint64_t node;     /* 0: none yet (not kept) */
+    uint64_t position; /* tokens fed from the start */
+    bool bit_exact;    /* the state is a pure function of the tokens */
+} tarn_at;
+
+/* What the next use of a place costs. */
+typedef struct tarn_price {
+    uint64_t replay_tokens;
+    uint64_t bytes_read;
+} tarn_price;
+
+typedef struct tarn_tag {
+    const char *key;
+    const char *value;
+} tarn_tag;
+
+typedef struct tarn_session_entry {
+    const char *name;
+    uint64_t node; /* head */
+    uint64_t position;
+    uint32_t turns;
+    bool pinned;
+    uint64_t bytes_owned;  /* stored bytes first written under this name */
+    uint64_t bytes_shared; /* stored bytes of its history written by others */
+    uint64_t created_ms, updated_ms;
+    const tarn_tag *tags;
+    size_t n_tags;
+} tarn_session_entry;
+
+typedef struct tarn_session_list {
+    const tarn_session_entry *entries;
+    size_t n_entries;
+    void *owned;
+} tarn_session_list;
+
+/* All sessions by name; with `tag` ("key=value" or "key") only those that carry it.
+ * Free with tarn_session_list_free. Threads: one (for all functions of this section). */
+TARN_API tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_list *out,
+                                     tarn_error *err) TARN_MUST_CHECK;
+TARN_API void tarn_session_list_free(tarn_session_list *list);
+
+typedef struct tarn_segment {
+    tarn_role role;
+    uint32_t n_tokens;           /* of this node's part */
+    bool continues;              /* goes on with the last segment of the parent */
+    bool closed;                 /* its end marker has been fed */
+    const char *const *call_ids; /* tool: the call it answers; assistant: the calls it made */
+    size_t n_call_ids;
+} tarn_segment;
+
+typedef struct tarn_node_entry {
+    uint64_t node;
+    uint64_t parent; /* 0: none */
+    uint64_t position;
+    uint64_t created_ms;
+    bool has_state; /* false: resuming here replays tokens */
+    bool bit_exact;
+    bool pinned;
+    const tarn_segment *segments; /* since the parent; tarn_store_log only */
+    size_t n_segments;
+    const char *const *sessions; /* whose head it is; tarn_store_tree only */
+    size_t n_sessions;
+} tarn_node_entry;
+
+typedef struct tarn_node_list {
+    const tarn_node_entry *entries;
+    size_t n_entries;
+    void *owned;
+} tarn_node_list;
+
+/* The history of a session, oldest node first. */
+TARN_API tarn_status tarn_store_log(tarn_store *store, const char *session, const char *where,
+                                    tarn_node_list *out, tarn_error *err) TARN_MUST_CHECK;
+/* Every node, parents before children; with a session only the tree its history belongs to. */
+TARN_API tarn_status tarn_store_tree(tarn_store *store, const char *session, tarn_node_list *out,
+                                     tarn_error *err) TARN_MUST_CHECK;
+TARN_API void tarn_node_list_free(tarn_node_list *list);
+
+/* The ids fed up to a place. */
+TARN_API tarn_status tarn_store_tokens(tarn_store *store, const char *session, const char *where,
+                                       tarn_ids *out, tarn_error *err) TARN_MUST_CHECK;
+
+/* Where a place is and what its next use costs; changes nothing. */
+TARN_API tarn_status tarn_store_price(tarn_store *store, const char *session, const char *where,
+                                      tarn_at *at, tarn_price *price,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+/* Makes session `new_name` at a place of `session`. Copies no state; where no node stands at that
+ * place one without state is recorded, and the next use replays from the nearest state before it.
+ * NOT_FOUND (session, place), EXISTS (new_name), INVALID. price and bytes_written may be NULL. */
+TARN_API tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
+                                     const char *new_name, tarn_at *at, tarn_price *price,
+                                     uint64_t *bytes_written, tarn_error *err) TARN_MUST_CHECK;
+
+/* Moves the head of a session to a place in its own history, or to any node given as "@n:". The
+ * newer branch stays: listed by tarn_store_tree and reachable as "@n:". CONFLICT if the head moved
+ * meanwhile. A session open on an engine does not notice: use tarn_session_rewind there. */
+TARN_API tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
+                                       tarn_at *at, tarn_price *price, uint64_t *bytes_written,
+                                       tarn_error *err) TARN_MUST_CHECK;
+
+TARN_API tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
+                                       tarn_error *err) TARN_MUST_CHECK;
+/* Removes a session and every node no other session needs. */
+TARN_API tarn_status tarn_store_remove(tarn_store *store, const char *session,
+                                       tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_store_stat {
+    size_t size;
+    uint64_t sessions, nodes;
+    uint64_t bytes_stored;  /* live values */
+    uint64_t bytes_shared;  /* what sharing saves: sum of all sessions' bytes_shared */
+    uint64_t bytes_written; /* values put since the store was made */
+    uint64_t map_bytes, file_bytes;
+} tarn_store_stat;
+
+TARN_API tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out,
+                                         tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_bad_chunk {
+    uint64_t node;
+    uint64_t chunk; /* 0: the node's own record or a table */
+    char reason[96];
+} tarn_bad_chunk;
+
+typedef struct tarn_verify_report {
+    uint64_t nodes, chunks, bytes;
+    size_t n_bad; /* all; the first n_listed are in `bad` */
+    size_t n_listed;
+    const tarn_bad_chunk *bad;
+    void *owned;
+} tarn_verify_report;
+
+/* Reads and checks every byte. Damage is reported, not an error.
+ * `progress` may be NULL; false from it ends with CANCELLED. */
+TARN_API tarn_status tarn_store_verify(tarn_store *store,
+                                       bool (*progress)(void *user, uint64_t done, uint64_t all),
+                                       void *user, tarn_verify_report *out,
+                                       tarn_error *err) TARN_MUST_CHECK;
+TARN_API void tarn_verify_report_free(tarn_verify_report *report);
+
+/* ============================================================================================== */
+/* 4. Engines                                                                                     */
+
+typedef struct tarn_engine_options {
+    size_t size;
+    const char *device; /* "cpu" or "auto"; NULL: "auto" */
+    tarn_numerics numerics;
+    uint32_t n_threads;    /* 0: every core this process may use */
+    uint32_t sessions_max; /* open at once; 0: 64 */
+    uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
+    uint32_t step_tokens_max; /* rows of one step; 0: 256 */
+    uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024 */
+    const tarn_allocator *allocator;
+    const tarn_log *log;
+} tarn_engine_options;
+
+/* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
+ * is taken as sessions need it and never beyond the limits given.
+ * NO_DEVICE, NO_MEMORY, INVALID, and what opening the weights may return. Threads: any. */
+TARN_API tarn_status tarn_engine_open(tarn_model *model, const tarn_engine_options *options,
+                                      tarn_engine **out, tarn_error *err) TARN_MUST_CHECK;
+/* Every session of the engine must be closed before: asserted. */
+TARN_API void tarn_engine_close(tarn_engine *engine);
+
+typedef struct tarn_step {
+    size_t size;
+    uint32_t n_rows;     /* tokens computed: 0 when no session has work */
+    uint32_t n_sessions; /* that took part */
+} tarn_step;
+
+/* Computes one step: a batch of rows of the sessions that have work, first come first served, and
+ * queues events. Never waits for anything but the computation. `out` may be NULL.
+ * A session that fails (non-finite logits, device fault, store error at a kept state) is poisoned
+ * and reports a STOP event; the others go on. Threads: one. */
+TARN_API tarn_status tarn_engine_step(tarn_engine *engine, tarn_step *out,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+typedef enum tarn_event_kind {
+    TARN_EVENT_TOKEN = 1,    /* a sampled id was fed: id, position */
+    TARN_EVENT_TEXT = 2,     /* text that became complete: text, text_bytes */
+    TARN_EVENT_APPENDED = 3, /* appended tokens were fed: n_tokens */
+    TARN_EVENT_STOP = 4      /* generation ended, or the session failed: stop */
+} tarn_event_kind;
+
+typedef enum tarn_stop {
+    TARN_STOP_NONE = 0,
+    TARN_STOP_TOKEN = 1,     /* a stop id was sampled (and fed) */
+    TARN_STOP_LENGTH = 2,    /* the number of tokens asked for, or the context limit */
+    TARN_STOP_TOOL_CALL = 3, /* as TOKEN, and the turn holds tool calls: tarn_session_tool_calls */
+    TARN_STOP_CANCELLED = 4,
+    TARN_STOP_FAILED = 5 /* poisoned: tarn_session_failure */
+} tarn_stop;
+
+typedef struct tarn_event {
+    tarn_event_kind kind;
+    tarn_session *session;
+    uint32_t id;
+    uint64_t position; /* after the event */
+    uint32_t n_tokens;
+    const char *text; /* valid until the next call on the engine */
+    size_t text_bytes;
+    tarn_stop stop;
+} tarn_event;
+
+/* Takes the oldest event; false if there is none. Events of a session that is closed are dropped. A
+ * step queues at most a few per session; the queue grows as needed. Threads: one. */
+TARN_API bool tarn_engine_poll(tarn_engine *engine, tarn_event *out);
+
+/* What this engine computes with: "cpu-avx512", and the id that decides whether bits are equal. */
+TARN_API const char *tarn_engine_device(const tarn_engine *engine);
+TARN_API const char *tarn_engine_numerics(const tarn_engine *engine);
+
+typedef struct tarn_engine_stat {
+    size_t size;
+    uint32_t sessions;
+    uint64_t slots, slots_bytes; /* state slots in use; a fork shares one */
+    uint64_t pages, pages_bytes; /* latent pages in use */
+    uint64_t rows_computed;      /* since open */
+    uint64_t state_bytes_copied; /* by fork and commit: 0 */
+} tarn_engine_stat;
+
+TARN_API void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out);
+
+/* ============================================================================================== */
+/* 5. Sessions                                                                                    */
+
+typedef enum tarn_reason {
+    TARN_REASON_NONE = 0,     /* a new session */
+    TARN_REASON_EXACT = 1,    /* the place itself has a state */
+    TARN_REASON_ANCESTOR = 2, /* resumed from an earlier node, the rest replayed */
+    TARN_REASON_PREFIX = 3,
+    TARN_REASON_CHECKSUM = 4, /* a nearer state is damaged */
+    TARN_REASON_EVICTED = 5,  /* a nearer state was dropped */
+    TARN_REASON_NUMERICS = 6  /* a nearer state is of other numerics */
+} tarn_reason;
+
+/* "none", "exact", ... */
+TARN_API const char *tarn_reason_name(tarn_reason reason);
+
+typedef struct tarn_reuse {
+    uint64_t tokens_reused;   /* not computed again */
+    uint64_t tokens_replayed; /* that the next steps compute again before anything else */
+    uint64_t bytes_read;
+    tarn_reason reason;
+} tarn_reuse;
+
+enum {
+    TARN_SESSION_CREATE = 1,    /* make it if there is none */
+    TARN_SESSION_EXCLUSIVE = 2, /* with CREATE: EXISTS if there is one */
+    TARN_SESSION_READ_ONLY = 4  /* cannot be committed; may be opened at any `where` */
+};
+
+typedef struct tarn_session_options {
+    size_t size;
+    uint32_t flags;
+    const char *where;    /* READ_ONLY: the place to open; else the head */
+    const tarn_tag *tags; /* of a session that is created */
+    size_t n_tags;
+} tarn_session_options;
+
+/* Opens a session on an engine. With a store: resumes it from there, or creates it (CREATE). With
+ * store NULL: a new session that is not kept; `name` is then only a label.
+ * Reads states and latents, computes nothing: tokens to replay are computed by the next steps.
+ * NOT_FOUND, EXISTS, MISMATCH (the model differs: which part), LIMIT (sessions_max, tokens_max,
+ * context), CORRUPT (tokens damaged: which chunk). A damaged state falls back to an earlier one and
+ * says so in `reuse`, which may be NULL. Threads: one. */
+TARN_API tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char *name,
+                                       const tarn_session_options *options, tarn_session **out,
+                                       tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
+/* Drops what was not committed. */
+TARN_API void tarn_session_close(tarn_session *session);
+
+typedef enum tarn_session_state {
+    TARN_SESSION_IDLE = 0,
+    TARN_SESSION_APPENDING = 1, /* tokens wait to be fed */
+    TARN_SESSION_GENERATING = 2,
+    TARN_SESSION_POISONED = 3 /* failed: close it or tarn_session_reset */
+} tarn_session_state;
+
+typedef struct tarn_session_info {
+    size_t size;
+    tarn_at at; /* node: the last committed one on the way here; position: tokens fed */
+    tarn_session_state state;
+    uint32_t turns;
+    uint64_t tokens_waiting;
+    bool committed;  /* nothing fed since the node */
+    bool has_logits; /* something can be sampled */
+    bool turn_open;  /* inside an assistant turn that has no end marker yet */
+} tarn_session_info;
+
+TARN_API void tarn_session_get_info(const tarn_session *session, tarn_session_info *out);
+/* The error that poisoned the session. */
+TARN_API void tarn_session_failure(const tarn_session *session, tarn_error *out);
+
+/* ---- feeding -------------------------------------------------------------------------------- */
+
+/* Queues just these ids, no marker before or after them. INVALID for an id without embedding row,
+ * LIMIT beyond the context. The steps feed them. Threads: one (all of this section). */
+TARN_API tarn_status tarn_session_append_tokens(tarn_session *session, const uint32_t *ids,
+                                                size_t n_ids, tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_tool_call {
+    const char *id; /* verbatim as the model wrote it */
+    const char *name;
+    const char *arguments; /* JSON text as the model wrote it */
+    size_t arguments_bytes;
+} tarn_tool_call;
+
+typedef struct tarn_message {
+    size_t size;
+    tarn_role role;   /* SYSTEM, USER, ASSISTANT or TOOL */
+    const char *name; /* NULL: the role's own */
+    const char *text;
+    size_t text_bytes;
+    const char *call_id;         /* TOOL: the call it answers */
+    const tarn_tool_call *calls; /* ASSISTANT */
+    size_t n_calls;
+} tarn_message;
+
+/* Queues one whole message, its end marker included. An assistant turn left open (stopped by length
+ * or cancel) is closed first. *n_tokens, if not NULL: ids queued. UNSUPPORTED without a tokenizer.
+ */
+TARN_API tarn_status tarn_session_append_message(tarn_session *session, const tarn_message *message,
+                                                 size_t *n_tokens, tarn_error *err) TARN_MUST_CHECK;
+/* Queues the declaration of tools: `json` is a list of function declarations. */
+TARN_API tarn_status tarn_session_append_tools(tarn_session *session, const char *json,
+                                               size_t n_bytes, size_t *n_tokens,
+                                               tarn_error *err) TARN_MUST_CHECK;
+
+/* ---- sampling and generating ---------------------------------------------------------------- */
+
+#define TARN_LOGIT_BIAS_MAX 256
+#define TARN_STOP_IDS_MAX   64
+
+typedef struct tarn_logit_bias {
+    uint32_t id;
+    float bias; /* added to the logit; -INFINITY forbids */
+} tarn_logit_bias;
+
+/* How the next id is drawn. Kept with the session; a new one is greedy. The random numbers depend
+ * on (seed, position) alone, so a resumed or forked session draws what the uninterrupted one would.
+ */
+typedef struct tarn_sampling {
+    size_t size;
+    float temperature;      /* 0: greedy, ties to the lowest id */
+    float top_p;            /* 1: off */
+    uint32_t top_k;         /* 0: off */
+    float min_p;            /* 0: off */
+    float repeat_penalty;   /* 1: off */
+    uint32_t repeat_last_n; /* tokens looked back at; 0: all */
+    uint64_t seed;
+    size_t n_bias; /* at most TARN_LOGIT_BIAS_MAX */
+    tarn_logit_bias bias[TARN_LOGIT_BIAS_MAX];
+} tarn_sampling;
+
+TARN_API void tarn_session_get_sampling(const tarn_session *session, tarn_sampling *out);
+/* INVALID names the field and value. */
+TARN_API tarn_status tarn_session_set_sampling(tarn_session *session, const tarn_sampling *sampling,
+                                               tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_generate_options {
+    size_t size;
+    uint32_t n_tokens_max;    /* 0: until a stop id or the context limit */
+    const uint32_t *stop_ids; /* besides the model's own; copied */
+    size_t n_stop_ids;        /* at most TARN_STOP_IDS_MAX */
+} tarn_generate_options;
+
+/* Asks for a generation after everything queued: first the assistant's header if the last segment
+ * is a closed system, user, tool or tools message; then ids are sampled and fed, each, the stop id
+ * included. INVALID if there is nothing to sample from (an empty session). */
+TARN_API tarn_status tarn_session_generate(tarn_session *session,
+                                           const tarn_generate_options *options,
+                                           tarn_error *err) TARN_MUST_CHECK;
+
+typedef void (*tarn_event_fn)(void *user, const tarn_event *event);
+
+/* Steps the engine until this session has no work left, handing out events (of other sessions too).
+ * fn may be NULL: then events are dropped. Returns the error that poisoned the session, if one did.
+ * Blocks for the computation. Calling any function of this engine from fn but get_info, logits,
+ * tool_calls and cancel is INVALID. */
+TARN_API tarn_status tarn_session_run(tarn_session *session, tarn_event_fn fn, void *user,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+/* Ends a running generation, or drops queued tokens, at the next step; the session stays at the
+ * last token fed. Threads: any. */
+TARN_API void tarn_session_cancel(tarn_session *session);
+
+/* The calls of the last finished assistant turn, valid until the session is used again. `malformed`
+ * (may be NULL): markers out of place; whole calls are listed all the same. */
+TARN_API void tarn_session_tool_calls(const tarn_session *session, const tarn_tool_call **calls,
+                                      size_t *n_calls, bool *malformed);
+
+/* The logits after the last fed token, [vocab], borrowed until the session is used again. NOT_FOUND
+ * if nothing was fed or tokens wait. */
+TARN_API tarn_status tarn_session_logits(const tarn_session *session, const float **logits,
+                                         uint32_t *vocab, tarn_error *err) TARN_MUST_CHECK;
+
+/* From now on fn is called with the logits after every token that is fed, in order, on the stepping
+ * thread; NULL ends it. For scoring and evaluation; costs one row of lm_head a token. */
+typedef void (*tarn_logits_fn)(void *user, uint64_t position, const float *logits, uint32_t vocab);
+TARN_API void tarn_session_on_logits(tarn_session *session, tarn_logits_fn fn, void *user);
+
+/* Calls fn with each tensor of the session's state as fp32: layers.{l}.kda.state [H, K, V],
+ * layers.{l}.kda.conv_q, .conv_k, .conv_v [H*K, W-1] oldest first, layers.{l}.mla.latent
+ * [position, rank + rope]. Everything is borrowed for the call. CONFLICT while tokens wait. */
+typedef void (*tarn_tensor_fn)(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
+                               const float *data);
+TARN_API tarn_status tarn_session_tensors(const tarn_session *session, tarn_tensor_fn fn,
+                                          void *user, tarn_error *err) TARN_MUST_CHECK;
+
+/* ---- keeping -------------------------------------------------------------------------------- */
+
+typedef struct tarn_committed {
+    size_t size;
+    tarn_at at;
+    uint64_t bytes_written; /* since the last commit; 0 if nothing was new */
+} tarn_committed;
+
+/* Makes everything fed so far durable as a node and moves the session's head to it: all or nothing.
+ * Tokens that still wait are not part of it. Without new tokens or sampling changes writes nothing.
+ * CONFLICT if another process moved the head; NO_SPACE, IO. After an error the session goes on, not
+ * committed. Blocks for encoding and one durable write. */
+TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
+                                         tarn_error *err) TARN_MUST_CHECK;
+
+/* Opens a new session that continues from here; copies no state and computes nothing. With a store
+ * its record is durable at once and starts at the last committed node; tokens fed since then come
+ * with it and are kept by its own commit. CONFLICT while tokens wait or a generation runs. */
+TARN_API tarn_status tarn_session_fork(tarn_session *session, const char *new_name,
+                                       tarn_session **out, tarn_error *err) TARN_MUST_CHECK;
+
+/* Goes back to a place of the own history (committed first if need be: nothing is lost). On failure
+ * the session is as before. */
+TARN_API tarn_status tarn_session_rewind(tarn_session *session, const char *where,
+                                         tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
+
+/* Forgets everything since the last committed node, also after poisoning. */
+TARN_API tarn_status tarn_session_reset(tarn_session *session, tarn_reuse *reuse,
+                                        tarn_error *err) TARN_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
