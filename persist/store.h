@@ -22,14 +22,18 @@
 #ifndef TARNP_STORE_H
 #define TARNP_STORE_H
 
+#include "bytes.h"
 #include "ids.h"
 #include "threads.h"
 
 #define TARNP_CHUNK_BYTES_MAX (512 * 1024) /* raw */
 #define TARNP_NAME_BYTES_MAX  255
 #define TARNP_FP_BYTES        32
+#define TARNP_BAD_LISTED_MAX  1000 /* damages a verification lists */
 #define TARNP_KEY_BYTES       16
 #define TARNP_NODE_NONE       0 /* node and session ids start at 1 */
+#define TARNP_TAGS_MAX        64
+#define TARNP_MODEL_BYTES_MAX (512 * 1024) /* of a model's descriptor */
 
 typedef struct tarnp_store tarnp_store;
 
@@ -275,7 +279,7 @@ typedef struct tarnp_bad {
 
 typedef struct tarnp_verified {
     uint64_t nodes, chunks, bytes;
-    size_t n_bad;   /* all found; at most the first 1,000 are listed */
+    size_t n_bad;   /* all found; the first TARNP_BAD_LISTED_MAX are listed */
     tarnp_bad *bad; /* owned by the caller: tarni_free */
 } tarnp_verified;
 

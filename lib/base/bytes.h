@@ -5,7 +5,8 @@
  * them with tarni_reader_left before allocating.
  *
  * Writer: appends to a buffer it owns and grows. A writer with `counting` set only counts, so the
- * size of a record is its own writer run dry. A failed allocation sets `failed`, which stays set. */
+ * size of a record is its own writer run dry. A failed allocation sets `failed`, which stays set.
+ */
 #ifndef TARN_BASE_BYTES_H
 #define TARN_BASE_BYTES_H
 

@@ -87,13 +87,13 @@ tarn_status tarni_fail(tarn_error *err, tarn_status status, const char *format, 
 tarn_status tarni_fail_errno(tarn_error *err, int errno_value, const char *format, ...)
 {
     TARN_ASSERT(err != NULL);
-    char cause[96], text[sizeof err->detail];
-    if (strerror_r(errno_value, cause, sizeof cause) != 0)
-        snprintf(cause, sizeof cause, "errno %d", errno_value);
+    char buffer[96], text[152]; /* together they fit the detail: the cause is never cut off */
+    const char *cause = strerror_r(errno_value, buffer, sizeof buffer); /* the GNU one */
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    clean_detail(text, sizeof text);
     tarn_status status = TARN_E_IO;
     if (errno_value == ENOSPC || errno_value == EDQUOT)
         status = TARN_E_NO_SPACE;
@@ -101,7 +101,7 @@ tarn_status tarni_fail_errno(tarn_error *err, int errno_value, const char *forma
         status = TARN_E_NOT_FOUND;
     else if (errno_value == ENOMEM)
         status = TARN_E_NO_MEMORY;
-    return tarni_fail(err, status, "%.150s: %s", text, cause);
+    return tarni_fail(err, status, "%s: %s", text, cause);
 }
 
 tarn_status tarni_fail_memory(tarn_error *err, size_t n_bytes)
@@ -112,8 +112,8 @@ tarn_status tarni_fail_memory(tarn_error *err, size_t n_bytes)
 static void write_to_stderr(const char *condition, const char *file, int line)
 {
     char text[512];
-    int n = snprintf(text, sizeof text, "tarn: broken invariant: %s (%s:%d)\n", condition, file,
-                     line);
+    int n =
+        snprintf(text, sizeof text, "tarn: broken invariant: %s (%s:%d)\n", condition, file, line);
     if (n > 0) {
         size_t size = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
         if (write(STDERR_FILENO, text, size) < 0)

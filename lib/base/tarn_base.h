@@ -14,13 +14,13 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define TARN_API __attribute__((visibility("default")))
-#define TARN_MUST_CHECK __attribute__((warn_unused_result))
-#define TARN_PRINTF(fmt_idx, arg_idx) __attribute__((format(printf, fmt_idx, arg_idx)))
+#    define TARN_API                      __attribute__((visibility("default")))
+#    define TARN_MUST_CHECK               __attribute__((warn_unused_result))
+#    define TARN_PRINTF(fmt_idx, arg_idx) __attribute__((format(printf, fmt_idx, arg_idx)))
 #else
-#define TARN_API
-#define TARN_MUST_CHECK
-#define TARN_PRINTF(fmt_idx, arg_idx)
+#    define TARN_API
+#    define TARN_MUST_CHECK
+#    define TARN_PRINTF(fmt_idx, arg_idx)
 #endif
 
 /* X(NAME, number, sentence). Numbers are fixed for ever: append, never reuse. */
@@ -53,7 +53,8 @@ typedef enum tarn_status {
 } tarn_status;
 
 /* What went wrong: the status, and one line with the names and values that disagreed.
- * Functions that take a tarn_error fill it only when they fail; NULL is allowed in the public API. */
+ * Functions that take a tarn_error fill it only when they fail; NULL is allowed in the public API.
+ */
 typedef struct tarn_error {
     tarn_status status;
     char detail[256]; /* NUL-terminated; never holds prompt text */
@@ -64,9 +65,9 @@ typedef enum tarn_role {
     TARN_ROLE_SYSTEM = 1,
     TARN_ROLE_USER = 2,
     TARN_ROLE_ASSISTANT = 3,
-    TARN_ROLE_TOOL = 4,   /* a tool's result; carries the id of the call it answers */
-    TARN_ROLE_TOOLS = 5,  /* the declaration of the tools a model may call */
-    TARN_ROLE_TOKENS = 6  /* ids given as ids, outside any message */
+    TARN_ROLE_TOOL = 4,  /* a tool's result; carries the id of the call it answers */
+    TARN_ROLE_TOOLS = 5, /* the declaration of the tools a model may call */
+    TARN_ROLE_TOKENS = 6 /* ids given as ids, outside any message */
 } tarn_role;
 
 /* "system", "user", "assistant", "tool", "tools", "tokens"; "unknown" for any other number. */

@@ -1,14 +1,16 @@
 /* threads.c
  *
  * A loop is published by closing `next`, storing the loop's fields, opening `next` and then bumping
- * `epoch`. Whoever runs it takes task numbers from `next` until they are used up. `next` carries the
- * loop's epoch in its upper half, so a worker that was put off its core between reading the fields
- * and taking a number cannot take one of another loop: its compare-and-swap fails.
+ * `epoch`. Whoever runs it takes task numbers from `next` until they are used up. `next` carries
+ * the loop's epoch in its upper half, so a worker that was put off its core between reading the
+ * fields and taking a number cannot take one of another loop: its compare-and-swap fails.
  *
  * Invariants:
  *  1. fn, arg and n_tasks are written only while `next` is closed, and only after the loop before
- *     is done: run() returns when `done` reached n_tasks.
- *  2. Sleeping is under `mutex`; a publisher takes it only if somebody sleeps.
+ *     is done: run() returns when `done` reached n_tasks. Each is stored with release and loaded
+ *     with acquire: whoever sees a new field then sees `next` closed, and its swap fails. Relaxed
+ *     stores may pass the closing on a weakly ordered CPU.
+ *  2. Sleeping and publishing `epoch` are under `mutex`, so no wake-up is lost.
  *
  * Rejected: OpenMP (spins while idle by default, clashes with a host's own runtime, and TSan cannot
  * see its barriers), and one queue per worker (the loops are short and balanced). */
@@ -18,8 +20,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-#define CLOSED UINT32_MAX /* a task number no loop reaches */
-#define SPIN_ROUNDS 4000 /* about 20 to 50 microseconds: a few decode ops */
+#define CLOSED      UINT32_MAX /* a task number no loop reaches */
+#define SPIN_ROUNDS 4000       /* about 20 to 50 microseconds: a few decode ops */
 
 struct tarni_pool {
     tarn_allocator allocator;
@@ -53,9 +55,9 @@ static void work(tarni_pool *pool, uint32_t epoch)
 {
     uint64_t at = atomic_load_explicit(&pool->next, memory_order_acquire);
     while (at >> 32 == epoch) {
-        uint32_t n_tasks = atomic_load_explicit(&pool->n_tasks, memory_order_relaxed);
-        tarni_task_fn fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
-        void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
+        uint32_t n_tasks = atomic_load_explicit(&pool->n_tasks, memory_order_acquire);
+        tarni_task_fn fn = atomic_load_explicit(&pool->fn, memory_order_acquire);
+        void *arg = atomic_load_explicit(&pool->arg, memory_order_acquire);
         uint32_t task_idx = (uint32_t)at;
         if (task_idx >= n_tasks)
             return;
@@ -122,9 +124,9 @@ void tarni_pool_run(void *handle, uint32_t n_tasks, tarni_task_fn fn, void *arg)
     TARN_ASSERT(n_tasks < CLOSED);
     uint32_t epoch = atomic_load_explicit(&pool->epoch, memory_order_relaxed) + 1;
     atomic_store(&pool->next, (uint64_t)epoch << 32 | CLOSED);
-    atomic_store_explicit(&pool->fn, fn, memory_order_relaxed);
-    atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);
-    atomic_store_explicit(&pool->n_tasks, n_tasks, memory_order_relaxed);
+    atomic_store_explicit(&pool->fn, fn, memory_order_release);
+    atomic_store_explicit(&pool->arg, arg, memory_order_release);
+    atomic_store_explicit(&pool->n_tasks, n_tasks, memory_order_release);
     atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->next, (uint64_t)epoch << 32, memory_order_release);
     announce(pool, epoch);
@@ -162,8 +164,8 @@ tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocato
     pool->allocator = *allocator;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
-    tarn_status status = tarni_alloc(allocator, n_threads, sizeof *pool->threads, &pool->threads,
-                                     err);
+    tarn_status status =
+        tarni_alloc(allocator, n_threads, sizeof *pool->threads, &pool->threads, err);
     while (status == TARN_OK && pool->n_workers + 1 < n_threads) {
         int error = pthread_create(&pool->threads[pool->n_workers], NULL, worker_main, pool);
         if (error != 0)

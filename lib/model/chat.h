@@ -37,7 +37,8 @@ typedef struct tarni_message {
 typedef struct tarni_chat {
     const tarni_tokenizer *tokenizer; /* borrowed */
     uint32_t im_system, im_user, im_assistant, im_middle, im_end;
-    bool has_calls; /* the five ids below exist */
+    bool has_calls;                  /* the five ids below exist */
+    const char *missing_call_marker; /* the first that does not, or NULL */
     uint32_t calls_begin, calls_end, call_begin, call_argument_begin, call_end;
 } tarni_chat;
 
@@ -62,7 +63,9 @@ tarn_status tarni_chat_assistant_header(const tarni_chat *chat, tarni_ids *out, 
  * content: text, null, or a list of {"type":"text","text":..} that is joined. tool_calls: a list of
  * {"id","function":{"name","arguments"}}; arguments that are no string are written as JSON in given
  * key order with ", " and ": ", UTF-8 unescaped, floats in the shortest form that reads back.
- * The default system text is used only if the first message is not a system message. */
+ * The default system text is used only if there is a first message and it is no system message.
+ * Other keys are ignored. INVALID, naming the field, for a value of a wrong type, a key given twice
+ * in one object, or a number that 64 bits or a double cannot hold: none is changed silently. */
 tarn_status tarni_chat_conversation(const tarni_chat *chat, const char *json, size_t n_bytes,
                                     tarni_ids *out, tarn_error *err);
 
@@ -72,7 +75,8 @@ typedef struct tarni_tool_calls {
     tarni_tool_call *calls; /* owned, with their texts */
     size_t n_calls;
     char *text;     /* owned: the decoded bytes the calls point into */
-    bool malformed; /* a marker out of place or a call cut off; the whole calls are still listed */
+    bool malformed; /* a marker out of place, text between calls, or a call or section cut off; the
+                     * whole calls are still listed */
 } tarni_tool_calls;
 
 tarn_status tarni_chat_parse_calls(const tarni_chat *chat, const uint32_t *ids, size_t n_ids,

@@ -11,6 +11,15 @@
 #define TARNI_LAYERS_MAX   512
 #define TARNI_STOP_IDS_MAX 8
 
+/* Limits of what config.json may ask for. With them no product of two sizes leaves 64 bits. */
+#define TARNI_DIM_MAX         (1u << 20) /* widths, and heads times head size */
+#define TARNI_VOCAB_MAX       (1u << 24)
+#define TARNI_KDA_DIM_MAX     4096u
+#define TARNI_CONTEXT_MAX     (1u << 31)
+#define TARNI_CONV_WIDTH_MIN  2u
+#define TARNI_CONV_WIDTH_MAX  8u
+#define TARNI_SPEC_BYTES_MAX  (16u << 20) /* of config.json */
+
 typedef enum tarni_layer_kind { TARNI_LAYER_KDA = 1, TARNI_LAYER_MLA = 2 } tarni_layer_kind;
 
 typedef struct tarni_spec {
@@ -52,9 +61,16 @@ typedef struct tarni_spec {
 /* Is layer l's feed-forward a mixture of experts? */
 bool tarni_spec_is_moe(const tarni_spec *spec, uint32_t l);
 
-/* Reads DIR/config.json. NOT_FOUND, FORMAT (file, field, value), UNSUPPORTED (field, value). */
+/* Reads DIR/config.json. NOT_FOUND, FORMAT (file, field, value), UNSUPPORTED (field, value).
+ *
+ * An absent or null field has the default of the reference. A field this library does not know is
+ * ignored if it is on a list of fields that change nothing, or is null or false: switched off.
+ * Any other is refused, since it may change the graph. */
 tarn_status tarni_spec_load(const char *dir, const tarn_allocator *allocator, tarni_spec *out,
                             tarn_error *err);
+/* The same from a file of any name. */
+tarn_status tarni_spec_load_file(const char *path, const tarn_allocator *allocator, tarni_spec *out,
+                                 tarn_error *err);
 /* The same from text; `origin` names it in errors. */
 tarn_status tarni_spec_parse(const char *json, size_t n_bytes, const char *origin, tarni_spec *out,
                              tarn_error *err);
@@ -62,7 +78,7 @@ tarn_status tarni_spec_parse(const char *json, size_t n_bytes, const char *origi
 tarn_status tarni_spec_write(const tarni_spec *spec, tarni_writer *out, tarn_error *err);
 
 /* BLAKE2b-256 over the fields the results depend on, in a fixed order: independent of spacing, key
- * order and fields that change nothing. */
+ * order and fields that change nothing. Context length and special ids are not in it. */
 void tarni_spec_digest(const tarni_spec *spec, uint8_t out[32]);
 
 #endif

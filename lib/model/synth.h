@@ -9,8 +9,9 @@
 
 #include "weights.h"
 
-/* "tiny", "recall" size classes for tests; "geo48": the 48B's session to the byte with small
- * experts; "moe1b": most bytes in experts; "48b": the real shapes, 98 GB. NOT_FOUND lists them. */
+/* "tiny", and "recall" with the shapes of the bundled model: for tests; "geo48": the 48B's session to
+ * the byte with small experts, 2.9 GB; "moe1b": most bytes in experts, 1.5 GB; "48b": the real
+ * shapes, 98 GB. NOT_FOUND lists them. */
 tarn_status tarni_synth_preset(const char *name, tarni_spec *out, tarn_error *err);
 
 typedef struct tarni_synth_options {
@@ -22,8 +23,9 @@ typedef struct tarni_synth_options {
 } tarni_synth_options;
 
 /* Writes config.json and model.safetensors, or shards of 1 GiB with an index, into `dir`, made if
- * absent; EXISTS if it holds a config.json already; NO_SPACE before the first byte where the disk
- * is too small. Files appear under their names only when complete. */
+ * absent; EXISTS if it holds a config.json, model.safetensors or index already; NO_SPACE before the
+ * first byte where the disk is too small. Files appear under their names only when complete,
+ * config.json last; after an error those of this call are gone. */
 tarn_status tarni_synth_write(const char *dir, const tarni_spec *spec,
                               const tarni_synth_options *options, const tarn_allocator *allocator,
                               uint64_t *n_parameters, uint64_t *n_bytes, tarn_error *err);

@@ -12,9 +12,9 @@ typedef struct tarni_tokenizer tarni_tokenizer;
 /* Reads DIR/tiktoken.model and DIR/tokenizer_config.json. Ids run over the ranks and the special
  * slots behind them. `n_rows` is the number of embedding rows: an id at or above it is refused in
  * decode, and a special string whose id has no row stays text in encode. n_rows 0 (no config at
- * hand): ranks + 256.
+ * hand): ranks + 256; rows behind the last slot have no token and are not counted.
  * Returns NOT_FOUND where the folder has no tiktoken.model, FORMAT (file, line or field, value) for
- * anything wrong in either file. `allocator` is copied. */
+ * anything wrong in either file, or more ranks than rows. `allocator` is copied. */
 tarn_status tarni_tokenizer_open(const char *dir, uint32_t n_rows, const tarn_allocator *allocator,
                                  tarni_tokenizer **out, tarn_error *err);
 void tarni_tokenizer_free(tarni_tokenizer *t); /* NULL is allowed */
@@ -30,7 +30,7 @@ tarn_status tarni_tokenizer_encode(const tarni_tokenizer *t, const char *text, s
 tarn_status tarni_tokenizer_decode(const tarni_tokenizer *t, const uint32_t *ids, size_t n_ids,
                                    tarni_writer *out, tarn_error *err);
 
-/* The id of a special string of the files ("<|im_end|>"); false if there is none. */
+/* The id of a special string of the files ("<|im_end|>"); false if there is none with a row. */
 bool tarni_tokenizer_special(const tarni_tokenizer *t, const char *name, uint32_t *out_id);
 /* Is this id a special slot (named or reserved)? */
 bool tarni_tokenizer_is_special(const tarni_tokenizer *t, uint32_t id);

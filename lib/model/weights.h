@@ -60,23 +60,69 @@ typedef struct tarni_weights {
     struct tarni_weight_files *files; /* maps and fp32 copies, owned */
 } tarni_weights;
 
-/* Maps model.safetensors, or the shards of model.safetensors.index.json. Every tensor the spec asks
- * for must be there once, with its exact shape and an allowed dtype (BF16 or F32; A_log and dt_bias
- * F32), and none besides; byte ranges must tile the data section.
- * NOT_FOUND, FORMAT, UNSUPPORTED, IO: naming file and tensor. */
+/* Maps model.safetensors, or else the shards of model.safetensors.index.json. Every tensor the spec
+ * asks for must be there once, BF16 or F32 each on its own, and none besides; byte ranges must tile
+ * the data section. Shapes are exact but for A_log, which may be flat, and longer than the heads if
+ * the rest is zero, as relatives of the model ship it.
+ * The files must not be cut short while they are open: reading a map past the end of its file ends
+ * the process.
+ * NOT_FOUND, FORMAT, UNSUPPORTED, IO: naming file and tensor. `allocator` must outlive *out. */
 tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
                                const tarn_allocator *allocator, tarni_weights *out,
                                tarn_error *err);
 void tarni_weights_close(tarni_weights *weights);
 
-/* BLAKE2b-256 of the XXH3-128 sums of all tensors in name order. Reads every byte, unless
- * `cache_dir` (NULL: none) holds the sum of files with the same paths, sizes, times and inodes and
- * `fresh` is false; a fresh sum is put there (a cache that cannot be written is no error). */
+/* BLAKE2b-256 of the names, dtypes and XXH3-128 sums of all tensors in name order: independent of
+ * how they are spread over files. Reads every byte, unless `cache_dir` (NULL: none) holds the sum of
+ * files with the same paths, sizes, times and inodes and `fresh` is false; a fresh sum is put there,
+ * the folder made if absent (a cache that cannot be read or written is no error). */
 tarn_status tarni_weights_digest(const tarni_weights *weights, const char *cache_dir, bool fresh,
                                  uint8_t out[32], tarn_error *err);
 
-/* Sizes from the spec alone: what tarni_weights_open would count. */
+/* Sizes from the spec alone: what tarni_weights_open would count where every tensor has the spec's
+ * dtype. UINT64_MAX where a size does not fit. */
 void tarni_spec_sizes(const tarni_spec *spec, uint64_t *n_parameters, uint64_t *n_bytes);
+
+/* Which member of the structs above a tensor is. */
+typedef enum tarni_part {
+    TARNI_PART_EMBED,
+    TARNI_PART_NORM,
+    TARNI_PART_LM_HEAD,
+    TARNI_PART_ATTN_NORM,
+    TARNI_PART_FFN_NORM,
+    TARNI_PART_KDA_Q,
+    TARNI_PART_KDA_K,
+    TARNI_PART_KDA_V,
+    TARNI_PART_KDA_CONV_Q,
+    TARNI_PART_KDA_CONV_K,
+    TARNI_PART_KDA_CONV_V,
+    TARNI_PART_KDA_A_LOG,
+    TARNI_PART_KDA_DT_BIAS,
+    TARNI_PART_KDA_F_A,
+    TARNI_PART_KDA_F_B,
+    TARNI_PART_KDA_B,
+    TARNI_PART_KDA_G_A,
+    TARNI_PART_KDA_G_B,
+    TARNI_PART_KDA_O_NORM,
+    TARNI_PART_KDA_O,
+    TARNI_PART_MLA_Q,
+    TARNI_PART_MLA_KV_A,
+    TARNI_PART_MLA_KV_NORM,
+    TARNI_PART_MLA_KV_B,
+    TARNI_PART_MLA_O,
+    TARNI_PART_MLP_GATE,
+    TARNI_PART_MLP_UP,
+    TARNI_PART_MLP_DOWN,
+    TARNI_PART_ROUTER,
+    TARNI_PART_ROUTER_BIAS,
+    TARNI_PART_W1,
+    TARNI_PART_W3,
+    TARNI_PART_W2,
+    TARNI_PART_SHARED_GATE,
+    TARNI_PART_SHARED_UP,
+    TARNI_PART_SHARED_DOWN,
+    TARNI_PART_COUNT
+} tarni_part;
 
 /* Every tensor a checkpoint of this spec holds, in file order: the one list that the loader, the
  * writer of synthetic checkpoints and the sizes above walk. */
@@ -92,6 +138,9 @@ typedef enum tarni_tensor_kind {
 
 typedef struct tarni_tensor {
     char name[128];
+    tarni_part part;
+    uint32_t layer;  /* 0-based */
+    uint32_t expert; /* of W1, W3, W2 */
     tarni_tensor_kind kind;
     tarnk_dtype dtype;
     uint32_t n_dims;

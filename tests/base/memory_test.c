@@ -72,5 +72,60 @@ CASE(half_an_allocator_is_refused)
     CHECK_STATUS(tarni_allocator_check(NULL, &out, &err), TARN_OK);
 }
 
-CHECK_MAIN(ENTRY(sizes_do_not_wrap), ENTRY(aligned_blocks_are_aligned),
-           ENTRY(a_failed_growth_changes_nothing), ENTRY(half_an_allocator_is_refused))
+CASE(new_memory_is_zero)
+{
+    tarn_error err = {0};
+    unsigned char *p;
+    for (int i = 0; i < 3; i++) { /* the second time it is memory that was used */
+        REQUIRE_OK(tarni_alloc(&tarni_heap, 100, 3, &p, &err), &err);
+        for (int k = 0; k < 300; k++)
+            CHECK_EQ(p[k], 0);
+        memset(p, 0xA5, 300);
+        tarni_free(&tarni_heap, p);
+    }
+    REQUIRE_OK(tarni_alloc(&tarni_heap, 0, 8, &p, &err), &err);
+    CHECK(p != NULL);
+    tarni_free(&tarni_heap, p);
+    tarni_free(&tarni_heap, NULL);
+}
+
+CASE(without_memory_the_pointer_is_null)
+{
+    tarn_allocator a = {failing_alloc, failing_resize, plain_release, NULL};
+    tarn_error err = {0};
+    char *p = (char *)&err, *q = p, *text = p;
+    calls_left = 0;
+    CHECK_STATUS(tarni_alloc(&a, 12, 3, &p, &err), TARN_E_NO_MEMORY);
+    CHECK_HAS(err.detail, "36 bytes");
+    CHECK_STATUS(tarni_alloc_aligned(&a, 1, 1, &q, &err), TARN_E_NO_MEMORY);
+    CHECK_STATUS(tarni_copy_text(&a, "x", 1, &text, &err), TARN_E_NO_MEMORY);
+    CHECK(p == NULL && q == NULL && text == NULL);
+    CHECK_STATUS(tarni_copy_text(&a, "x", SIZE_MAX, &text, &err), TARN_E_NO_MEMORY);
+}
+
+CASE(growth_does_not_wrap)
+{
+    tarn_error err = {0};
+    uint64_t *array = NULL;
+    size_t capacity = 0;
+    CHECK_STATUS(tarni_grow(&tarni_heap, &array, &capacity, SIZE_MAX / 4, sizeof *array, &err),
+                 TARN_E_NO_MEMORY);
+    CHECK(array == NULL && capacity == 0);
+}
+
+CASE(copied_text_may_hold_zeros)
+{
+    tarn_error err = {0};
+    char *text;
+    REQUIRE_OK(tarni_copy_text(&tarni_heap, "a\0b", 3, &text, &err), &err);
+    CHECK_BYTES(text, "a\0b", 4);
+    tarni_free(&tarni_heap, text);
+    REQUIRE_OK(tarni_copy_text(&tarni_heap, NULL, 0, &text, &err), &err);
+    CHECK_TEXT(text, "");
+    tarni_free(&tarni_heap, text);
+}
+
+CHECK_MAIN(ENTRY(new_memory_is_zero), ENTRY(without_memory_the_pointer_is_null),
+           ENTRY(growth_does_not_wrap), ENTRY(copied_text_may_hold_zeros), ENTRY(sizes_do_not_wrap),
+           ENTRY(aligned_blocks_are_aligned), ENTRY(a_failed_growth_changes_nothing),
+           ENTRY(half_an_allocator_is_refused))

@@ -1,12 +1,12 @@
 #include "check.h"
 #include "threads.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
 typedef struct counts {
     _Atomic uint32_t per_task[64];
-    uint32_t round;
 } counts;
 
 static void count(void *arg, uint32_t i)
@@ -21,7 +21,7 @@ static void many_loops(uint32_t n_threads)
     tarni_pool *pool;
     REQUIRE_OK(tarni_pool_create(n_threads, &tarni_heap, &pool, &err), &err);
     CHECK_EQ(tarni_pool_threads(pool), n_threads);
-    static counts c;
+    counts c;
     for (uint32_t round = 0; round < 20000; round++) {
         uint32_t n = round % 64 + 1;
         memset((void *)&c, 0, sizeof c);
@@ -79,6 +79,116 @@ CASE(too_many_threads_are_refused)
     tarni_pool_free(NULL);
 }
 
-CHECK_MAIN(ENTRY(each_task_once_with_one_thread), ENTRY(each_task_once_with_two_threads),
+static void square(void *arg, uint32_t i)
+{
+    uint32_t *plain = arg; /* not atomic: run() itself orders what tasks write */
+    plain[i] = plain[i] * plain[i] + 1;
+}
+
+CASE(the_caller_sees_what_tasks_wrote)
+{
+    tarn_error err = {0};
+    tarni_pool *pool;
+    REQUIRE_OK(tarni_pool_create(3, &tarni_heap, &pool, &err), &err);
+    static uint32_t plain[512];
+    for (uint32_t round = 0; round < 500; round++) {
+        for (uint32_t i = 0; i < 512; i++)
+            plain[i] = i + round;
+        tarni_pool_run(pool, 512, square, plain);
+        for (uint32_t i = 0; i < 512; i++)
+            if (plain[i] != (i + round) * (i + round) + 1) {
+                CHECK_FAIL("round %u: place %u holds %u", round, i, plain[i]);
+                tarni_pool_free(pool);
+                return;
+            }
+    }
+    tarni_pool_free(pool);
+}
+
+CASE(no_task_is_no_work)
+{
+    tarn_error err = {0};
+    tarni_pool *pool;
+    REQUIRE_OK(tarni_pool_create(2, &tarni_heap, &pool, &err), &err);
+    tarni_pool_run(pool, 0, NULL, NULL);
+    tarni_pool_free(pool);
+}
+
+CASE(zero_threads_means_every_core)
+{
+    tarn_error err = {0};
+    tarni_pool *pool;
+    static counts c;
+    REQUIRE_OK(tarni_pool_create(0, &tarni_heap, &pool, &err), &err);
+    CHECK(tarni_pool_threads(pool) >= 1 && tarni_pool_threads(pool) <= TARNI_THREADS_MAX);
+    tarni_pool_run(pool, 64, count, &c);
+    for (uint32_t i = 0; i < 64; i++)
+        CHECK_EQ(c.per_task[i], 1);
+    tarni_pool_free(pool);
+}
+
+/* Each pool has its own loop: two callers of two pools do not meet. */
+static void *run_own_pool(void *arg)
+{
+    (void)arg;
+    many_loops(2);
+    return NULL;
+}
+
+CASE(pools_are_independent)
+{
+    pthread_t other;
+    REQUIRE(pthread_create(&other, NULL, run_own_pool, NULL) == 0);
+    many_loops(3);
+    pthread_join(other, NULL);
+}
+
+static int calls_left, calls_open;
+
+static void *counting_alloc(void *user, size_t n)
+{
+    (void)user;
+    void *memory = calls_left-- > 0 ? malloc(n) : NULL;
+    calls_open += memory != NULL;
+    return memory;
+}
+
+static void *no_resize(void *user, void *memory, size_t n)
+{
+    (void)user, (void)memory, (void)n;
+    return NULL;
+}
+
+static void counting_release(void *user, void *memory)
+{
+    (void)user;
+    calls_open--;
+    free(memory);
+}
+
+CASE(a_pool_without_memory_leaves_nothing)
+{
+    tarn_allocator a = {counting_alloc, no_resize, counting_release, NULL};
+    tarn_error err = {0};
+    tarni_pool *pool;
+    tarn_status status = TARN_E_NO_MEMORY;
+    for (int n = 0; status != TARN_OK && n < 10; n++) {
+        calls_left = n;
+        status = tarni_pool_create(2, &a, &pool, &err);
+        if (status != TARN_OK) {
+            CHECK_STATUS(status, TARN_E_NO_MEMORY);
+            CHECK(pool == NULL);
+            CHECK_EQ(calls_open, 0);
+        }
+    }
+    REQUIRE_OK(status, &err);
+    tarni_pool_free(pool);
+    CHECK_EQ(calls_open, 0);
+}
+
+CHECK_MAIN(ENTRY(the_caller_sees_what_tasks_wrote), ENTRY(no_task_is_no_work),
+           ENTRY(zero_threads_means_every_core), ENTRY(pools_are_independent),
+           ENTRY(a_pool_without_memory_leaves_nothing), ENTRY(each_task_once_with_one_thread),
+           ENTRY(each_task_once_with_two_threads),
            ENTRY(each_task_once_with_more_threads_than_cores), ENTRY(an_idle_pool_sleeps),
            ENTRY(too_many_threads_are_refused))

@@ -1,0 +1,111 @@
+/* open.c - model, engine, store and session, in the order the library wants them opened, and
+ * closed in the opposite one.
+ *
+ * The store is opened first where both are needed: a wrong path should not cost the time that
+ * a large model takes to be read. Warnings of the library go to standard error. */
+#include "open.h"
+#include "result.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void print_log(void *user, tarn_log_level level, const char *message, const char *file,
+                      int line)
+{
+    (void)user, (void)level, (void)file, (void)line;
+    fprintf(stderr, "tarn: %s\n", message);
+}
+
+static const tarn_log log_to_stderr = {.fn = print_log, .level = TARN_LOG_WARN};
+
+tarn_numerics open_numerics(const arguments *args)
+{
+    const char *text = args->options[OPTION_NUMERICS].text;
+    return text && strcmp(text, "f32") == 0 ? TARN_NUMERICS_F32 : TARN_NUMERICS_NATIVE;
+}
+
+int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o)
+{
+    tarn_error err = {0};
+    tarn_model_options options = {.size = sizeof options, .flags = flags, .log = &log_to_stderr};
+    if (!dir)
+        dir = args->options[OPTION_MODEL].text;
+    if (!dir)
+        return options_wrong(args, "no model: give --model DIR or set TARN_MODEL");
+    if (tarn_model_open(dir, &options, &o->model, &err) != TARN_OK)
+        return result_error(args, &err);
+    return 0;
+}
+
+int open_engine(const arguments *args, opened *o)
+{
+    tarn_error err = {0};
+    int code = open_model(args, NULL, 0, o);
+    if (code != 0)
+        return code;
+    tarn_engine_options options = {.size = sizeof options,
+                                   .device = args->options[OPTION_DEVICE].text,
+                                   .numerics = open_numerics(args),
+                                   .n_threads = (uint32_t)args->options[OPTION_THREADS].number,
+                                   .log = &log_to_stderr};
+    if (tarn_engine_open(o->model, &options, &o->engine, &err) != TARN_OK)
+        return result_error(args, &err);
+    return 0;
+}
+
+int open_store(const arguments *args, uint32_t flags, opened *o)
+{
+    tarn_error err = {0};
+    tarn_store_options options = {.size = sizeof options, .flags = flags, .log = &log_to_stderr};
+    const char *path = args->options[OPTION_STORE].text;
+    if (!path)
+        return options_wrong(args, "no store: give --store PATH or set TARN_STORE");
+    if (tarn_store_open(path, &options, &o->store, &err) != TARN_OK)
+        return result_error(args, &err);
+    return 0;
+}
+
+int open_session(const arguments *args, const char *name, const tarn_session_options *options,
+                 opened *o)
+{
+    tarn_error err = {0};
+    if (tarn_session_open(o->engine, o->store, name, options, &o->session, &o->reuse, &err) !=
+        TARN_OK)
+        return result_error(args, &err);
+    return 0;
+}
+
+int open_existing(const arguments *args, const char *name, opened *o)
+{
+    int code = open_store(args, 0, o);
+    if (code == 0)
+        code = open_engine(args, o);
+    if (code == 0)
+        code = open_session(args, name, NULL, o);
+    return code;
+}
+
+void open_close(opened *o)
+{
+    if (o->session)
+        tarn_session_close(o->session);
+    if (o->engine)
+        tarn_engine_close(o->engine);
+    if (o->store)
+        tarn_store_close(o->store);
+    if (o->model)
+        tarn_model_close(o->model);
+    *o = (opened){0};
+}
+
+int open_split(const arguments *args, const char *text, place *out)
+{
+    size_t n = strcspn(text, "@");
+    if (n >= sizeof out->session)
+        return options_wrong(args, "a session's name has at most %zu bytes",
+                             sizeof out->session - 1);
+    memcpy(out->session, text, n);
+    out->session[n] = '\0';
+    out->where = text[n] == '@' ? text + n : NULL;
+    return 0;
+}

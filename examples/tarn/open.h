@@ -1,0 +1,43 @@
+/* open.h - opening what a verb works on, from its options. */
+#ifndef TARN_COMMAND_OPEN_H
+#define TARN_COMMAND_OPEN_H
+
+#include "options.h"
+#include "tarn.h"
+
+/* Everything a verb may have open. Zero it, and give it to open_close in any state. */
+typedef struct opened {
+    tarn_model *model;
+    tarn_engine *engine;
+    tarn_store *store;
+    tarn_session *session;
+    tarn_reuse reuse;
+} opened;
+
+/* A session and the place in it: "agent@turn:2". */
+typedef struct place {
+    char session[256];
+    const char *where; /* NULL: the head */
+} place;
+
+/* What --store, --model, --device, --numerics and --threads take. */
+#define OPTIONS_STORE OPTION_BIT(OPTION_STORE)
+#define OPTIONS_MODEL                                                                              \
+    (OPTION_BIT(OPTION_MODEL) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_NUMERICS) |          \
+     OPTION_BIT(OPTION_THREADS))
+
+/* Each returns an exit code and has said what was wrong if it is not 0. */
+int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o);
+int open_engine(const arguments *args, opened *o); /* the model of --model and an engine on it */
+int open_store(const arguments *args, uint32_t flags, opened *o);
+int open_session(const arguments *args, const char *name, const tarn_session_options *options,
+                 opened *o); /* needs the engine; with a store if one is open */
+/* Store, engine and the session `name`, which must exist. */
+int open_existing(const arguments *args, const char *name, opened *o);
+void open_close(opened *o);
+
+/* Splits NAME[WHERE]; exit code 2 where the name is too long. */
+int open_split(const arguments *args, const char *text, place *out);
+tarn_numerics open_numerics(const arguments *args);
+
+#endif

@@ -1,0 +1,27 @@
+/* verbs.h - the verbs, one function each; they return the exit code. */
+#ifndef TARN_COMMAND_VERBS_H
+#define TARN_COMMAND_VERBS_H
+
+#include "options.h"
+
+int verb_model_show(const arguments *args);
+int verb_model_synth(const arguments *args);
+int verb_tokenize(const arguments *args);
+int verb_detokenize(const arguments *args);
+int verb_eval(const arguments *args);
+int verb_new(const arguments *args);
+int verb_append(const arguments *args);
+int verb_generate(const arguments *args);
+int verb_dump(const arguments *args);
+int verb_fork(const arguments *args);
+int verb_rewind(const arguments *args);
+int verb_ls(const arguments *args);
+int verb_log(const arguments *args);
+int verb_tree(const arguments *args);
+int verb_tokens(const arguments *args);
+int verb_rename(const arguments *args);
+int verb_rm(const arguments *args);
+int verb_verify(const arguments *args);
+int verb_stat(const arguments *args);
+
+#endif

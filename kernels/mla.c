@@ -1,0 +1,226 @@
+/* mla.c - attention over the latents; see tarnk_mla_args in mla.h.
+ *
+ * Rows are taken MLA_BLOCK_ROWS at a time, which bounds the workspace; each block has three parallel
+ * loops:
+ *  1. queries: qa_h = Wk_h^T q_h, and q_h's shared part behind it, so that a score is one dot
+ *     product of a latent of rank + rope with a query of the same length;
+ *  2. attention: a task is up to GROUP_ROWS rows of one session for up to GROUP_HEADS heads. It
+ *     walks the pages; a page comes from memory once for the whole group. For each row: scores of
+ *     all heads (a product of 64 latents with the queries), running maximum and sum, then
+ *     o_h <- exp(m_old - m_new) o_h + p c;
+ *  3. values: o_h / sum times Wv_h.
+ * All products are tile.c's, so a row's bits do not depend on its group. A row sees only as many
+ * latents of its last page as it has keys: what lies behind may be NaN.
+ *
+ * Rejected: splitting the keys of one row over tasks. It would let more threads than n_heads work
+ * on a single session's long decode, but its partial results need memory that grows with context.
+ */
+#include "mla.h"
+
+#include "tile.h"
+#include "workspace.h"
+
+#include "simd.h"
+
+#define GROUP_ROWS 4
+#define GROUP_HEADS 16
+#define KEYS TARNK_PAGE_TOKENS
+
+typedef struct mla_job {
+    const tarnk_mla_args *args;
+    uint32_t row; /* of the block */
+    uint32_t n_rows;
+    uint32_t query_cols;  /* of rank in a query task */
+    uint32_t group_heads; /* in an attention task */
+    uint32_t value_outs;  /* of v_dim in a value task */
+    float *query;         /* [n_rows][n_heads][rank + rope] */
+    float *mixed;         /* [n_rows][n_heads][rank]: sum p c, in the end over sum p */
+} mla_job;
+
+/* The running softmax of one row and head. */
+typedef struct softmax {
+    float top;
+    float sum;
+} softmax;
+
+static size_t query_len(const tarnk_mla_args *a)
+{
+    return (size_t)a->rank + a->rope;
+}
+
+/* Rows of head h of kv_b from row `first` of that head on. */
+static tile_weights head_weights(const tarnk_mla_args *a, uint32_t head, uint32_t first)
+{
+    tarnk_matrix m = a->kv_b;
+    m.n_in = a->rank;
+    return tile_weights_of(&m, head * (a->nope + a->v_dim) + first);
+}
+
+static void query_task(void *arg, uint32_t task_idx)
+{
+    const mla_job *job = arg;
+    const tarnk_mla_args *a = job->args;
+    const uint32_t pieces = div_up(a->rank, job->query_cols);
+    const uint32_t head = task_idx / pieces, col = task_idx % pieces * job->query_cols;
+    const uint32_t n_cols = min_u32(job->query_cols, a->rank - col);
+    const size_t q_dim = (size_t)a->nope + a->rope;
+    const float *q[MLA_BLOCK_ROWS];
+    float *out[MLA_BLOCK_ROWS];
+    for (uint32_t r = 0; r < job->n_rows; r++) {
+        q[r] = a->q + ((size_t)(job->row + r) * a->n_heads + head) * q_dim;
+        float *query = job->query + ((size_t)r * a->n_heads + head) * query_len(a);
+        out[r] = query + col;
+        if (col == 0)
+            memcpy(query + a->rank, q[r] + a->nope, a->rope * sizeof *query);
+    }
+    tile_weights w = head_weights(a, head, 0);
+    w.data += col * dtype_bytes(a->kv_b.dtype);
+    TARNK(tile_sums)(&w, a->nope, n_cols, q, job->n_rows, out, NULL);
+}
+
+/* Turns n scores into exp(scale score - top) and returns what the old sums are to be scaled by. */
+static float softmax_block(softmax *s, float *scores, uint32_t n, float scale)
+{
+    for (uint32_t i = n; i < KEYS; i++)
+        scores[i] = -__builtin_inff(); /* exp gives 0: the sum below always has 64 terms */
+    v16 top = v16_set1(s->top);
+    for (uint32_t i = 0; i < KEYS; i += SIMD_LANES) {
+        v16 scaled = v16_mul(v16_load(scores + i), v16_set1(scale));
+        v16_store(scores + i, scaled);
+        top = v16_max(top, scaled);
+    }
+    float lanes[SIMD_LANES], new_top = s->top;
+    v16_store(lanes, top);
+    for (uint32_t i = 0; i < SIMD_LANES; i++)
+        new_top = lanes[i] > new_top ? lanes[i] : new_top;
+    v16 sum = v16_set1(0.0F);
+    for (uint32_t i = 0; i < KEYS; i += SIMD_LANES) {
+        v16 p = v16_exp(v16_sub(v16_load(scores + i), v16_set1(new_top)));
+        v16_store(scores + i, p);
+        sum = v16_add(sum, p);
+    }
+    float shrink = simd_exp1(s->top - new_top);
+    s->sum = s->sum * shrink + v16_sum(sum);
+    s->top = new_top;
+    return shrink;
+}
+
+/* One row's next n_keys latents for n_heads heads. query: [n_heads][rank + rope], mixed:
+ * [n_heads][rank]. */
+static void attend(const tarnk_mla_args *a, const tile_weights *latents, uint32_t n_keys,
+                   bool first, const float *query, float *mixed, softmax *state, uint32_t n_heads)
+{
+    /* The square root is exact; a division too. */
+    const float scale = 1.0F / __builtin_sqrtf((float)(a->nope + a->rope));
+    float scores[GROUP_HEADS][KEYS], shrink[GROUP_HEADS];
+    const float *x[GROUP_HEADS], *p[GROUP_HEADS];
+    float *out[GROUP_HEADS];
+    for (uint32_t h = 0; h < n_heads; h++) {
+        x[h] = query + h * query_len(a);
+        p[h] = scores[h];
+        out[h] = mixed + (size_t)h * a->rank;
+    }
+    TARNK(tile_dots)(latents, n_keys, x, n_heads, a->rank + a->rope, scores[0], KEYS, TILE_STORE);
+    for (uint32_t h = 0; h < n_heads; h++)
+        shrink[h] = softmax_block(&state[h], scores[h], n_keys, scale);
+    TARNK(tile_sums)(latents, n_keys, a->rank, p, n_heads, out, first ? NULL : shrink);
+}
+
+/* Rows [row, row + n_rows) of a session, counted in the step. */
+static void attend_group(const mla_job *job, const tarnk_seq *seq, uint32_t row, uint32_t n_rows,
+                         uint32_t head, uint32_t n_heads)
+{
+    const tarnk_mla_args *a = job->args;
+    const uint32_t position = seq->position + (row - seq->row_begin);
+    const size_t base = (size_t)(row - job->row) * a->n_heads + head;
+    softmax state[GROUP_ROWS][GROUP_HEADS];
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t h = 0; h < n_heads; h++)
+            state[r][h] = (softmax){-__builtin_inff(), 0.0F};
+    for (uint32_t key = 0; key < position + n_rows; key += KEYS) {
+        tile_weights latents = {seq->pages[key / KEYS] + a->latent_offset,
+                                query_len(a) * dtype_bytes(a->latent_dtype), a->latent_dtype};
+        for (uint32_t r = 0; r < n_rows; r++) {
+            if (position + r < key)
+                continue; /* a page only later rows of the group reach */
+            uint32_t n_keys = min_u32(KEYS, position + r + 1 - key);
+            size_t at = base + (size_t)r * a->n_heads;
+            attend(a, &latents, n_keys, key == 0, job->query + at * query_len(a),
+                   job->mixed + at * a->rank, state[r], n_heads);
+        }
+    }
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t h = 0; h < n_heads; h++) {
+            float *mixed = job->mixed + (base + (size_t)r * a->n_heads + h) * a->rank;
+            v16 inverse = v16_set1(1.0F / state[r][h].sum);
+            for (uint32_t i = 0; i < a->rank; i += SIMD_LANES) {
+                uint32_t lanes = simd_lanes_left(a->rank, i);
+                v16_store_upto(mixed + i, v16_mul(v16_load_upto(mixed + i, lanes), inverse), lanes);
+            }
+        }
+}
+
+/* The rows of a session that fall in the block: first one and how many. */
+static uint32_t rows_in_block(const mla_job *job, const tarnk_seq *seq, uint32_t *row)
+{
+    uint32_t end = min_u32(seq->row_begin + seq->n_rows, job->row + job->n_rows);
+    *row = seq->row_begin > job->row ? seq->row_begin : job->row;
+    return end > *row ? end - *row : 0;
+}
+
+static void attention_task(void *arg, uint32_t task_idx)
+{
+    const mla_job *job = arg;
+    const tarnk_mla_args *a = job->args;
+    const uint32_t head_groups = div_up(a->n_heads, job->group_heads);
+    const uint32_t head = task_idx % head_groups * job->group_heads;
+    uint32_t group = task_idx / head_groups, row = 0, n_rows = 0;
+    const tarnk_seq *seq = a->seqs;
+    for (;; seq++) {
+        n_rows = rows_in_block(job, seq, &row);
+        uint32_t n_groups = div_up(n_rows, GROUP_ROWS);
+        if (group < n_groups)
+            break;
+        group -= n_groups;
+    }
+    attend_group(job, seq, row + group * GROUP_ROWS,
+                 min_u32(GROUP_ROWS, n_rows - group * GROUP_ROWS), head,
+                 min_u32(job->group_heads, a->n_heads - head));
+}
+
+static void value_task(void *arg, uint32_t task_idx)
+{
+    const mla_job *job = arg;
+    const tarnk_mla_args *a = job->args;
+    const uint32_t pieces = div_up(a->v_dim, job->value_outs);
+    const uint32_t head = task_idx / pieces, first = task_idx % pieces * job->value_outs;
+    const float *x[MLA_BLOCK_ROWS];
+    for (uint32_t r = 0; r < job->n_rows; r++)
+        x[r] = job->mixed + ((size_t)r * a->n_heads + head) * a->rank;
+    tile_weights w = head_weights(a, head, a->nope + first);
+    size_t stride = (size_t)a->n_heads * a->v_dim;
+    TARNK(tile_dots)(&w, min_u32(job->value_outs, a->v_dim - first), x, job->n_rows, a->rank,
+                     a->out + job->row * stride + (size_t)head * a->v_dim + first, stride,
+                     a->round ? TILE_ROUND : TILE_STORE);
+}
+
+int TARNK(mla)(const tarnk_mla_args *a, const tarnk_context *context)
+{
+    mla_job job = {.args = a, .query = a->workspace};
+    job.mixed = job.query + (size_t)min_u32(a->n_rows, MLA_BLOCK_ROWS) * a->n_heads * query_len(a);
+    job.query_cols = piece_size(context, a->rank, a->n_heads, 64, a->rank);
+    job.value_outs = piece_size(context, a->v_dim, a->n_heads, 8, a->v_dim);
+    for (; job.row < a->n_rows; job.row += MLA_BLOCK_ROWS) {
+        uint32_t n_groups = 0, row;
+        job.n_rows = min_u32(MLA_BLOCK_ROWS, a->n_rows - job.row);
+        for (uint32_t s = 0; s < a->n_seqs; s++)
+            n_groups += div_up(rows_in_block(&job, &a->seqs[s], &row), GROUP_ROWS);
+        job.group_heads = piece_size(context, a->n_heads, n_groups * 2, 4, GROUP_HEADS);
+        context->run(context->pool, a->n_heads * div_up(a->rank, job.query_cols), query_task, &job);
+        context->run(context->pool, n_groups * div_up(a->n_heads, job.group_heads), attention_task,
+                     &job);
+        context->run(context->pool, a->n_heads * div_up(a->v_dim, job.value_outs), value_task,
+                     &job);
+    }
+    return 0;
+}

@@ -1,0 +1,189 @@
+/* simd_avx512.h - v16 as one register. Included by simd.h alone, which says what must hold. */
+#ifndef TARNK_SIMD_AVX512_H
+#define TARNK_SIMD_AVX512_H
+
+#include <immintrin.h>
+
+#include "simd_fold.h"
+
+#define SIMD_NUMERICS "cpu-fma16.1"
+
+typedef __m512 v16;
+
+SIMD_INLINE __mmask16 simd_mask(uint32_t n)
+{
+    return (__mmask16)((1U << n) - 1U);
+}
+
+SIMD_INLINE v16 v16_set1(float x)
+{
+    return _mm512_set1_ps(x);
+}
+
+SIMD_INLINE v16 v16_load(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
+
+SIMD_INLINE v16 v16_load_n(const void *p, uint32_t n)
+{
+    return _mm512_maskz_loadu_ps(simd_mask(n), p);
+}
+
+SIMD_INLINE void v16_store(void *p, v16 v)
+{
+    _mm512_storeu_ps(p, v);
+}
+
+SIMD_INLINE void v16_store_n(void *p, v16 v, uint32_t n)
+{
+    _mm512_mask_storeu_ps(p, simd_mask(n), v);
+}
+
+SIMD_INLINE v16 simd_widen(__m256i halves)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+SIMD_INLINE v16 v16_load_bf16(const void *p)
+{
+    return simd_widen(_mm256_loadu_si256(p));
+}
+
+SIMD_INLINE v16 v16_load_bf16_n(const void *p, uint32_t n)
+{
+    return simd_widen(_mm256_maskz_loadu_epi16(simd_mask(n), p));
+}
+
+SIMD_INLINE v16 v16_add(v16 a, v16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+
+SIMD_INLINE v16 v16_sub(v16 a, v16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+
+SIMD_INLINE v16 v16_mul(v16 a, v16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+
+SIMD_INLINE v16 v16_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+
+/* a b + c */
+SIMD_INLINE v16 v16_fma(v16 a, v16 b, v16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
+
+/* The second operand where either is NaN. */
+SIMD_INLINE v16 v16_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+
+SIMD_INLINE v16 v16_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+
+SIMD_INLINE v16 v16_neg_abs(v16 a)
+{
+    return _mm512_or_ps(a, _mm512_set1_ps(-0.0F));
+}
+
+/* a where the sign bit of c is set, else b */
+SIMD_INLINE v16 v16_where_neg(v16 c, v16 a, v16 b)
+{
+    return _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(c)), b, a);
+}
+
+/* p 2^n, where shifted = n + 1.5 * 2^23 and -252 <= n <= 254: in two steps, so that results down
+ * to the smallest denormal come out and larger ones become infinity. */
+SIMD_INLINE v16 v16_scale_pow2(v16 p, v16 shifted)
+{
+    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x4b400000));
+    __m512i half = _mm512_srai_epi32(n, 1);
+    __m512i bias = _mm512_set1_epi32(127);
+    __m512i a = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
+    __m512i b = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(n, half), bias), 23);
+    return _mm512_mul_ps(_mm512_mul_ps(p, _mm512_castsi512_ps(a)), _mm512_castsi512_ps(b));
+}
+
+/* To the nearest bf16, ties to even, kept in fp32. NaN stays NaN. */
+SIMD_INLINE v16 v16_round_bf16(v16 v)
+{
+    __m512i bits = _mm512_castps_si512(v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
+    __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    __m512i chosen = _mm512_mask_blend_epi32(nan, up, quiet);
+    return _mm512_castsi512_ps(_mm512_and_si512(chosen, _mm512_set1_epi32((int)0xffff0000)));
+}
+
+/* Rounds and stores n <= 16 lanes. */
+SIMD_INLINE void v16_store_bf16_n(void *p, v16 v, uint32_t n)
+{
+    __m512i bits = _mm512_castps_si512(v16_round_bf16(v));
+    __m256i halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+    _mm256_mask_storeu_epi16(p, simd_mask(n), halves);
+}
+
+SIMD_INLINE __m256 simd_fold_high(v16 v)
+{
+    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+}
+
+SIMD_INLINE float v16_sum(v16 v)
+{
+    return simd_fold1(simd_fold_high(v));
+}
+
+SIMD_INLINE void v16_sum4(const v16 *v, float *out)
+{
+    _mm_storeu_ps(out, simd_fold4(simd_fold_high(v[0]), simd_fold_high(v[1]), simd_fold_high(v[2]),
+                                  simd_fold_high(v[3])));
+}
+
+/* The register-sized parts of a v16, for loops that must keep many sums in registers. */
+#define SIMD_PARTS 1
+typedef v16 vpart;
+
+SIMD_INLINE vpart part_set1(float x)
+{
+    return v16_set1(x);
+}
+
+SIMD_INLINE vpart part_load(const void *p)
+{
+    return v16_load(p);
+}
+
+SIMD_INLINE vpart part_load_bf16(const void *p)
+{
+    return v16_load_bf16(p);
+}
+
+SIMD_INLINE vpart part_fma(vpart a, vpart b, vpart c)
+{
+    return v16_fma(a, b, c);
+}
+
+SIMD_INLINE vpart v16_part(v16 v, int part)
+{
+    (void)part;
+    return v;
+}
+
+SIMD_INLINE v16 v16_join(const vpart *parts)
+{
+    return parts[0];
+}
+
+#endif

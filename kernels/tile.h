@@ -1,0 +1,46 @@
+/* tile.h - the two small products everything large is made of.
+ *
+ * dots: x rows times weight rows, lanes over k. sums: linear combinations of weight rows, lanes
+ * over their columns. Both take fp32 or bf16 weights at any address and row length, and give each
+ * element the same bits whatever else is computed with it. */
+#ifndef TARNK_TILE_H
+#define TARNK_TILE_H
+
+#include "isa.h"
+
+/* Rows of weights, or of latents. */
+typedef struct tile_weights {
+    const uint8_t *data; /* row 0 */
+    size_t row_bytes;
+    tarnk_dtype dtype;
+} tile_weights;
+
+typedef enum tile_finish { TILE_STORE = 0, TILE_ADD = 1, TILE_ROUND = 2 } tile_finish;
+
+#define TILE_ROWS_MAX 64 /* x rows of one call: they should stay in the second-level cache */
+
+/* out[r * out_stride + o] = x[r] . w[o] over k elements, for o < n_out, r < n_rows <= MAX. */
+void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x,
+                      uint32_t n_rows, uint32_t k, float *out, size_t out_stride,
+                      tile_finish finish);
+
+/* out[r][i] = scale[r] out[r][i] + sum_t coef[r][t] w[t][i], t ascending, for i < n, r < n_rows;
+ * without `scale` the old out is not read. */
+void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n,
+                      const float *const *coef, uint32_t n_rows, float *const *out,
+                      const float *scale);
+
+/* How many x rows of k elements to put in one call of dots. */
+static inline uint32_t tile_rows_for(uint32_t k)
+{
+    uint32_t rows = (512U * 1024U / 4U) / (k + 1U);
+    return rows < 24U ? 24U : rows > TILE_ROWS_MAX ? TILE_ROWS_MAX : rows;
+}
+
+static inline tile_weights tile_weights_of(const tarnk_matrix *m, uint32_t first_row)
+{
+    size_t row_bytes = m->n_in * dtype_bytes(m->dtype);
+    return (tile_weights){(const uint8_t *)m->data + first_row * row_bytes, row_bytes, m->dtype};
+}
+
+#endif

@@ -1,0 +1,263 @@
+#include "api.h"
+#include "lineage.h"
+#include "listing.h"
+
+#include <string.h>
+
+tarn_status tarn_store_open(const char *path, const tarn_store_options *options, tarn_store **out,
+                            tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = NULL;
+    TARNI_API_REQUIRE(path);
+    tarn_store_options o;
+    tarn_allocator a;
+    tarn_store *store;
+    TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_store_options", err));
+    if (o.flags & ~(uint32_t)TARN_STORE_CREATE)
+        return tarni_fail(err, TARN_E_INVALID, "tarn_store_options: flags are %#x", o.flags);
+    TARNI_TRY(tarni_allocator_check(o.allocator, &a, err));
+    TARNI_TRY(tarni_alloc(&a, 1, sizeof *store, &store, err));
+    store->allocator = a;
+    tarnp_options p = {.allocator = &store->allocator,
+                       .log = o.log,
+                       .create = o.flags & TARN_STORE_CREATE,
+                       .map_bytes = (size_t)o.map_bytes};
+    tarn_status status = tarnp_store_open(path, &p, &store->store, err);
+    if (status != TARN_OK) {
+        tarni_free(&a, store);
+        return status;
+    }
+    *out = store;
+    return TARN_OK;
+}
+
+void tarn_store_close(tarn_store *store)
+{
+    if (!store)
+        return;
+    tarn_allocator a = store->allocator;
+    tarnp_store_close(store->store);
+    tarni_free(&a, store);
+}
+
+tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_list *out,
+                            tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_session_list){0};
+    TARNI_API_REQUIRE(store);
+    return tarni_list_sessions(store->store, tag, out, err);
+}
+
+tarn_status tarn_store_log(tarn_store *store, const char *session, const char *where,
+                           tarn_node_list *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_node_list){0};
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarni_list_log(store->store, session, where, out, err);
+}
+
+tarn_status tarn_store_tree(tarn_store *store, const char *session, tarn_node_list *out,
+                            tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_node_list){0};
+    TARNI_API_REQUIRE(store);
+    return tarni_list_tree(store->store, session, out, err);
+}
+
+tarn_status tarn_store_tokens(tarn_store *store, const char *session, const char *where,
+                              tarn_ids *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_ids){0};
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    tarni_lineage lineage;
+    tarni_ids ids;
+    TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
+    tarni_ids_init(&ids, &store->allocator);
+    tarn_status status = tarni_lineage_tokens(&lineage, &ids, err);
+    if (status == TARN_OK)
+        tarni_api_give_ids(&ids, out);
+    tarni_ids_fini(&ids);
+    tarni_lineage_fini(&lineage);
+    return status;
+}
+
+static tarn_at at_of(const char *session, const tarni_lineage *lineage, uint64_t node)
+{
+    tarn_at at = {.node = node,
+                  .position = lineage->position,
+                  .bit_exact = tarni_lineage_node(lineage)->flags & TARNP_NODE_BIT_EXACT};
+    strncpy(at.session, session, sizeof at.session - 1);
+    return at;
+}
+
+tarn_status tarn_store_price(tarn_store *store, const char *session, const char *where, tarn_at *at,
+                             tarn_price *price, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    tarni_lineage lineage;
+    tarn_price found;
+    TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
+    tarn_status status = tarni_lineage_price(&lineage, &found, err);
+    if (status == TARN_OK && at)
+        *at = at_of(session, &lineage, tarni_lineage_node(&lineage)->id);
+    if (status == TARN_OK && price)
+        *price = found;
+    tarni_lineage_fini(&lineage);
+    return status;
+}
+
+/* The node of a place, made if there is none. */
+static tarn_status place_node(const tarni_lineage *lineage, bool move, uint64_t *node,
+                              uint64_t *bytes_written, tarn_error *err)
+{
+    *node = tarni_lineage_node(lineage)->id;
+    if (tarni_lineage_at_node(lineage))
+        return TARN_OK;
+    tarnp_committed made;
+    TARNI_TRY(tarni_lineage_make_node(lineage, move, &made, err));
+    *node = made.node;
+    *bytes_written += made.bytes_written;
+    return TARN_OK;
+}
+
+static tarn_status fork_place(tarni_lineage *lineage, const char *new_name, uint64_t *node,
+                              uint64_t *bytes_written, tarn_error *err)
+{
+    tarnp_session made, taken;
+    uint64_t bytes = 0;
+    TARNI_TRY(tarnp_name_check(new_name, err));
+    tarn_error ignored;
+    if (tarnp_session_find(lineage->store, new_name, &taken, &ignored) == TARN_OK) {
+        tarnp_session_fini(&taken);
+        return tarni_fail(err, TARN_E_EXISTS, "session %s exists", new_name);
+    }
+    TARNI_TRY(place_node(lineage, false, node, bytes_written, err));
+    TARNI_TRY(tarnp_session_fork(lineage->store, *node, new_name, &made, &bytes, err));
+    *bytes_written += bytes;
+    tarnp_session_fini(&made);
+    return TARN_OK;
+}
+
+tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
+                            const char *new_name, tarn_at *at, tarn_price *price,
+                            uint64_t *bytes_written, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(new_name);
+    tarni_lineage lineage;
+    tarn_price cost;
+    uint64_t node, bytes = 0;
+    TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
+    tarn_status status = tarni_lineage_price(&lineage, &cost, err);
+    if (status == TARN_OK)
+        status = fork_place(&lineage, new_name, &node, &bytes, err);
+    if (status == TARN_OK && at)
+        *at = at_of(new_name, &lineage, node);
+    if (status == TARN_OK && price)
+        *price = cost;
+    if (status == TARN_OK && bytes_written)
+        *bytes_written = bytes;
+    tarni_lineage_fini(&lineage);
+    return status;
+}
+
+static tarn_status rewind_to(const tarni_lineage *lineage, uint64_t *node, uint64_t *bytes_written,
+                             tarn_error *err)
+{
+    TARNI_TRY(place_node(lineage, true, node, bytes_written, err));
+    if (!tarni_lineage_at_node(lineage)) /* making the node moved the head */
+        return TARN_OK;
+    uint64_t bytes = 0;
+    TARNI_TRY(tarnp_session_move(lineage->store, lineage->session.id, lineage->session.head, *node,
+                                 &bytes, err));
+    *bytes_written += bytes;
+    return TARN_OK;
+}
+
+tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
+                              tarn_at *at, tarn_price *price, uint64_t *bytes_written,
+                              tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    tarni_lineage lineage;
+    tarn_price cost;
+    uint64_t node, bytes = 0;
+    TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
+    tarn_status status = tarni_lineage_price(&lineage, &cost, err);
+    if (status == TARN_OK)
+        status = rewind_to(&lineage, &node, &bytes, err);
+    if (status == TARN_OK && at)
+        *at = at_of(session, &lineage, node);
+    if (status == TARN_OK && price)
+        *price = cost;
+    if (status == TARN_OK && bytes_written)
+        *bytes_written = bytes;
+    tarni_lineage_fini(&lineage);
+    return status;
+}
+
+tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
+                              tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(new_name);
+    return tarnp_session_rename(store->store, session, new_name, err);
+}
+
+tarn_status tarn_store_remove(tarn_store *store, const char *session, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarnp_session_remove(store->store, session, err);
+}
+
+tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(out);
+    tarnp_stat s;
+    TARNI_TRY(tarnp_store_stat(store->store, &s, err));
+    tarn_store_stat stat = {.size = out->size,
+                            .sessions = s.sessions,
+                            .nodes = s.nodes,
+                            .bytes_stored = s.bytes_stored,
+                            .bytes_shared = s.bytes_shared,
+                            .bytes_written = s.bytes_written,
+                            .map_bytes = s.map_bytes,
+                            .file_bytes = s.file_bytes};
+    tarni_api_result(out, &stat, sizeof stat);
+    return TARN_OK;
+}
+
+tarn_status tarn_store_verify(tarn_store *store,
+                              bool (*progress)(void *user, uint64_t done, uint64_t all), void *user,
+                              tarn_verify_report *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_verify_report){0};
+    TARNI_API_REQUIRE(store);
+    return tarni_list_verified(store->store, progress, user, out, err);
+}

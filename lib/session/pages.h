@@ -1,0 +1,43 @@
+/* pages.h - the pool of latent pages, 64 tokens each, shared by forks.
+ *
+ * A page is handed out as the pointer to its bytes; its header stands in the cache line before.
+ * Full pages are immutable. A page that is partly filled and shared is copied by the sharer that
+ * writes to it first. */
+#ifndef TARNI_PAGES_H
+#define TARNI_PAGES_H
+
+#include "layout.h"
+
+typedef struct tarni_pages {
+    tarn_allocator allocator;
+    const tarni_layout *layout; /* borrowed */
+    uint64_t n_max;             /* pages in use at once */
+    uint64_t n_used;
+    void *free_list;
+    uint64_t n_free;
+} tarni_pages;
+
+/* tokens_max 0: no limit. */
+void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t tokens_max,
+                      const tarn_allocator *allocator);
+void tarni_pages_fini(tarni_pages *p);
+
+/* The pages of one session, in order. */
+typedef struct tarni_page_table {
+    uint8_t **pages; /* page i holds tokens 64 i to 64 i + 63 */
+    size_t n_pages;
+    size_t capacity;
+} tarni_page_table;
+
+/* Makes tokens [begin, end) writable: takes new pages, and copies the partly filled page `begin`
+ * falls into if it is shared. LIMIT or NO_MEMORY: the table is as before. */
+tarn_status tarni_page_table_reserve(tarni_pages *p, tarni_page_table *t, uint64_t begin,
+                                     uint64_t end, tarn_error *err);
+/* A second table of the same first n_tokens; pages are shared. */
+tarn_status tarni_page_table_share(tarni_pages *p, const tarni_page_table *t, uint64_t n_tokens,
+                                   tarni_page_table *out, tarn_error *err);
+/* Gives back pages behind the first n_tokens. */
+void tarni_page_table_trim(tarni_pages *p, tarni_page_table *t, uint64_t n_tokens);
+void tarni_page_table_fini(tarni_pages *p, tarni_page_table *t);
+
+#endif

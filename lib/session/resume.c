@@ -1,0 +1,173 @@
+#include "resume.h"
+
+#include "checkpoint.h"
+#include "sampler.h"
+
+#include <string.h>
+
+#define SAMPLER_BYTES_MAX 4096
+
+typedef struct load_context {
+    tarnp_store *store;
+    const tarn_allocator *allocator;
+    tarni_image image;
+    uint64_t *bytes_read;
+} load_context;
+
+static tarn_status load_latents(void *user, const tarnp_node *node, tarn_error *err)
+{
+    load_context *c = user;
+    return tarni_checkpoint_load(c->store, node, TARNP_SECTION_LATENT, &c->image, c->allocator,
+                                 c->bytes_read, err);
+}
+
+/* Fills slot, pages and logits of a fresh timeline from node n - 1 of the lineage. */
+static tarn_status load_state(const tarni_lineage *l, size_t n, tarni_timeline *t,
+                              uint64_t *bytes_read, tarn_error *err)
+{
+    tarni_pools *pools = t->pools;
+    const tarnp_node *node = &l->nodes[n - 1];
+    if (node->position == 0)
+        return TARN_OK;
+    uint32_t slot;
+    TARNI_TRY(tarni_slots_take(&pools->slots, &slot, err));
+    tarni_slots_release(&pools->slots, t->slot);
+    t->slot = slot;
+    TARNI_TRY(tarni_page_table_reserve(&pools->pages, &t->pages, 0, node->position, err));
+    load_context c = {.store = l->store,
+                      .allocator = &pools->allocator,
+                      .bytes_read = bytes_read,
+                      .image = {.spec = &pools->spec,
+                                .layout = &pools->layout,
+                                .slot = tarni_slots_data(&pools->slots, slot),
+                                .pages = t->pages.pages,
+                                .logits = t->logits,
+                                .latent_end = node->position}};
+    static const tarnp_section_kind kinds[] = {TARNP_SECTION_STATE, TARNP_SECTION_CONV,
+                                               TARNP_SECTION_LOGITS};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        TARNI_TRY(
+            tarni_checkpoint_load(c.store, node, kinds[i], &c.image, c.allocator, bytes_read, err));
+    TARNI_TRY(tarni_lineage_latents(l, n, load_latents, &c, err));
+    t->has_logits = true;
+    return TARN_OK;
+}
+
+static tarn_status load_sampler(const tarni_lineage *l, const tarnp_node *node, tarni_timeline *t,
+                                uint64_t *bytes_read, tarn_error *err)
+{
+    const tarnp_section *s = tarni_node_section(node, TARNP_SECTION_SAMPLER);
+    uint8_t record[SAMPLER_BYTES_MAX];
+    size_t n_bytes = s->n_chunks == 1 ? s->chunks[0].raw_bytes : 0;
+    if (n_bytes == 0 || n_bytes > sizeof record)
+        return tarni_fail(err, TARN_E_CORRUPT, "node %llu: a sampler record of %zu bytes",
+                          (unsigned long long)node->id, n_bytes);
+    tarni_image image = {.spec = &t->pools->spec,
+                         .layout = &t->pools->layout,
+                         .sampler = record,
+                         .sampler_bytes = n_bytes};
+    TARNI_TRY(tarni_checkpoint_load(l->store, node, TARNP_SECTION_SAMPLER, &image,
+                                    &t->pools->allocator, bytes_read, err));
+    return tarni_sampling_get(record, n_bytes, t->pools->spec.vocab, &t->sampling, err);
+}
+
+/* The newest sampler on the way; a damaged one is passed over. */
+static tarn_status find_sampler(const tarni_lineage *l, tarni_timeline *t, bool *damaged,
+                                uint64_t *bytes_read, tarn_error *err)
+{
+    for (size_t n = l->n_at; n > 0; n--) {
+        if (!tarni_node_section(&l->nodes[n - 1], TARNP_SECTION_SAMPLER))
+            continue;
+        tarn_status status = load_sampler(l, &l->nodes[n - 1], t, bytes_read, err);
+        if (status != TARN_E_CORRUPT)
+            return status;
+        TARNI_LOG(&t->pools->log, TARN_LOG_WARN, "%s", err->detail);
+        *damaged = true;
+    }
+    tarni_sampling_defaults(&t->sampling);
+    return TARN_OK;
+}
+
+/* Role and openness of the last segment, and the number of turns, at the place. */
+static void find_tail(const tarni_lineage *l, tarni_timeline *t)
+{
+    uint64_t at = 0;
+    for (size_t i = 0; i < l->n_nodes; i++) {
+        for (size_t k = 0; k < l->nodes[i].n_segments; k++) {
+            const tarnp_segment *s = &l->nodes[i].segments[k];
+            if (i >= l->n_at && at >= l->position) /* behind a place inside a node */
+                return;
+            if (!(s->flags & TARNP_SEGMENT_CONTINUES))
+                t->tail_begin = at;
+            at += s->n_tokens;
+            t->tail_role = s->role;
+            t->tail_closed = (s->flags & TARNP_SEGMENT_CLOSED) && at <= l->position;
+            t->turns += s->role == TARN_ROLE_ASSISTANT && !(s->flags & TARNP_SEGMENT_CONTINUES);
+        }
+    }
+}
+
+static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, bool damaged,
+                             bool foreign)
+{
+    if (damaged)
+        return TARN_REASON_CHECKSUM;
+    if (foreign)
+        return TARN_REASON_NUMERICS;
+    return node->position == l->position ? TARN_REASON_EXACT : TARN_REASON_ANCESTOR;
+}
+
+/* Tries the states from the place backwards; *n is the one that was whole. */
+static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *t,
+                              size_t *n, bool *damaged, uint64_t *bytes_read, tarn_error *err)
+{
+    for (*n = l->n_at; *n > 0; --*n) {
+        if (!tarni_node_resumable(&l->nodes[*n - 1]))
+            continue;
+        TARNI_TRY(tarni_timeline_init(t, pools, err));
+        tarn_status status = load_state(l, *n, t, bytes_read, err);
+        if (status == TARN_OK)
+            return TARN_OK;
+        tarni_timeline_fini(t);
+        if (status != TARN_E_CORRUPT)
+            return status;
+        TARNI_LOG(&pools->log, TARN_LOG_WARN, "%s; going back to an earlier state", err->detail);
+        *damaged = true;
+    }
+    return tarni_fail(err, TARN_E_CORRUPT, "%s has no root", l->session.name);
+}
+
+tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *out,
+                         tarni_ids *replay, tarn_reuse *reuse, tarn_error *err)
+{
+    *out = (tarni_timeline){0};
+    size_t n;
+    bool damaged = false;
+    uint64_t bytes_read = 0;
+    TARNI_TRY(find_state(pools, l, out, &n, &damaged, &bytes_read, err));
+    const tarnp_node *node = &l->nodes[n - 1];
+    tarn_status status = find_sampler(l, out, &damaged, &bytes_read, err);
+    if (status == TARN_OK)
+        status = tarni_lineage_tokens(l, &out->tokens, err);
+    if (status == TARN_OK)
+        status = tarni_ids_append(replay, out->tokens.ids + node->position,
+                                  (size_t)(l->position - node->position), err);
+    if (status != TARN_OK) {
+        tarni_timeline_fini(out);
+        return status;
+    }
+    bytes_read += tarni_lineage_token_bytes(l);
+    out->tokens.n_ids = (size_t)node->position;
+    bool foreign = node->position > 0 && strcmp(node->numerics, pools->numerics) != 0;
+    out->bit_exact = node->position == 0 || (!foreign && (node->flags & TARNP_NODE_BIT_EXACT));
+    out->base_node = tarni_lineage_node(l)->id;
+    out->base_position = l->position;
+    out->latents_kept = node->position;
+    out->base_sampling = out->sampling;
+    find_tail(l, out);
+    *reuse = (tarn_reuse){.tokens_reused = node->position,
+                          .tokens_replayed = l->position - node->position,
+                          .bytes_read = bytes_read,
+                          .reason = reason_of(l, node, damaged, foreign)};
+    return TARN_OK;
+}

@@ -1,0 +1,384 @@
+/* schedule.c
+ *
+ * A step has three parts. begin: each session that has work says which rows it wants and gets a
+ * slot to write; whatever may run out is taken here, and a session that cannot have it is left out.
+ * compute: one forward pass over all rows. end: results become the sessions' new state; nothing
+ * here can fail but a session's own logits, and then that session alone is poisoned.
+ *
+ * Where rows are cut is free of choice on the CPU (bits do not depend on it) but for one rule: a
+ * step never crosses a multiple of keep_every, so that a state can be kept there. */
+#include "schedule.h"
+
+#include "feed.h"
+#include "keep.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct step_part {
+    tarn_session *session;
+    uint32_t row_begin;
+    uint32_t n_rows;
+    bool sampled;  /* one row, drawn from the session's logits */
+    bool replayed; /* rows the session's history holds already */
+    bool scored;   /* the logits of every row are wanted */
+} step_part;
+
+struct tarni_batch_space {
+    uint32_t *ids;        /* [step_tokens_max] */
+    tarnk_seq *seqs;      /* [sessions_max] */
+    step_part *parts;     /* [sessions_max] */
+    uint32_t *logit_rows; /* [sessions_max + TARNI_SCORE_ROWS] */
+    float **logits;       /* [sessions_max + TARNI_SCORE_ROWS] */
+    float *scores;        /* [TARNI_SCORE_ROWS][vocab] */
+    uint32_t n_parts, n_rows, n_logit_rows, n_scores;
+};
+
+tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_space **out,
+                                     tarn_error *err)
+{
+    const tarn_allocator *a = &e->pools.allocator;
+    size_t n_logits = (size_t)e->sessions_max + TARNI_SCORE_ROWS;
+    struct tarni_batch_space *b;
+    *out = NULL;
+    TARNI_TRY(tarni_alloc(a, 1, sizeof *b, &b, err));
+    tarn_status status = tarni_alloc(a, e->step_tokens_max, sizeof *b->ids, &b->ids, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, e->sessions_max, sizeof *b->seqs, &b->seqs, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, e->sessions_max, sizeof *b->parts, &b->parts, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, n_logits, sizeof *b->logit_rows, &b->logit_rows, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, n_logits, sizeof *b->logits, &b->logits, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, (size_t)e->pools.spec.vocab * TARNI_SCORE_ROWS, sizeof *b->scores,
+                             &b->scores, err);
+    if (status != TARN_OK) {
+        tarni_batch_space_free(b, a);
+        return status;
+    }
+    *out = b;
+    return TARN_OK;
+}
+
+void tarni_batch_space_free(struct tarni_batch_space *b, const tarn_allocator *a)
+{
+    if (!b)
+        return;
+    tarni_free(a, b->ids);
+    tarni_free(a, b->seqs);
+    tarni_free(a, b->parts);
+    tarni_free(a, b->logit_rows);
+    tarni_free(a, b->logits);
+    tarni_free(a, b->scores);
+    tarni_free(a, b);
+}
+
+static void push_event(tarn_session *s, tarn_event_kind kind, uint32_t n, tarn_stop stop)
+{
+    tarn_event event = {.kind = kind,
+                        .session = s,
+                        .id = kind == TARN_EVENT_TOKEN ? n : 0,
+                        .n_tokens = kind == TARN_EVENT_APPENDED ? n : 0,
+                        .position = s->live.tokens.n_ids,
+                        .stop = stop};
+    tarni_events_push(&s->engine->events, &event);
+}
+
+static void push_text(tarn_session *s, const tarni_writer *text)
+{
+    tarn_event event = {.kind = TARN_EVENT_TEXT, .session = s, .position = s->live.tokens.n_ids};
+    if (text->n_bytes > 0)
+        tarni_events_push_text(&s->engine->events, &event, text->data, text->n_bytes);
+}
+
+static void poison(tarn_session *s, const tarn_error *why)
+{
+    s->poisoned = true;
+    s->failure = *why;
+    s->live.has_logits = false;
+    s->generation.active = false;
+    push_event(s, TARN_EVENT_STOP, 0, TARN_STOP_FAILED);
+    TARNI_LOG(&s->engine->pools.log, TARN_LOG_ERROR, "session %s: %s", s->name, why->detail);
+}
+
+/* The calls of the turn that just ended: for the caller, and by their ids in the segment. */
+static tarn_status find_calls(tarn_session *s, tarn_error *err)
+{
+    const tarni_model *model = s->engine->model;
+    const tarn_allocator *a = &s->engine->pools.allocator;
+    tarni_tool_calls_fini(&s->calls);
+    tarni_free(a, s->public_calls);
+    s->public_calls = NULL;
+    if (!model->has_chat || !model->chat.has_calls)
+        return TARN_OK;
+    const tarni_ids *tokens = &s->live.tokens;
+    size_t begin = (size_t)s->live.tail_begin;
+    TARNI_TRY(tarni_chat_parse_calls(&model->chat, tokens->ids + begin, tokens->n_ids - begin, a,
+                                     &s->calls, err));
+    TARNI_TRY(tarni_alloc(a, s->calls.n_calls, sizeof *s->public_calls, &s->public_calls, err));
+    for (size_t i = 0; i < s->calls.n_calls; i++) {
+        const tarni_tool_call *c = &s->calls.calls[i];
+        s->public_calls[i] = (tarn_tool_call){.id = c->id,
+                                              .name = c->name,
+                                              .arguments = c->arguments,
+                                              .arguments_bytes = c->arguments_bytes};
+        TARNI_TRY(tarni_segments_add_call(&s->live.segments, a, c->id, err));
+    }
+    return TARN_OK;
+}
+
+static void stop_generation(tarn_session *s, tarn_stop stop)
+{
+    tarn_error err;
+    tarni_writer text;
+    tarni_writer_init(&text, &s->engine->pools.allocator);
+    tarni_text_stream_flush(&s->generation.text, &text);
+    push_text(s, &text);
+    tarni_writer_fini(&text);
+    s->generation.active = false;
+    if (stop == TARN_STOP_TOKEN && s->live.tail_closed) {
+        if (find_calls(s, &err) != TARN_OK) {
+            poison(s, &err);
+            return;
+        }
+        if (s->calls.n_calls > 0)
+            stop = TARN_STOP_TOOL_CALL;
+    }
+    push_event(s, TARN_EVENT_STOP, 0, stop);
+}
+
+static void obey_cancel(tarn_session *s)
+{
+    if (!atomic_exchange(&s->cancelled, false))
+        return;
+    tarni_feed_drop(s);
+    if (s->generation.active)
+        stop_generation(s, TARN_STOP_CANCELLED);
+}
+
+/* Rows up to the next place where a state is kept. */
+static uint32_t rows_to_border(const tarn_session *s)
+{
+    uint32_t every = s->engine->keep_every;
+    return every - (uint32_t)(s->live.tokens.n_ids % every);
+}
+
+static void want_logits(struct tarni_batch_space *b, uint32_t row, float *to)
+{
+    b->logit_rows[b->n_logit_rows] = row;
+    b->logits[b->n_logit_rows++] = to;
+}
+
+/* Takes the slot this part writes and adds its rows. */
+static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids, uint32_t n_rows,
+                            bool sampled, tarn_error *err)
+{
+    struct tarni_batch_space *b = e->space;
+    tarni_slots *slots = &e->pools.slots;
+    uint32_t slot = s->live.slot;
+    if (tarni_slots_shared(slots, slot))
+        TARNI_TRY(tarni_slots_take(slots, &slot, err));
+    s->step_slot = slot;
+    memcpy(b->ids + b->n_rows, ids, n_rows * sizeof *ids);
+    b->seqs[b->n_parts] = (tarnk_seq){.row_begin = b->n_rows,
+                                      .n_rows = n_rows,
+                                      .position = (uint32_t)s->live.tokens.n_ids,
+                                      .state_read = tarni_slots_data(slots, s->live.slot),
+                                      .state_write = tarni_slots_data(slots, slot),
+                                      .pages = s->live.pages.pages};
+    b->parts[b->n_parts] = (step_part){.session = s,
+                                       .row_begin = b->n_rows,
+                                       .n_rows = n_rows,
+                                       .sampled = sampled,
+                                       .replayed = s->n_replay > 0,
+                                       .scored = s->on_logits != NULL};
+    for (uint32_t i = 0; s->on_logits && i + 1 < n_rows; i++)
+        want_logits(b, b->n_rows + i, b->scores + (size_t)b->n_scores++ * e->pools.spec.vocab);
+    want_logits(b, b->n_rows + n_rows - 1, s->live.logits);
+    b->n_rows += n_rows;
+    b->n_parts++;
+    return TARN_OK;
+}
+
+static void begin_waiting(tarn_engine *e, tarn_session *s)
+{
+    struct tarni_batch_space *b = e->space;
+    size_t n_waiting = tarni_session_waiting(s);
+    uint32_t n = e->step_tokens_max - b->n_rows, border = rows_to_border(s);
+    if (n_waiting == 0 || n == 0)
+        return;
+    if (n > n_waiting)
+        n = (uint32_t)n_waiting;
+    if (n > border)
+        n = border;
+    if (s->n_replay > 0 && n > s->n_replay)
+        n = (uint32_t)s->n_replay;
+    if (s->on_logits && n > TARNI_SCORE_ROWS - b->n_scores)
+        n = TARNI_SCORE_ROWS - b->n_scores;
+    tarn_error err;
+    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK)
+        poison(s, &err);
+}
+
+static void begin_sampled(tarn_engine *e, tarn_session *s)
+{
+    tarn_error err;
+    if (s->generation.bounded && s->generation.n_left == 0) {
+        stop_generation(s, TARN_STOP_LENGTH);
+        return;
+    }
+    if (e->space->n_rows == e->step_tokens_max)
+        return;
+    const tarni_ids *tokens = &s->live.tokens;
+    tarn_status status = TARN_E_LIMIT;
+    if (tokens->n_ids < e->pools.spec.context)
+        status = tarni_feed_reserve_sampled(s, &err);
+    if (status == TARN_E_LIMIT) {
+        stop_generation(s, TARN_STOP_LENGTH);
+        return;
+    }
+    if (status == TARN_OK) {
+        uint32_t id = tarni_sampler_draw(&e->sampler, &s->live.sampling, s->live.logits,
+                                         tokens->ids, tokens->n_ids, tokens->n_ids);
+        status = add_part(e, s, &id, 1, true, &err);
+    }
+    if (status != TARN_OK)
+        poison(s, &err);
+}
+
+static void begin_step(tarn_engine *e)
+{
+    struct tarni_batch_space *b = e->space;
+    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = 0;
+    for (tarn_session *s = e->first; s; s = s->next)
+        obey_cancel(s);
+    for (tarn_session *s = e->first; s; s = s->next)
+        if (!s->poisoned && s->generation.active && tarni_session_waiting(s) == 0)
+            begin_sampled(e, s);
+    for (tarn_session *s = e->first; s; s = s->next)
+        if (!s->poisoned)
+            begin_waiting(e, s);
+}
+
+static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
+{
+    tarni_generation *g = &s->generation;
+    bool ends_turn = tarni_model_is_stop(e->model, id), stops = ends_turn;
+    for (size_t i = 0; i < g->n_stop_ids; i++)
+        stops = stops || g->stop_ids[i] == id;
+    tarni_feed_sampled(s, id);
+    push_event(s, TARN_EVENT_TOKEN, id, TARN_STOP_NONE);
+    g->n_left -= g->bounded;
+    if (stops) {
+        if (ends_turn)
+            tarni_feed_close_turn(s);
+        stop_generation(s, TARN_STOP_TOKEN);
+        return;
+    }
+    tarn_error err;
+    tarni_writer text;
+    tarni_writer_init(&text, &e->pools.allocator);
+    tarn_status status = TARN_OK;
+    if (e->model->tokenizer)
+        status = tarni_text_stream_feed(&g->text, e->model->tokenizer, id, &text, &err);
+    push_text(s, &text);
+    tarni_writer_fini(&text);
+    if (status != TARN_OK)
+        poison(s, &err);
+    else if (g->bounded && g->n_left == 0)
+        stop_generation(s, TARN_STOP_LENGTH);
+}
+
+static bool all_finite(const float *x, uint32_t n)
+{
+    float sum = 0.0f;
+    for (uint32_t i = 0; i < n; i++)
+        sum += x[i] * 0.0f; /* NaN for NaN and for infinities */
+    return sum == 0.0f;
+}
+
+/* Keeps the promise that rewinding never replays more than keep_every tokens. A store that refuses
+ * is no reason to stop: the commit that follows will say so. */
+static void keep_at_border(tarn_session *s)
+{
+    tarn_error err;
+    bool more = tarni_session_waiting(s) > 0 || s->generation.active;
+    if (!s->store || s->read_only || !more || s->n_replay > 0 ||
+        s->live.tokens.n_ids % s->engine->keep_every != 0)
+        return;
+    if (tarni_session_keep(s, false, &err) != TARN_OK)
+        TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN, "session %s: no state kept at %zu: %s",
+                  s->name, s->live.tokens.n_ids, err.detail);
+}
+
+static void end_part(tarn_engine *e, const step_part *part, int device_error, uint32_t *score)
+{
+    tarn_session *s = part->session;
+    uint32_t vocab = e->pools.spec.vocab;
+    uint32_t scores_begin = *score;
+    *score += part->scored ? part->n_rows - 1 : 0;
+    if (s->step_slot != s->live.slot) {
+        tarni_slots_release(&e->pools.slots, device_error ? s->step_slot : s->live.slot);
+        if (!device_error)
+            s->live.slot = s->step_slot;
+    }
+    tarn_error err;
+    if (device_error) {
+        tarni_fail(&err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
+                   e->space->n_rows);
+        poison(s, &err);
+        return;
+    }
+    if (!all_finite(s->live.logits, vocab)) {
+        tarni_fail(&err, TARN_E_DEVICE, "logits after token %zu are not finite",
+                   s->live.tokens.n_ids + part->n_rows);
+        poison(s, &err);
+        return;
+    }
+    uint64_t position = s->live.tokens.n_ids;
+    s->live.has_logits = true;
+    if (part->sampled) {
+        end_sampled(e, s, e->space->ids[part->row_begin]);
+    } else {
+        tarni_feed_done(s, part->n_rows);
+        if (!part->replayed)
+            push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
+    }
+    for (uint32_t i = 0; part->scored && i < part->n_rows; i++) {
+        const float *row = i + 1 < part->n_rows
+                               ? e->space->scores + (size_t)(scores_begin + i) * vocab
+                               : s->live.logits;
+        s->on_logits(s->on_logits_user, position + i + 1, row, vocab);
+    }
+    if (!s->poisoned)
+        keep_at_border(s);
+}
+
+tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
+{
+    /* a session's step gives at most: token or appended, text, flushed text, stop, failed */
+    TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 6, err));
+    begin_step(e);
+    struct tarni_batch_space *b = e->space;
+    out->n_rows = b->n_rows;
+    out->n_sessions = b->n_parts;
+    if (b->n_rows == 0)
+        return TARN_OK;
+    tarni_batch batch = {.ids = b->ids,
+                         .n_rows = b->n_rows,
+                         .seqs = b->seqs,
+                         .n_seqs = b->n_parts,
+                         .logit_rows = b->logit_rows,
+                         .logits = b->logits,
+                         .n_logit_rows = b->n_logit_rows};
+    int device_error = tarni_forward_run(e->forward, &batch);
+    uint32_t score = 0;
+    e->rows_computed += b->n_rows;
+    e->in_callback = true;
+    for (uint32_t i = 0; i < b->n_parts; i++)
+        end_part(e, &b->parts[i], device_error, &score);
+    e->in_callback = false;
+    return TARN_OK;
+}

@@ -1,0 +1,15 @@
+/* schedule.h - one step: whose rows, the forward pass, and what follows from its results. */
+#ifndef TARNI_SCHEDULE_H
+#define TARNI_SCHEDULE_H
+
+#include "session.h"
+
+tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_space **out,
+                                     tarn_error *err);
+void tarni_batch_space_free(struct tarni_batch_space *space, const tarn_allocator *a);
+
+/* At most step_tokens_max rows: first one of every session that generates, then ids that wait, the
+ * session that was opened first before the others. *out says what was computed. */
+tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err);
+
+#endif

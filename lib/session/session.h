@@ -1,0 +1,83 @@
+/* session.h - one open session: what is live, what waits, and the states it goes through.
+ *
+ *                  append                generate
+ *       +------+ --------> +-----------+ -------> +------------+
+ *       | IDLE |           | APPENDING |          | GENERATING |
+ *       +------+ <-------- +-----------+          +------------+
+ *         ^  ^    all fed, or cancel                |    |
+ *         |  +--------------------------------------+    |  stop id, length, cancel
+ *         |                                              |
+ *         +-- reset -- POISONED <--- non-finite logits, device fault, out of memory in a step
+ *
+ * APPENDING: the queue holds ids to feed: first those that are replayed after a resume, then those
+ * appended, planned as segments. GENERATING: a generation was asked for; it begins when the queue
+ * is empty. A step takes rows from here (begin), and brings their results back (end); in between
+ * nothing of the session is changed, so a step that fails can be given up.
+ *
+ * What may fail after a step has been computed is provided for before it: room for ids, segments,
+ * pages and events is made when tokens are queued or the step begins. */
+#ifndef TARNI_SESSION_H
+#define TARNI_SESSION_H
+
+#include "engine.h"
+#include "resume.h"
+#include "timeline.h"
+
+#include <stdatomic.h>
+
+typedef struct tarni_generation {
+    bool active;
+    bool bounded;
+    uint32_t n_left; /* of a bounded one */
+    uint32_t stop_ids[TARN_STOP_IDS_MAX];
+    size_t n_stop_ids;
+    tarni_text_stream text;
+} tarni_generation;
+
+struct tarn_session {
+    tarn_engine *engine;
+    tarn_session *next, *prev; /* of the engine, in the order they were opened */
+    char name[TARNP_NAME_BYTES_MAX + 1];
+
+    tarnp_store *store; /* borrowed; NULL: not kept */
+    uint64_t store_id;
+    uint64_t head; /* as we know it */
+    bool read_only;
+    uint64_t bytes_written; /* since the last commit was reported */
+
+    tarni_timeline live;
+    tarni_ids queue;
+    size_t queue_at;     /* the first id not fed */
+    size_t n_replay;     /* of the ids from queue_at on */
+    tarni_segments plan; /* of the queued ids behind the replayed ones */
+    size_t plan_at;
+    uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
+    tarni_generation generation;
+
+    bool poisoned;
+    tarn_error failure;
+    atomic_bool cancelled;
+
+    tarni_tool_calls calls; /* of the last finished turn */
+    tarn_tool_call *public_calls;
+    tarn_logits_fn on_logits;
+    void *on_logits_user;
+
+    uint32_t step_slot; /* written by the step that runs */
+};
+
+tarn_status tarni_session_open(tarn_engine *engine, tarnp_store *store, const char *name,
+                               const tarn_session_options *options, tarn_session **out,
+                               tarn_reuse *reuse, tarn_error *err);
+void tarni_session_close(tarn_session *s);
+tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_session **out,
+                               tarn_error *err);
+tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse *reuse,
+                                 tarn_error *err);
+tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err);
+
+tarn_at tarni_session_at(const tarn_session *s);
+size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
+bool tarni_session_has_work(const tarn_session *s);
+
+#endif

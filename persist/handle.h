@@ -1,0 +1,57 @@
+/* handle.h - inside an open store: its fields, and the transactions every operation runs in. */
+#ifndef TARNP_HANDLE_H
+#define TARNP_HANDLE_H
+
+#include "codec.h"
+#include "records.h"
+
+#include <sys/types.h>
+
+struct tarnp_store {
+    tarn_allocator allocator;
+    tarn_log log;
+    tarni_pool *pool; /* borrowed, may be NULL */
+    tarnp_tables *tables;
+    tarnp_format format;
+    bool read_only; /* the store has features that writing would break */
+    bool poisoned;
+    pid_t pid; /* of the process that opened it */
+
+    dev_t device; /* of data.mdb: the registry's key */
+    ino_t inode;
+    struct tarnp_store *next_open; /* under the registry's mutex */
+
+    tarnp_codec **codecs; /* one a worker, made when first needed */
+    size_t n_codecs;
+    size_t codecs_capacity;
+    uint8_t *slab; /* encoded chunks of a commit; kept, because mapping it anew costs milliseconds */
+    size_t slab_bytes;
+};
+
+/* INVALID after fork, POISONED. */
+tarn_status tarnp_store_enter(const tarnp_store *store, tarn_error *err);
+
+/* A read transaction of a usable store; end it with tarnp_txn_abort. */
+tarn_status tarnp_read_begin(tarnp_store *store, tarnp_txn *txn, tarn_error *err);
+
+/* A write transaction with the counters loaded; they are put by the commit. */
+typedef struct tarnp_write {
+    tarnp_store *store;
+    tarnp_txn txn;
+    tarnp_counters counters;
+} tarnp_write;
+
+tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *err);
+/* *bytes_written may be NULL. An IO error poisons the store. */
+tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_error *err);
+/* Ends it if it is open: allowed after a commit and after a failed begin. Returns `status`. */
+tarn_status tarnp_write_abort(tarnp_write *w, tarn_status status);
+
+uint64_t tarnp_now_ms(void);
+
+/* Calls fn(arg, codec, i) for every i < n, on the store's pool if it has one. Each worker has its
+ * own codec. Returns the error of the lowest i that failed; later ones may then not have run. */
+typedef tarn_status (*tarnp_each_fn)(void *arg, tarnp_codec *codec, size_t i, tarn_error *err);
+tarn_status tarnp_each(tarnp_store *store, size_t n, tarnp_each_fn fn, void *arg, tarn_error *err);
+
+#endif

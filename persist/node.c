@@ -1,0 +1,320 @@
+/* node.c
+ *
+ * The tables of sections and chunks stand at the end, where they are found from the counts alone:
+ * a chunk's entry is read without decoding the segments. */
+#include "node.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define MAGIC         0x444F4E54u /* "TNOD" */
+#define VERSION       1
+#define HEAD_BYTES    216
+#define SEGMENT_BYTES 8
+#define SECTION_BYTES 8
+#define CHUNK_BYTES   32
+
+static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
+
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static void put_head(tarni_writer *w, const tarnp_manifest *m)
+{
+    tarni_put_u32(w, MAGIC);
+    tarni_put_u16(w, VERSION);
+    tarni_put_u8(w, m->flags);
+    tarni_put_u8(w, 0);
+    tarni_put_u32(w, m->n_bytes);
+    tarni_put_u32(w, m->n_tokens);
+    tarni_put_u64(w, m->id);
+    tarni_put_u64(w, m->parent);
+    tarni_put_u64(w, m->session_id);
+    tarni_put_u64(w, m->position);
+    tarni_put_u32(w, m->turns);
+    tarni_put_u32(w, m->n_segments);
+    tarni_put_u64(w, m->created_ms);
+    tarni_put_u64(w, m->chunk_bytes);
+    tarni_put_u64(w, m->chain_bytes);
+    tarni_put_u64(w, m->base_bytes);
+    tarni_put_u64(w, m->first_chunk);
+    tarni_put_u32(w, m->n_sections);
+    tarni_put_u32(w, m->n_chunks);
+    tarni_put_bytes(w, m->key, sizeof m->key);
+    tarni_put_bytes(w, m->fp, sizeof m->fp);
+    tarni_put_bytes(w, m->numerics, sizeof m->numerics);
+}
+
+static tarn_status put_segments(tarni_writer *w, const tarnp_segment *segments, uint32_t n,
+                                tarn_error *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const tarnp_segment *s = &segments[i];
+        if (s->n_call_ids > UINT16_MAX)
+            return tarni_fail(err, TARN_E_LIMIT, "segment %u has %zu call ids, the limit is %d", i,
+                              s->n_call_ids, UINT16_MAX);
+        tarni_put_u8(w, (uint8_t)s->role);
+        tarni_put_u8(w, s->flags);
+        tarni_put_u16(w, (uint16_t)s->n_call_ids);
+        tarni_put_u32(w, s->n_tokens);
+        for (size_t k = 0; k < s->n_call_ids; k++)
+            tarni_put_text(w, s->call_ids[k], strlen(s->call_ids[k]));
+    }
+    return TARN_OK;
+}
+
+static void put_tables(tarni_writer *w, const tarnp_manifest *m, const tarnp_section *sections,
+                       const tarnp_chunk_ref *chunks)
+{
+    for (uint32_t i = 0; i < m->n_sections; i++) {
+        tarni_put_u8(w, (uint8_t)sections[i].kind);
+        tarni_put_u8(w, (uint8_t)sections[i].elem);
+        tarni_put_u16(w, 0);
+        tarni_put_u32(w, (uint32_t)sections[i].n_chunks);
+    }
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        tarni_put_u32(w, chunks[i].first);
+        tarni_put_u32(w, chunks[i].count);
+        tarni_put_u32(w, chunks[i].raw_bytes);
+        tarni_put_u32(w, chunks[i].stored_bytes);
+        tarni_put_bytes(w, chunks[i].sum, TARNP_SUM_BYTES);
+    }
+}
+
+tarn_status tarnp_manifest_put(tarni_writer *w, tarnp_manifest *m, const tarnp_segment *segments,
+                               const tarnp_section *sections, const tarnp_chunk_ref *chunks,
+                               tarn_error *err)
+{
+    tarni_writer counter;
+    tarni_writer_init_counting(&counter);
+    put_head(&counter, m);
+    TARNI_TRY(put_segments(&counter, segments, m->n_segments, err));
+    put_tables(&counter, m, sections, chunks);
+    if (counter.failed || counter.n_bytes > UINT32_MAX - TARNP_SUM_BYTES)
+        return tarni_fail(err, TARN_E_LIMIT, "a node of %u segments and %u chunks is too large",
+                          m->n_segments, m->n_chunks);
+    m->n_bytes = (uint32_t)counter.n_bytes + TARNP_SUM_BYTES;
+    m->chain_bytes += m->chunk_bytes + m->n_bytes;
+    put_head(w, m);
+    TARNI_TRY(put_segments(w, segments, m->n_segments, err));
+    put_tables(w, m, sections, chunks);
+    uint8_t sum[TARNP_SUM_BYTES];
+    if (!w->failed)
+        tarnp_sum128(w->data, w->n_bytes, sum);
+    tarni_put_bytes(w, sum, sizeof sum);
+    return w->failed ? tarni_fail_memory(err, m->n_bytes) : TARN_OK;
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+static tarn_status damaged(tarn_error *err, uint64_t id, const char *what)
+{
+    return tarni_fail(err, TARN_E_CORRUPT, "node %llu: manifest: %s", (unsigned long long)id, what);
+}
+
+/* Where the section table starts; the counts have been checked against the length. */
+static size_t sections_at(const tarnp_manifest *m)
+{
+    return m->n_bytes - TARNP_SUM_BYTES - (size_t)m->n_chunks * CHUNK_BYTES -
+           (size_t)m->n_sections * SECTION_BYTES;
+}
+
+static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifest *m,
+                              tarn_error *err)
+{
+    if (m->id != id)
+        return damaged(err, id, "belongs to another node");
+    if (m->parent >= id)
+        return damaged(err, id, "the parent is younger than the node");
+    if (m->numerics[sizeof m->numerics - 1] != 0)
+        return damaged(err, id, "numerics does not end");
+    size_t tables, chunks;
+    if (!tarni_mul_size(m->n_sections, SECTION_BYTES, &tables) ||
+        !tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) ||
+        !tarni_add_size(tables, chunks, &tables) ||
+        tables > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
+        return damaged(err, id, "more chunks than it has bytes");
+    const uint8_t *at = value.data + sections_at(m);
+    uint64_t n_chunks = 0;
+    for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
+        if (tarnp_elem_bytes((tarnp_elem)at[1]) == 0)
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown elements %u",
+                              (unsigned long long)id, i, at[1]);
+        n_chunks += tarni_load_u32(at + 4);
+    }
+    if (n_chunks != m->n_chunks)
+        return damaged(err, id, "the sections do not add up to its chunks");
+    uint64_t stored = 0;
+    for (uint32_t i = 0; i < m->n_chunks; i++, at += CHUNK_BYTES) {
+        stored += tarni_load_u32(at + 12);
+        if (tarni_load_u32(at + 8) > TARNP_CHUNK_BYTES_MAX)
+            return damaged(err, id, "a chunk is larger than a chunk can be");
+    }
+    if (stored != m->chunk_bytes)
+        return damaged(err, id, "the chunks do not add up to its bytes");
+    return TARN_OK;
+}
+
+tarn_status tarnp_manifest_get(tarnp_span value, uint64_t id, tarnp_manifest *out, tarn_error *err)
+{
+    if (value.n_bytes < HEAD_BYTES + TARNP_SUM_BYTES || tarni_load_u32(value.data) != MAGIC ||
+        tarni_load_u32(value.data + 8) != value.n_bytes)
+        return damaged(err, id, "wrong magic or length");
+    uint8_t sum[TARNP_SUM_BYTES];
+    size_t n_summed = value.n_bytes - TARNP_SUM_BYTES;
+    tarnp_sum128(value.data, n_summed, sum);
+    if (memcmp(sum, value.data + n_summed, sizeof sum) != 0)
+        return damaged(err, id, "does not match its checksum");
+    uint32_t version = tarni_load_u16(value.data + 4);
+    if (version != VERSION)
+        return tarni_fail(err, TARN_E_FORMAT, "node %llu: manifest version is %u, this reads %d",
+                          (unsigned long long)id, version, VERSION);
+    tarni_reader r;
+    tarni_reader_init(&r, value.data, HEAD_BYTES);
+    tarni_get_bytes(&r, 6);
+    *out = (tarnp_manifest){0};
+    out->flags = tarni_get_u8(&r);
+    tarni_get_u8(&r);
+    out->n_bytes = tarni_get_u32(&r);
+    out->n_tokens = tarni_get_u32(&r);
+    out->id = tarni_get_u64(&r);
+    out->parent = tarni_get_u64(&r);
+    out->session_id = tarni_get_u64(&r);
+    out->position = tarni_get_u64(&r);
+    out->turns = tarni_get_u32(&r);
+    out->n_segments = tarni_get_u32(&r);
+    out->created_ms = tarni_get_u64(&r);
+    out->chunk_bytes = tarni_get_u64(&r);
+    out->chain_bytes = tarni_get_u64(&r);
+    out->base_bytes = tarni_get_u64(&r);
+    out->first_chunk = tarni_get_u64(&r);
+    out->n_sections = tarni_get_u32(&r);
+    out->n_chunks = tarni_get_u32(&r);
+    memcpy(out->key, tarni_get_bytes(&r, sizeof out->key), sizeof out->key);
+    memcpy(out->fp, tarni_get_bytes(&r, sizeof out->fp), sizeof out->fp);
+    memcpy(out->numerics, tarni_get_bytes(&r, sizeof out->numerics), sizeof out->numerics);
+    TARN_ASSERT(!r.failed && r.at == HEAD_BYTES);
+    return check_head(value, id, out, err);
+}
+
+void tarnp_manifest_chunk(tarnp_span value, const tarnp_manifest *m, uint32_t i,
+                          tarnp_chunk_ref *out)
+{
+    TARN_ASSERT(i < m->n_chunks && value.n_bytes == m->n_bytes);
+    const uint8_t *section = value.data + sections_at(m);
+    const uint8_t *at = section + (size_t)m->n_sections * SECTION_BYTES + (size_t)i * CHUNK_BYTES;
+    for (uint32_t before = i; before >= tarni_load_u32(section + 4); section += SECTION_BYTES)
+        before -= tarni_load_u32(section + 4);
+    *out = (tarnp_chunk_ref){.id = m->first_chunk + i,
+                             .kind = (tarnp_section_kind)section[0],
+                             .elem = (tarnp_elem)section[1],
+                             .first = tarni_load_u32(at),
+                             .count = tarni_load_u32(at + 4),
+                             .raw_bytes = tarni_load_u32(at + 8),
+                             .stored_bytes = tarni_load_u32(at + 12)};
+    memcpy(out->sum, at + 16, TARNP_SUM_BYTES);
+}
+
+/* One pass over the segments: counts where `to` is NULL, else fills the arrays. */
+static tarn_status read_segments(tarnp_span value, const tarnp_manifest *m, tarnp_segment *to,
+                                 char **call_ids, char *text, size_t *n_ids, size_t *n_text,
+                                 tarn_error *err)
+{
+    tarni_reader r;
+    tarni_reader_init(&r, value.data + HEAD_BYTES, sections_at(m) - HEAD_BYTES);
+    uint64_t n_tokens = 0;
+    *n_ids = *n_text = 0;
+    for (uint32_t i = 0; i < m->n_segments && !r.failed; i++) {
+        uint8_t role = tarni_get_u8(&r), flags = tarni_get_u8(&r);
+        uint32_t n = tarni_get_u16(&r), tokens = tarni_get_u32(&r);
+        n_tokens += tokens;
+        if (to)
+            to[i] = (tarnp_segment){(tarn_role)role, flags, tokens, n, call_ids + *n_ids};
+        for (uint32_t k = 0; k < n && !r.failed; k++) {
+            const char *at;
+            size_t size;
+            tarni_get_text(&r, &at, &size);
+            if (memchr(at, 0, size))
+                return damaged(err, m->id, "a call id holds a zero byte");
+            if (to) {
+                call_ids[*n_ids] = memcpy(text + *n_text, at, size);
+                text[*n_text + size] = 0;
+            }
+            *n_ids += 1;
+            *n_text += size + 1;
+        }
+    }
+    if (r.failed || tarni_reader_left(&r) != 0)
+        return damaged(err, m->id, "the segments do not fit");
+    if (n_tokens != m->n_tokens)
+        return damaged(err, m->id, "the segments do not add up to its tokens");
+    return TARN_OK;
+}
+
+/* Segments, call ids and their text share one block, sections and chunks another. */
+static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
+                               const tarn_allocator *allocator, tarnp_node *out, tarn_error *err)
+{
+    size_t n_ids, n_text, segment_bytes = m->n_segments * sizeof *out->segments;
+    TARNI_TRY(read_segments(value, m, NULL, NULL, NULL, &n_ids, &n_text, err));
+    TARNI_TRY(tarni_alloc(allocator, segment_bytes + n_ids * sizeof(char *) + n_text, 1,
+                          &out->segments, err));
+    char **call_ids = (char **)(void *)(out->segments + m->n_segments);
+    out->n_segments = m->n_segments;
+    TARNI_TRY(read_segments(value, m, out->segments, call_ids, (char *)(call_ids + n_ids), &n_ids,
+                            &n_text, err));
+    TARNI_TRY(tarni_alloc(
+        allocator,
+        m->n_sections * sizeof *out->sections + m->n_chunks * sizeof *out->sections->chunks, 1,
+        &out->sections, err));
+    out->n_sections = m->n_sections;
+    tarnp_chunk *chunks = (tarnp_chunk *)(void *)(out->sections + m->n_sections);
+    const uint8_t *at = value.data + sections_at(m);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
+        out->sections[i] = (tarnp_section){(tarnp_section_kind)at[0], (tarnp_elem)at[1],
+                                           tarni_load_u32(at + 4), chunks + n};
+        for (size_t k = 0; k < out->sections[i].n_chunks; k++, n++) {
+            tarnp_chunk_ref ref;
+            tarnp_manifest_chunk(value, m, n, &ref);
+            chunks[n] = (tarnp_chunk){.id = ref.id,
+                                      .first = ref.first,
+                                      .count = ref.count,
+                                      .raw_bytes = ref.raw_bytes,
+                                      .stored_bytes = ref.stored_bytes};
+        }
+    }
+    return TARN_OK;
+}
+
+tarn_status tarnp_manifest_node(tarnp_span value, uint64_t id, const tarn_allocator *allocator,
+                                tarnp_node *out, tarn_error *err)
+{
+    *out = (tarnp_node){0};
+    tarnp_manifest m;
+    TARNI_TRY(tarnp_manifest_get(value, id, &m, err));
+    *out = (tarnp_node){.id = id,
+                        .parent = m.parent,
+                        .session_id = m.session_id,
+                        .position = m.position,
+                        .n_tokens = m.n_tokens,
+                        .turns = m.turns,
+                        .flags = m.flags,
+                        .created_ms = m.created_ms,
+                        .stored_bytes = m.chunk_bytes + m.n_bytes,
+                        .allocator = allocator};
+    memcpy(out->fp, m.fp, sizeof out->fp);
+    memcpy(out->numerics, m.numerics, sizeof out->numerics);
+    tarn_status status = read_tables(value, &m, allocator, out, err);
+    if (status != TARN_OK)
+        tarnp_node_fini(out);
+    return status;
+}
+
+void tarnp_node_fini(tarnp_node *node)
+{
+    if (node->allocator) {
+        tarni_free(node->allocator, node->segments);
+        tarni_free(node->allocator, node->sections);
+    }
+    *node = (tarnp_node){0};
+}

@@ -1,0 +1,166 @@
+#!/bin/sh
+# sh tests/run.sh [fast]: installs what the tests need (Debian 12), builds, runs them all.
+#
+# Suites, each in its own folder below build/:
+#   release  what users build, with warnings as errors: every test
+#   clang    the second compiler: the fast tests, and the numbers must be the same bits
+#   asan     every test under the address and undefined behaviour sanitizers
+#   tsan     the thread pool under the thread sanitizer
+# With `fast` only release. The last line is the sum: "N passed, N failed, N skipped". Exit 0 only
+# if tests ran and none failed. A suite that does not build counts as one failed test.
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+jobs=2
+passed=0
+failed=0
+skipped=0
+
+count()
+{
+    passed=$((passed + $1))
+    failed=$((failed + $2))
+    skipped=$((skipped + $3))
+}
+
+finish()
+{
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+    exit
+}
+
+install_packages()
+{
+    command -v dpkg-query > /dev/null || return 0 # not Debian: what is there must do
+    missing=
+    for package in "$@"; do
+        state=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2> /dev/null)
+        [ "$state" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    echo "== installing:$missing"
+    root=
+    [ "$(id -u)" -eq 0 ] || root=sudo
+    # Unquoted: lists of words.
+    # shellcheck disable=SC2086
+    $root apt-get update -qq &&
+        $root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+            $missing
+}
+
+# build PRESET [cmake option...]; on failure the compiler's output is shown and counted.
+build()
+{
+    preset=$1
+    shift
+    echo "== $preset: build"
+    mkdir -p build
+    log=build/$preset.log
+    if cmake --preset "$preset" "$@" > "$log" 2>&1 &&
+        cmake --build --preset "$preset" > "$log" 2>&1; then
+        return 0
+    fi
+    cat "$log"
+    echo "== $preset: does not build"
+    count 0 1 0
+    return 1
+}
+
+# One attribute of the <testsuite> element that ctest writes.
+attribute()
+{
+    sed -n '1,20s/^[[:space:]]*'"$1"'="\([0-9]*\)".*/\1/p' "$2" | head -n 1
+}
+
+# run PRESET [ctest option...]: shows what failed with its output, and what was skipped and why.
+run()
+{
+    preset=$1
+    shift
+    echo "== $preset: tests"
+    log=build/$preset.log
+    junit=$PWD/build/$preset.xml
+    rm -f "$junit"
+    ctest --preset "$preset" -j "$jobs" --output-junit "$junit" "$@" > "$log" 2>&1
+    status=$?
+    grep -vE '^ *Start +[0-9]+:|^ *[0-9]+/[0-9]+ Test +#.* Passed ' "$log"
+    if [ ! -s "$junit" ]; then
+        count 0 1 0
+        return
+    fi
+    sed -n 's/.*<system-out>\(skip.*\)/\1/p' "$junit"
+    tests=$(attribute tests "$junit")
+    bad=$(attribute failures "$junit")
+    not_run=$(($(attribute skipped "$junit") + $(attribute disabled "$junit")))
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        bad=1 # ctest itself failed, or a program could not be started
+    fi
+    count $((tests - bad - not_run)) "$bad" "$not_run"
+}
+
+# run_program PRESET TARGET: builds and runs one test program of a preset.
+run_program()
+{
+    echo "== $1: $2"
+    log=build/$1.log
+    mkdir -p build
+    if ! { cmake --preset "$1" && cmake --build --preset "$1" --target "$2"; } > "$log" 2>&1; then
+        cat "$log"
+        count 0 1 0
+        return
+    fi
+    "$(find "build/$1/tests" -name "$2" -type f)" > "$log" 2>&1
+    status=$?
+    bad=$(grep -c '^FAIL ' "$log")
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        bad=1 # it crashed, or the sanitizer ended it
+    fi
+    [ "$bad" -eq 0 ] || cat "$log"
+    count "$(grep -c '^ok ' "$log")" "$bad" "$(grep -c '^skip ' "$log")"
+}
+
+# The programs of tests/kernels that know --hash print one line that depends on every bit of what
+# they compute. Both compilers must print the same.
+compare_compilers()
+{
+    echo "== gcc and clang: the same bits"
+    for program in build/release/tests/kernels/*_test; do
+        [ -x "$program" ] || continue
+        ours=$("$program" --hash 2> /dev/null) || continue
+        theirs=$("build/clang/tests/kernels/$(basename "$program")" --hash 2>&1)
+        if [ "$ours" = "$theirs" ]; then
+            echo "same: $(basename "$program")"
+            count 1 0 0
+        else
+            printf '%s differs:\n gcc   %s\n clang %s\n' "$(basename "$program")" "$ours" "$theirs"
+            count 0 1 0
+        fi
+    done
+}
+
+case ${1:-} in
+'' | fast) ;;
+*)
+    echo "usage: sh tests/run.sh [fast]" >&2
+    exit 2
+    ;;
+esac
+
+packages="gcc g++ libc6-dev make cmake pkg-config binutils python3 liblmdb-dev libzstd-dev
+    libpcre2-dev libjansson-dev libxxhash-dev libsodium-dev"
+[ "${1:-}" = fast ] || packages="$packages clang clang-format"
+# shellcheck disable=SC2086
+if ! install_packages $packages; then
+    echo "== packages could not be installed"
+    count 0 1 0
+    finish
+fi
+
+build release -DTARN_WERROR=ON && run release
+[ "${1:-}" = fast ] && finish
+
+build clang && run clang -L fast -E '^tidy\.' && compare_compilers
+build asan && run asan
+run_program tsan base_threads_test
+finish
