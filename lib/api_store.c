@@ -162,7 +162,7 @@ tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *
     TARNI_API_REQUIRE(new_name);
     tarni_lineage lineage;
     tarn_price cost;
-    uint64_t node, bytes = 0;
+    uint64_t node = 0, bytes = 0;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
     tarn_status status = tarni_lineage_price(&lineage, &cost, err);
     if (status == TARN_OK)
@@ -199,7 +199,7 @@ tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char
     TARNI_API_REQUIRE(session);
     tarni_lineage lineage;
     tarn_price cost;
-    uint64_t node, bytes = 0;
+    uint64_t node = 0, bytes = 0;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
     tarn_status status = tarni_lineage_price(&lineage, &cost, err);
     if (status == TARN_OK)

@@ -68,6 +68,7 @@ static tarn_status put_root(tarnp_write *w, const tarnp_session *s, const char *
                             tarnp_manifest *m, tarn_error *err)
 {
     *m = (tarnp_manifest){.id = s->head,
+                          .flags = TARNP_NODE_BIT_EXACT, /* the empty state is what it is */
                           .session_id = s->id,
                           .created_ms = s->created_ms,
                           .first_chunk = w->counters.next_chunk};

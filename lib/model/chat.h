@@ -65,7 +65,7 @@ tarn_status tarni_chat_assistant_header(const tarni_chat *chat, tarni_ids *out, 
  * key order with ", " and ": ", UTF-8 unescaped, floats in the shortest form that reads back.
  * The default system text is used only if there is a first message and it is no system message.
  * Other keys are ignored. INVALID, naming the field, for a value of a wrong type, a key given twice
- * in one object, or a number that 64 bits or a double cannot hold: none is changed silently. */
+ * in one object, or a number beyond 64 bits or beyond a double's range. */
 tarn_status tarni_chat_conversation(const tarni_chat *chat, const char *json, size_t n_bytes,
                                     tarni_ids *out, tarn_error *err);
 

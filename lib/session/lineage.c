@@ -171,13 +171,22 @@ static tarn_status add_latent_bytes(void *user, const tarnp_node *node, tarn_err
     return TARN_OK;
 }
 
+/* Of the newest one, which is what a resume reads. */
+static uint64_t sampler_bytes(const tarni_lineage *l)
+{
+    for (size_t n = l->n_at; n > 0; n--)
+        if (tarni_node_section(&l->nodes[n - 1], TARNP_SECTION_SAMPLER))
+            return section_bytes(&l->nodes[n - 1], TARNP_SECTION_SAMPLER);
+    return 0;
+}
+
 tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err)
 {
     size_t n = l->n_at;
     while (n > 1 && !tarni_node_resumable(&l->nodes[n - 1]))
         n--;
     const tarnp_node *node = &l->nodes[n - 1];
-    uint64_t bytes = tarni_lineage_token_bytes(l);
+    uint64_t bytes = tarni_lineage_token_bytes(l) + sampler_bytes(l);
     bytes += section_bytes(node, TARNP_SECTION_STATE) + section_bytes(node, TARNP_SECTION_CONV) +
              section_bytes(node, TARNP_SECTION_LOGITS);
     TARNI_TRY(tarni_lineage_latents(l, n, add_latent_bytes, &bytes, err));

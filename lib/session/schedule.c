@@ -103,29 +103,52 @@ static void poison(tarn_session *s, const tarn_error *why)
     TARNI_LOG(&s->engine->pools.log, TARN_LOG_ERROR, "session %s: %s", s->name, why->detail);
 }
 
+/* A NUL-terminated copy of a part of the turn's text, in *room, which it moves on. */
+static const char *copy_part(char **room, const char *text, size_t n_bytes)
+{
+    char *copy = *room;
+    memcpy(copy, text, n_bytes);
+    copy[n_bytes] = 0;
+    *room += n_bytes + 1;
+    return copy;
+}
+
+/* The array of calls as the caller sees them, with the texts behind it in the same memory. */
+static tarn_status publish_calls(tarn_session *s, const tarn_allocator *a, tarn_error *err)
+{
+    const tarni_tool_calls *calls = &s->calls;
+    size_t n_bytes = calls->n_calls * sizeof *s->public_calls;
+    for (size_t i = 0; i < calls->n_calls; i++)
+        n_bytes += calls->calls[i].id_bytes + calls->calls[i].name_bytes +
+                   calls->calls[i].arguments_bytes + 3;
+    TARNI_TRY(tarni_alloc(a, n_bytes, 1, &s->public_calls, err));
+    char *room = (char *)(s->public_calls + calls->n_calls);
+    for (size_t i = 0; i < calls->n_calls; i++) {
+        const tarni_tool_call *c = &calls->calls[i];
+        tarn_tool_call *out = &s->public_calls[i];
+        out->id = copy_part(&room, c->id, c->id_bytes);
+        out->name = copy_part(&room, c->name, c->name_bytes);
+        out->arguments = copy_part(&room, c->arguments, c->arguments_bytes);
+        out->arguments_bytes = c->arguments_bytes;
+    }
+    return TARN_OK;
+}
+
 /* The calls of the turn that just ended: for the caller, and by their ids in the segment. */
 static tarn_status find_calls(tarn_session *s, tarn_error *err)
 {
     const tarni_model *model = s->engine->model;
     const tarn_allocator *a = &s->engine->pools.allocator;
-    tarni_tool_calls_fini(&s->calls);
-    tarni_free(a, s->public_calls);
-    s->public_calls = NULL;
+    tarni_session_forget_calls(s);
     if (!model->has_chat || !model->chat.has_calls)
         return TARN_OK;
     const tarni_ids *tokens = &s->live.tokens;
     size_t begin = (size_t)s->live.tail_begin;
     TARNI_TRY(tarni_chat_parse_calls(&model->chat, tokens->ids + begin, tokens->n_ids - begin, a,
                                      &s->calls, err));
-    TARNI_TRY(tarni_alloc(a, s->calls.n_calls, sizeof *s->public_calls, &s->public_calls, err));
-    for (size_t i = 0; i < s->calls.n_calls; i++) {
-        const tarni_tool_call *c = &s->calls.calls[i];
-        s->public_calls[i] = (tarn_tool_call){.id = c->id,
-                                              .name = c->name,
-                                              .arguments = c->arguments,
-                                              .arguments_bytes = c->arguments_bytes};
-        TARNI_TRY(tarni_segments_add_call(&s->live.segments, a, c->id, err));
-    }
+    TARNI_TRY(publish_calls(s, a, err));
+    for (size_t i = 0; i < s->calls.n_calls; i++)
+        TARNI_TRY(tarni_segments_add_call(&s->live.segments, a, s->public_calls[i].id, err));
     return TARN_OK;
 }
 

@@ -17,6 +17,13 @@ bool tarni_session_has_work(const tarn_session *s)
     return !s->poisoned && (tarni_session_waiting(s) > 0 || s->generation.active);
 }
 
+void tarni_session_forget_calls(tarn_session *s)
+{
+    tarni_tool_calls_fini(&s->calls);
+    tarni_free(&s->engine->pools.allocator, s->public_calls);
+    s->public_calls = NULL;
+}
+
 tarn_at tarni_session_at(const tarn_session *s)
 {
     tarn_at at = {.node = s->live.base_node,
@@ -61,8 +68,7 @@ void tarni_session_close(tarn_session *s)
     tarni_timeline_fini(&s->live);
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
-    tarni_tool_calls_fini(&s->calls);
-    tarni_free(a, s->public_calls);
+    tarni_session_forget_calls(s);
     tarni_free(a, s);
 }
 
@@ -81,9 +87,7 @@ static void take_over(tarn_session *s, tarni_timeline *staged, tarni_ids *replay
     s->plan_fed = 0;
     s->generation.active = false;
     s->poisoned = false;
-    tarni_tool_calls_fini(&s->calls);
-    tarni_free(a, s->public_calls);
-    s->public_calls = NULL;
+    tarni_session_forget_calls(s);
 }
 
 /* Refuses by name what another model made. */

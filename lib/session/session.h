@@ -59,7 +59,7 @@ struct tarn_session {
     atomic_bool cancelled;
 
     tarni_tool_calls calls; /* of the last finished turn */
-    tarn_tool_call *public_calls;
+    tarn_tool_call *public_calls; /* the same as the caller sees them */
     tarn_logits_fn on_logits;
     void *on_logits_user;
 
@@ -76,6 +76,7 @@ tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse 
                                  tarn_error *err);
 tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err);
 
+void tarni_session_forget_calls(tarn_session *s);
 tarn_at tarni_session_at(const tarn_session *s);
 size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
 bool tarni_session_has_work(const tarn_session *s);
