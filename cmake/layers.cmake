@@ -11,7 +11,8 @@ add_library(tarn_flags INTERFACE)
 target_compile_features(tarn_flags INTERFACE c_std_11)
 target_compile_definitions(tarn_flags INTERFACE _GNU_SOURCE)
 target_compile_options(tarn_flags INTERFACE -ffp-contract=off -fvisibility=hidden
-                       -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= ${TARN_WARNINGS} $<$<BOOL:${TARN_WERROR}>:-Werror>)
+                       -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= ${TARN_WARNINGS}
+                       $<$<BOOL:${TARN_WERROR}>:-Werror>)
 if(TARN_SANITIZE)
     target_compile_options(tarn_flags INTERFACE -fsanitize=${TARN_SANITIZE} -fno-omit-frame-pointer
                            -fno-sanitize-recover=all)
@@ -23,7 +24,8 @@ endif()
 function(tarn_layer name)
     cmake_parse_arguments(LAYER "" "" "SOURCES;LINKS;PARTS" ${ARGN})
     add_library(${name} OBJECT ${LAYER_SOURCES})
-    set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON TARN_PARTS "${LAYER_PARTS}")
+    set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON
+                          TARN_PARTS "${LAYER_PARTS}")
     target_compile_options(${name} PUBLIC "SHELL:-iquote ${CMAKE_CURRENT_SOURCE_DIR}")
     target_link_libraries(${name} PUBLIC ${LAYER_LINKS} PRIVATE tarn_flags)
     foreach(part IN LISTS LAYER_PARTS)

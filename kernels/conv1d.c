@@ -10,7 +10,7 @@
 #include "simd.h"
 
 #define CHANNELS 64 /* of a task */
-#define VECS (CHANNELS / SIMD_LANES)
+#define VECS     (CHANNELS / SIMD_LANES)
 
 typedef struct conv1d_job {
     const tarnk_conv1d_args *args;

@@ -4,7 +4,7 @@
 
 #include "kernel.h"
 
-#define TARNK_CONV_PARTS 3 /* q, k, v */
+#define TARNK_CONV_PARTS     3 /* q, k, v */
 #define TARNK_CONV_WIDTH_MAX 8
 
 /* Math         y_t[c] = silu(sum_j weight[c][j] x_{t-(W-1)+j}[c]), depthwise; inputs before the

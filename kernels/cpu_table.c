@@ -4,7 +4,7 @@
 #include "simd.h"
 
 #define TEXT_(x) #x
-#define TEXT(x) TEXT_(x)
+#define TEXT(x)  TEXT_(x)
 
 const tarnk_ops TARNK(table) = {
     .name = "cpu-" TEXT(TARNK_SUFFIX),

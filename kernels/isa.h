@@ -8,8 +8,8 @@
 #include "ops.h"
 
 #define TARNK_JOIN_(name, suffix) tarnk_##name##_##suffix
-#define TARNK_JOIN(name, suffix) TARNK_JOIN_(name, suffix)
-#define TARNK(name) TARNK_JOIN(name, TARNK_SUFFIX)
+#define TARNK_JOIN(name, suffix)  TARNK_JOIN_(name, suffix)
+#define TARNK(name)               TARNK_JOIN(name, TARNK_SUFFIX)
 
 int TARNK(embed)(const tarnk_embed_args *, const tarnk_context *);
 int TARNK(silu_mul)(const tarnk_silu_mul_args *, const tarnk_context *);

@@ -22,7 +22,7 @@
 #else
 #    define VECS 1
 #endif
-#define COLS (VECS * SIMD_LANES)
+#define COLS         (VECS * SIMD_LANES)
 #define CHUNK_FLOATS TARNK_KDA_K_MAX
 #define CHUNK_TOKENS 16
 
@@ -67,8 +67,8 @@ SIMD_INLINE void predict(kda_sums *p, const float *k_decay, uint32_t k_dim, cons
             v16 ka = v16_set1(k_decay[i + (uint32_t)odd]);
             SIMD_UNROLL
             for (int v = 0; v < n_vecs; v++)
-                p->part[odd][v] = v16_fma(ka, v16_load_upto(row + v * SIMD_LANES, lanes),
-                                          p->part[odd][v]);
+                p->part[odd][v] =
+                    v16_fma(ka, v16_load_upto(row + v * SIMD_LANES, lanes), p->part[odd][v]);
         }
     }
     if (i < k_dim) {
@@ -120,8 +120,8 @@ SIMD_INLINE void update(const kda_chunk *c, uint32_t t, kda_sums *p, const float
         SIMD_UNROLL
         for (uint32_t odd = 0; odd < 2; odd++)
             update_channel(from + (i + odd) * v_dim, to + (i + odd) * v_dim, decay[i + odd],
-                           k[i + odd], q[i + odd], has_next ? next + i + odd : NULL, u,
-                           o.part[odd], n.part[odd], lanes, n_vecs);
+                           k[i + odd], q[i + odd], has_next ? next + i + odd : NULL, u, o.part[odd],
+                           n.part[odd], lanes, n_vecs);
     }
     if (i < k_dim)
         update_channel(from + i * v_dim, to + i * v_dim, decay[i], k[i], q[i],

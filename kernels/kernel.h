@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TARNK_PAGE_TOKENS 64 /* token rows of a latent page; attention visits keys in such blocks */
+/* Token rows of a latent page; attention visits keys in such blocks. */
+#define TARNK_PAGE_TOKENS 64
 
 typedef enum tarnk_dtype { TARNK_F32 = 0, TARNK_BF16 = 1 } tarnk_dtype;
 

@@ -33,9 +33,12 @@ static void matmul_task(void *arg, uint32_t task_idx)
     for (uint32_t r = 0; r < n_rows; r++)
         x[r] = a->x + (row + r) * a->x_stride;
     tile_weights w = tile_weights_of(&a->w, first_out);
-    TARNK(tile_dots)(&w, min_u32(job->piece, a->w.n_out - first_out), x, n_rows, a->w.n_in,
-                     a->out + row * a->out_stride + first_out, a->out_stride,
-                     a->accumulate ? TILE_ADD : a->round ? TILE_ROUND : TILE_STORE);
+    TARNK(tile_dots)
+    (&w, min_u32(job->piece, a->w.n_out - first_out), x, n_rows, a->w.n_in,
+     a->out + row * a->out_stride + first_out, a->out_stride,
+     a->accumulate ? TILE_ADD
+     : a->round    ? TILE_ROUND
+                   : TILE_STORE);
 }
 
 int TARNK(matmul)(const tarnk_matmul_args *parts, uint32_t n_parts, const tarnk_context *context)

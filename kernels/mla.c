@@ -1,7 +1,7 @@
 /* mla.c - attention over the latents; see tarnk_mla_args in mla.h.
  *
- * Rows are taken MLA_BLOCK_ROWS at a time, which bounds the workspace; each block has three parallel
- * loops:
+ * Rows are taken MLA_BLOCK_ROWS at a time, which bounds the workspace; each block has three
+ * parallel loops:
  *  1. queries: qa_h = Wk_h^T q_h, and q_h's shared part behind it, so that a score is one dot
  *     product of a latent of rank + rope with a query of the same length;
  *  2. attention: a task is up to GROUP_ROWS rows of one session for up to GROUP_HEADS heads. It
@@ -22,9 +22,9 @@
 
 #include "simd.h"
 
-#define GROUP_ROWS 4
+#define GROUP_ROWS  4
 #define GROUP_HEADS 16
-#define KEYS TARNK_PAGE_TOKENS
+#define KEYS        TARNK_PAGE_TOKENS
 
 typedef struct mla_job {
     const tarnk_mla_args *args;
@@ -199,9 +199,10 @@ static void value_task(void *arg, uint32_t task_idx)
         x[r] = job->mixed + ((size_t)r * a->n_heads + head) * a->rank;
     tile_weights w = head_weights(a, head, a->nope + first);
     size_t stride = (size_t)a->n_heads * a->v_dim;
-    TARNK(tile_dots)(&w, min_u32(job->value_outs, a->v_dim - first), x, job->n_rows, a->rank,
-                     a->out + job->row * stride + (size_t)head * a->v_dim + first, stride,
-                     a->round ? TILE_ROUND : TILE_STORE);
+    TARNK(tile_dots)
+    (&w, min_u32(job->value_outs, a->v_dim - first), x, job->n_rows, a->rank,
+     a->out + job->row * stride + (size_t)head * a->v_dim + first, stride,
+     a->round ? TILE_ROUND : TILE_STORE);
 }
 
 int TARNK(mla)(const tarnk_mla_args *a, const tarnk_context *context)

@@ -14,7 +14,7 @@
 
 #include "simd.h"
 
-#define GATE_OUTS 16 /* outputs of gate and up computed at a time, on the stack */
+#define GATE_OUTS    16 /* outputs of gate and up computed at a time, on the stack */
 #define COMBINE_COLS 1024
 
 typedef struct moe_job {
@@ -75,8 +75,9 @@ static void down_task(void *arg, uint32_t task_idx)
         uint32_t n_places = min_u32(block, e->end - place);
         for (uint32_t r = 0; r < n_places; r++)
             x[r] = job->hidden + (size_t)(place + r) * a->width;
-        TARNK(tile_dots)(&w2, min_u32(job->piece, a->n - first), x, n_places, a->width,
-                         job->result + (size_t)place * a->n + first, a->n, TILE_STORE);
+        TARNK(tile_dots)
+        (&w2, min_u32(job->piece, a->n - first), x, n_places, a->width,
+         job->result + (size_t)place * a->n + first, a->n, TILE_STORE);
     }
 }
 

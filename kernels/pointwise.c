@@ -11,8 +11,8 @@ static void embed_task(void *arg, uint32_t row)
     const tarnk_embed_args *a = arg;
     const int is_bf16 = a->table.dtype == TARNK_BF16;
     const uint32_t n = a->table.n_in;
-    const uint8_t *from = (const uint8_t *)a->table.data +
-                          (size_t)a->ids[row] * n * dtype_bytes(a->table.dtype);
+    const uint8_t *from =
+        (const uint8_t *)a->table.data + (size_t)a->ids[row] * n * dtype_bytes(a->table.dtype);
     float *out = a->out + (size_t)row * n;
     for (uint32_t i = 0; i < n; i += SIMD_LANES) {
         uint32_t lanes = simd_lanes_left(n, i);
@@ -35,8 +35,8 @@ static void silu_mul_task(void *arg, uint32_t task_idx)
     for (uint32_t i = 0; i < n; i += SIMD_LANES) {
         uint32_t lanes = simd_lanes_left(n, i);
         size_t at = begin + i;
-        v16 y = v16_mul(v16_silu(v16_load_upto(a->gate + at, lanes)),
-                        v16_load_upto(a->up + at, lanes));
+        v16 y =
+            v16_mul(v16_silu(v16_load_upto(a->gate + at, lanes)), v16_load_upto(a->up + at, lanes));
         v16_store_upto(a->out + at, a->round ? v16_round_bf16(y) : y, lanes);
     }
 }

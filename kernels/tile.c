@@ -22,19 +22,19 @@
 #include "simd.h"
 
 #if defined(__AVX512F__)
-#    define DOT_OUT 4 /* 24 accumulators of 32 registers */
+#    define DOT_OUT  4 /* 24 accumulators of 32 registers */
 #    define DOT_ROWS 6
 #    define SUM_VECS 4
 #    define SUM_ROWS 6
 #else
-#    define DOT_OUT 2 /* 6 accumulators of two registers each, of 16 */
+#    define DOT_OUT  2 /* 6 accumulators of two registers each, of 16 */
 #    define DOT_ROWS 3
 #    define SUM_VECS 2
 #    define SUM_ROWS 3
 #endif
 
-#define DOT_OUT_ONE 4    /* with a single x row */
-#define DOT_SUMS         ((DOT_OUT * DOT_ROWS + 3) / 4 * 4)
+#define DOT_OUT_ONE   4 /* with a single x row */
+#define DOT_SUMS      ((DOT_OUT * DOT_ROWS + 3) / 4 * 4)
 #define PREFETCH_ROWS 8
 
 /* Adds products of 16 values of k to the accumulators of a tile; `lanes` < 16 at the end of a row.
@@ -95,14 +95,14 @@ typedef void (*dot_fn)(const uint8_t *const *w, const float *const *x, uint32_t 
 
 #define DOT_DEFINE(rows, out)                                                                      \
     static void dot_f32_##rows(const uint8_t *const *w, const float *const *x, uint32_t k,         \
-                               size_t ahead, float *sums)                                                        \
+                               size_t ahead, float *sums)                                          \
     {                                                                                              \
-        dot_tile(w, 0, x, k, ahead, sums, out, rows);                                                     \
+        dot_tile(w, 0, x, k, ahead, sums, out, rows);                                              \
     }                                                                                              \
     static void dot_bf16_##rows(const uint8_t *const *w, const float *const *x, uint32_t k,        \
-                                size_t ahead, float *sums)                                                       \
+                                size_t ahead, float *sums)                                         \
     {                                                                                              \
-        dot_tile(w, 1, x, k, ahead, sums, out, rows);                                                     \
+        dot_tile(w, 1, x, k, ahead, sums, out, rows);                                              \
     }
 
 DOT_DEFINE(1, DOT_OUT_ONE)
@@ -135,9 +135,8 @@ static void finish_row(float *out, const float *sums, uint32_t n, tile_finish fi
     v16_store_n(out, v, n);
 }
 
-void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x,
-                      uint32_t n_rows, uint32_t k, float *out, size_t out_stride,
-                      tile_finish finish)
+void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x, uint32_t n_rows,
+                      uint32_t k, float *out, size_t out_stride, tile_finish finish)
 {
     const uint32_t out_step = n_rows == 1 ? DOT_OUT_ONE : DOT_OUT;
     const uint32_t n_tiles = div_up(n_rows, DOT_ROWS);
@@ -171,8 +170,8 @@ SIMD_INLINE void sum_tile(const tile_weights *w, uint32_t n_terms, uint32_t i, u
         for (int v = 0; v < n_vecs; v++) {
             v16 old = v16_set1(0.0F);
             if (scale)
-                old = v16_mul(v16_set1(scale[r]),
-                              v16_load_upto(out[r] + i + v * SIMD_LANES, lanes));
+                old =
+                    v16_mul(v16_set1(scale[r]), v16_load_upto(out[r] + i + v * SIMD_LANES, lanes));
             SIMD_UNROLL
             for (int p = 0; p < SIMD_PARTS; p++)
                 acc[r][v][p] = v16_part(old, p);
@@ -255,9 +254,8 @@ static const sum_fn sum_fns[2][SUM_ROWS] = {
 #endif
 };
 
-void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n,
-                      const float *const *coef, uint32_t n_rows, float *const *out,
-                      const float *scale)
+void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n, const float *const *coef,
+                      uint32_t n_rows, float *const *out, const float *scale)
 {
     const uint32_t n_tiles = div_up(n_rows, SUM_ROWS);
     for (uint32_t t = 0, r = 0; t < n_tiles; t++) {

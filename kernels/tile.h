@@ -20,15 +20,13 @@ typedef enum tile_finish { TILE_STORE = 0, TILE_ADD = 1, TILE_ROUND = 2 } tile_f
 #define TILE_ROWS_MAX 64 /* x rows of one call: they should stay in the second-level cache */
 
 /* out[r * out_stride + o] = x[r] . w[o] over k elements, for o < n_out, r < n_rows <= MAX. */
-void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x,
-                      uint32_t n_rows, uint32_t k, float *out, size_t out_stride,
-                      tile_finish finish);
+void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x, uint32_t n_rows,
+                      uint32_t k, float *out, size_t out_stride, tile_finish finish);
 
 /* out[r][i] = scale[r] out[r][i] + sum_t coef[r][t] w[t][i], t ascending, for i < n, r < n_rows;
  * without `scale` the old out is not read. */
-void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n,
-                      const float *const *coef, uint32_t n_rows, float *const *out,
-                      const float *scale);
+void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n, const float *const *coef,
+                      uint32_t n_rows, float *const *out, const float *scale);
 
 /* How many x rows of k elements to put in one call of dots. */
 static inline uint32_t tile_rows_for(uint32_t k)

@@ -207,18 +207,22 @@ static size_t zstd_frame(tarnp_codec *c, int level, bool huffman, const uint8_t 
     return 0;
 }
 
-/* Appends plane p to the payload; false where it does not fit. */
+/* Appends plane p to the payload; false where it does not fit. The plane may lie in the payload's
+ * buffer, at or behind its place: a raw one is usually there already. */
 static bool put_plane(tarnp_codec *c, const uint8_t *plane, size_t n, uint32_t p, uint32_t width,
                       uint8_t *out, size_t *n_out, size_t capacity, tarn_error *err)
 {
-    uint8_t *at = out + *n_out;
+    uint8_t *at = out + *n_out, *own = c->planes + p * n;
     size_t left = capacity - *n_out, stored = 0;
     uint8_t method = METHOD_RAW;
     if (all_zero(plane, n)) {
         method = METHOD_ZERO;
     } else {
-        if (looks_coded(plane, n))
+        if (looks_coded(plane, n)) {
+            if (plane != own)
+                plane = memcpy(own, plane, n);
             stored = zstd_frame(c, LEVEL_HUFFMAN, true, plane, n, at, left < n ? left : n, err);
+        }
         if (err->status != TARN_OK)
             return false;
         if (stored > 0) {
@@ -227,7 +231,8 @@ static bool put_plane(tarnp_codec *c, const uint8_t *plane, size_t n, uint32_t p
             return false;
         } else {
             stored = n;
-            memcpy(at, plane, n);
+            if (plane != at)
+                memmove(at, plane, n);
         }
     }
     out[p] = method;
@@ -236,20 +241,22 @@ static bool put_plane(tarnp_codec *c, const uint8_t *plane, size_t n, uint32_t p
     return true;
 }
 
-/* Payload bytes, or 0 where the planes do not get smaller than the raw bytes. */
+/* Payload bytes, or 0 where the planes do not get smaller than the raw bytes. All planes but the
+ * exponents are split straight to where they stand if they are raw. */
 static size_t encode_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, size_t raw_bytes,
                             uint8_t *out, tarn_error *err)
 {
     size_t n = raw_bytes / width, head = 5 * (size_t)width, n_out = head;
     if (n <= head)
         return 0;
-    uint8_t *p = c->planes;
+    uint8_t *low = out + head, *top = c->planes + (width - 1) * n;
     if (width == 4)
-        split4(in, n, p, p + n, p + 2 * n, p + 3 * n);
+        split4(in, n, low, low + n, low + 2 * n, top);
     else
-        split2(in, n, p, p + n);
-    for (uint32_t i = 0; i < width; i++)
-        if (!put_plane(c, p + i * n, n, i, width, out, &n_out, raw_bytes, err))
+        split2(in, n, low, top);
+    for (uint32_t p = 0; p < width; p++)
+        if (!put_plane(c, p + 1 < width ? low + p * n : top, n, p, width, out, &n_out, raw_bytes,
+                       err))
             return 0;
     return n_out;
 }

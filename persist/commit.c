@@ -236,8 +236,8 @@ tarn_status tarnp_node_put(tarnp_write *w, tarnp_manifest *m, const tarnp_segmen
     tarni_writer_init(&writer, &w->store->allocator);
     tarn_status status = tarnp_manifest_put(&writer, m, segments, sections, chunks, err);
     if (status == TARN_OK)
-        status = tarnp_append_id(&w->txn, TARNP_TABLE_NODE, m->id, writer.data, writer.n_bytes,
-                                 err);
+        status =
+            tarnp_append_id(&w->txn, TARNP_TABLE_NODE, m->id, writer.data, writer.n_bytes, err);
     tarni_writer_fini(&writer);
     w->counters.nodes++;
     w->counters.bytes_stored += m->n_bytes;
@@ -251,8 +251,8 @@ static tarn_status put_chunks(tarnp_write *w, draft *d, tarn_error *err)
         p->head.id = p->ref.id = w->counters.next_chunk++;
         tarnp_chunk_head_put(&p->head, p->at);
         tarnp_sum128(p->at, TARNP_CHUNK_HEAD_BYTES, p->ref.sum);
-        TARNI_TRY(tarnp_append_id(&w->txn, TARNP_TABLE_CHUNK, p->ref.id, p->at,
-                                  p->ref.stored_bytes, err));
+        TARNI_TRY(tarnp_append_id(&w->txn, TARNP_TABLE_CHUNK, p->ref.id, p->at, p->ref.stored_bytes,
+                                  err));
         d->refs[i] = p->ref;
         d->chunk_bytes += p->ref.stored_bytes;
     }
@@ -368,8 +368,8 @@ static tarn_status write_draft(tarnp_store *store, draft *d, tarnp_committed *ou
     tarnp_session session = {0};
     const tarnp_commit *c = d->commit;
     TARNI_TRY(tarnp_write_begin(store, &w, err));
-    tarn_status status = tarnp_id_get(&w.txn, TARNP_TABLE_KEY, c->key, sizeof c->key, &out->node,
-                                      err);
+    tarn_status status =
+        tarnp_id_get(&w.txn, TARNP_TABLE_KEY, c->key, sizeof c->key, &out->node, err);
     if (status == TARN_OK && out->node != TARNP_NODE_NONE) {
         out->existed = true;
         return tarnp_write_abort(&w, TARN_OK);

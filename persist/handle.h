@@ -24,7 +24,8 @@ struct tarnp_store {
     tarnp_codec **codecs; /* one a worker, made when first needed */
     size_t n_codecs;
     size_t codecs_capacity;
-    uint8_t *slab; /* encoded chunks of a commit; kept, because mapping it anew costs milliseconds */
+    uint8_t
+        *slab; /* encoded chunks of a commit; kept, because mapping it anew costs milliseconds */
     size_t slab_bytes;
 };
 

@@ -262,10 +262,10 @@ static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
     out->n_segments = m->n_segments;
     TARNI_TRY(read_segments(value, m, out->segments, call_ids, (char *)(call_ids + n_ids), &n_ids,
                             &n_text, err));
-    TARNI_TRY(tarni_alloc(
-        allocator,
-        m->n_sections * sizeof *out->sections + m->n_chunks * sizeof *out->sections->chunks, 1,
-        &out->sections, err));
+    TARNI_TRY(tarni_alloc(allocator,
+                          m->n_sections * sizeof *out->sections +
+                              m->n_chunks * sizeof *out->sections->chunks,
+                          1, &out->sections, err));
     out->n_sections = m->n_sections;
     tarnp_chunk *chunks = (tarnp_chunk *)(void *)(out->sections + m->n_sections);
     const uint8_t *at = value.data + sections_at(m);

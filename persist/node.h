@@ -51,8 +51,8 @@ typedef struct tarnp_manifest {
 } tarnp_manifest;
 
 /* Appends the manifest to an empty writer; n_bytes and chain_bytes of `m` are filled in, the latter
- * by adding chunk_bytes and n_bytes. The section's tables are given flat, in order. NO_MEMORY, LIMIT
- * where a count does not fit its field. */
+ * by adding chunk_bytes and n_bytes. The section's tables are given flat, in order. NO_MEMORY,
+ * LIMIT where a count does not fit its field. */
 tarn_status tarnp_manifest_put(tarni_writer *w, tarnp_manifest *m, const tarnp_segment *segments,
                                const tarnp_section *sections, const tarnp_chunk_ref *chunks,
                                tarn_error *err);

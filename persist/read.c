@@ -249,13 +249,13 @@ tarn_status tarnp_node_tokens(tarnp_store *store, const tarnp_node *node, tarni_
     TARNI_TRY(tarnp_store_enter(store, err));
     tarnp_chunk *chunks = NULL;
     tarnp_piece *pieces = NULL;
-    tarn_status status = tarni_alloc(&store->allocator, section->n_chunks, sizeof *chunks, &chunks,
-                                     err);
+    tarn_status status =
+        tarni_alloc(&store->allocator, section->n_chunks, sizeof *chunks, &chunks, err);
     if (status == TARN_OK)
         status = tarni_alloc(&store->allocator, section->n_chunks, sizeof *pieces, &pieces, err);
     if (status == TARN_OK)
-        status = tarni_grow(out->allocator, &out->ids, &out->capacity, wanted, sizeof *out->ids,
-                            err);
+        status =
+            tarni_grow(out->allocator, &out->ids, &out->capacity, wanted, sizeof *out->ids, err);
     if (status == TARN_OK)
         status = aim_tokens(node, section, out->ids + out->n_ids, chunks, pieces, err);
     if (status == TARN_OK)

@@ -53,9 +53,9 @@ tarn_status tarnp_format_get(tarnp_txn *txn, tarnp_format *out, tarn_error *err)
 
 tarn_status tarnp_counters_put(tarnp_txn *txn, const tarnp_counters *c, tarn_error *err)
 {
-    const uint64_t fields[] = {c->txn,      c->next_node, c->next_chunk,   c->next_session,
-                               c->sessions, c->nodes,     c->chunks,       c->bytes_stored,
-                               c->bytes_written};
+    const uint64_t fields[] = {c->txn,          c->next_node,    c->next_chunk,
+                               c->next_session, c->sessions,     c->nodes,
+                               c->chunks,       c->bytes_stored, c->bytes_written};
     uint8_t at[TARNP_COUNTERS_BYTES];
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         tarni_store_u64(at + 8 * i, fields[i]);
@@ -108,9 +108,9 @@ tarn_status tarnp_session_record_put(tarnp_txn *txn, const tarnp_session *s,
         tarni_put_text(&w, s->tags[i].key, strlen(s->tags[i].key));
         tarni_put_text(&w, s->tags[i].value, strlen(s->tags[i].value));
     }
-    tarn_status status = w.failed ? tarni_fail_memory(err, w.n_bytes)
-                                  : tarnp_put_id(txn, TARNP_TABLE_SESSION, s->id, w.data, w.n_bytes,
-                                                 err);
+    tarn_status status =
+        w.failed ? tarni_fail_memory(err, w.n_bytes)
+                 : tarnp_put_id(txn, TARNP_TABLE_SESSION, s->id, w.data, w.n_bytes, err);
     tarni_writer_fini(&w);
     return status;
 }
@@ -195,9 +195,8 @@ static tarn_status get_pair(tarnp_span value, uint64_t node, const char *table, 
                             uint64_t *b, tarn_error *err)
 {
     if (!value.data || value.n_bytes != 16)
-        return tarni_fail(err, TARN_E_CORRUPT, "node %llu: table %s: %s",
-                          (unsigned long long)node, table,
-                          value.data ? "a record of wrong size" : "no record");
+        return tarni_fail(err, TARN_E_CORRUPT, "node %llu: table %s: %s", (unsigned long long)node,
+                          table, value.data ? "a record of wrong size" : "no record");
     *a = tarni_load_u64(value.data);
     *b = tarni_load_u64(value.data + 8);
     return TARN_OK;

@@ -170,12 +170,9 @@ static tarn_status free_chunks(tarnp_write *w, const tarnp_manifest *m, uint64_t
 /* Deletes the node itself and queues its hold on the parent. */
 static tarn_status free_node(tarnp_write *w, const tarnp_manifest *m, tarn_error *err)
 {
-    static const uint8_t no_key[TARNP_KEY_BYTES] = {0};
     TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_NODE, m->id, NULL, err));
     TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_REF, m->id, NULL, err));
     TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_GCQ, m->id, NULL, err));
-    if (memcmp(m->key, no_key, sizeof no_key) != 0)
-        TARNI_TRY(tarnp_delete(&w->txn, TARNP_TABLE_KEY, m->key, sizeof m->key, NULL, err));
     w->counters.nodes--;
     w->counters.bytes_stored -= m->n_bytes;
     if (m->parent == TARNP_NODE_NONE)
@@ -196,6 +193,7 @@ static tarn_status free_node(tarnp_write *w, const tarnp_manifest *m, tarn_error
 static tarn_status drain_node(tarnp_write *w, uint64_t node, tarnp_drop drop, budget *b,
                               tarn_error *err)
 {
+    static const uint8_t no_key[TARNP_KEY_BYTES] = {0};
     tarnp_ref ref;
     TARNI_TRY(tarnp_ref_get(&w->txn, node, &ref, err));
     if (drop.drops > ref.refs)
@@ -212,6 +210,9 @@ static tarn_status drain_node(tarnp_write *w, uint64_t node, tarnp_drop drop, bu
     TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_NODE, node, &value, err));
     TARNI_TRY(tarnp_manifest_get(value, node, &m, err));
     TARNI_TRY(tarnp_ref_put(&w->txn, node, ref, err));
+    /* The key goes first: a retried commit must not be told that a node half gone is there. */
+    if (memcmp(m.key, no_key, sizeof no_key) != 0)
+        TARNI_TRY(tarnp_delete(&w->txn, TARNP_TABLE_KEY, m.key, sizeof m.key, NULL, err));
     TARNI_TRY(free_chunks(w, &m, &drop.chunks_done, b, err));
     if (drop.chunks_done < m.n_chunks)
         return tarnp_drop_put(&w->txn, node, (tarnp_drop){0, drop.chunks_done}, err);
@@ -265,8 +266,9 @@ static tarn_status drain_some(tarnp_store *store, bool *more, tarn_error *err)
             status = drain_node(&w, node, drop, &b, err);
     }
     if (status == TARN_OK) {
+        TARNI_TRY(tarnp_write_commit(&w, NULL, err));
         *more = node != 0;
-        return tarnp_write_commit(&w, NULL, err);
+        return TARN_OK;
     }
     tarnp_write_abort(&w, status);
     bool damage = status == TARN_E_CORRUPT || status == TARN_E_NOT_FOUND || status == TARN_E_FORMAT;
@@ -285,22 +287,35 @@ static tarn_status queue_is_empty(tarnp_store *store, bool *empty, tarn_error *e
     return status;
 }
 
+/* LMDB lets a transaction use pages freed by the last but one before it, not by the last. On a full
+ * disk the next commit would fail for want of the pages just freed, abort, and so fail for ever;
+ * an empty transaction in between makes them free for it. */
+static tarn_status settle(tarnp_store *store, tarn_error *err)
+{
+    tarnp_write w;
+    TARNI_TRY(tarnp_write_begin(store, &w, err));
+    return tarnp_write_commit(&w, NULL, err);
+}
+
 void tarnp_refs_drain(tarnp_store *store)
 {
     tarn_error err = {0};
-    bool empty = true, lent = false, more = true;
+    bool empty = true, lent = false, more = true, settled = false;
     tarn_status status = queue_is_empty(store, &empty, &err);
     if (store->read_only || (status == TARN_OK && empty))
         return;
-    while (status == TARN_OK && more) {
-        status = drain_some(store, &more, &err);
+    while (status == TARN_OK && !settled) {
+        bool last = !more;
+        status = last ? settle(store, &err) : drain_some(store, &more, &err);
+        settled = last && status == TARN_OK;
         if (status == TARN_E_NO_SPACE && !lent) {
-            lent = more = true;
+            lent = true;
             status = tarnp_tables_reserve(store->tables, true, &err);
         }
     }
-    if (status == TARN_OK && lent)
-        status = tarnp_tables_reserve(store->tables, false, &err);
+    tarn_error ignored;
+    if (lent && tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
+        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
     if (status != TARN_OK)
         TARNI_LOG(&store->log, TARN_LOG_WARN, "freeing stopped: %s", err.detail);
 }

@@ -258,8 +258,9 @@ tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t
         status = tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu",
                             (unsigned long long)session_id);
     if (status == TARN_OK && s.head != expected_head)
-        status = tarni_fail(err, TARN_E_CONFLICT, "session %s: the head is node %llu, expected %llu",
-                            s.name, (unsigned long long)s.head, (unsigned long long)expected_head);
+        status =
+            tarni_fail(err, TARN_E_CONFLICT, "session %s: the head is node %llu, expected %llu",
+                       s.name, (unsigned long long)s.head, (unsigned long long)expected_head);
     bool stays = status == TARN_OK && s.head == node;
     if (status == TARN_OK && !stays)
         status = move_head(&w, &s, node, err);

@@ -161,8 +161,8 @@ static tarn_status make_store(const char *path, const tarnp_options *options,
     if (!mkdtemp(draft))
         return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
     tarnp_tables *tables = NULL;
-    tarn_status status = tarnp_tables_open(draft, true, options->map_bytes, allocator,
-                                           options->log, &tables, err);
+    tarn_status status =
+        tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
     if (status == TARN_OK)
         status = first_records(tables, err);
     tarnp_tables_close(tables);
@@ -214,8 +214,8 @@ static tarn_status enlist(tarnp_store *store, const char *path, tarn_error *err)
     pthread_mutex_lock(&registry_mutex);
     for (const tarnp_store *s = registry; s && status == TARN_OK; s = s->next_open)
         if (s->device == store->device && s->inode == store->inode && s->pid == store->pid)
-            status = tarni_fail(err, TARN_E_BUSY, "%s: this process has the store open already",
-                                path);
+            status =
+                tarni_fail(err, TARN_E_BUSY, "%s: this process has the store open already", path);
     if (status == TARN_OK) {
         store->next_open = registry;
         registry = store;
@@ -247,10 +247,9 @@ static tarn_status check_records(tarnp_store *store, tarn_error *err)
     if (status == TARN_OK)
         status = tarnp_counters_get(&txn, &counters, err);
     if (status == TARN_OK && counters.txn != tarnp_txn_id(&txn))
-        status = tarni_fail(err, TARN_E_CORRUPT,
-                            "data.mdb: the snapshot of transaction %llu claims to be %llu",
-                            (unsigned long long)counters.txn,
-                            (unsigned long long)tarnp_txn_id(&txn));
+        status = tarni_fail(
+            err, TARN_E_CORRUPT, "data.mdb: the snapshot of transaction %llu claims to be %llu",
+            (unsigned long long)counters.txn, (unsigned long long)tarnp_txn_id(&txn));
     store->read_only = store->format.ro_compat != 0;
     tarnp_txn_abort(&txn);
     return status;

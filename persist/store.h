@@ -11,14 +11,19 @@
  *     is never changed. It lives while it has a child, is a head, or is a tip.
  *  2. One write transaction makes a node, its chunks, its parent's new reference count and the
  *     session's head visible together or not at all; nothing is acknowledged before it is durable.
- *  3. Every chunk and manifest is verified against a checksum kept outside itself when it is read.
+ *  3. Everything is verified when it is read: chunks against sums in their manifest, manifests and
+ *     small records against sums beside them, and LMDB's own pages when the store is opened.
  *  4. No LMDB pointer and no transaction outlives a call of this header.
  *
  * Threads: one call at a time per store handle, from any thread. Other processes may read and write
  * the same store meanwhile. After a failed commit whose outcome is unknown the handle is poisoned:
  * every call but close returns POISONED; reopen and look the commit key up.
  *
- * Every struct this header gives out is a copy owned by the caller. */
+ * After fork() the handle is dead in the child: every call is INVALID there and close only forgets
+ * it. The child may open the store anew.
+ *
+ * Every struct this header gives out is a copy owned by the caller, in memory of the store's
+ * allocator: finish it before the store is closed. */
 #ifndef TARNP_STORE_H
 #define TARNP_STORE_H
 
@@ -45,8 +50,9 @@ typedef struct tarnp_options {
     tarni_pool *pool; /* borrowed, may be NULL: encodes and decodes chunks in parallel */
 } tarnp_options;
 
-/* The store is a folder (mode 0700, files 0600). NOT_FOUND if absent and not `create`; FORMAT for
- * a foreign or newer one; BUSY if this process has it open already; IO. */
+/* The store is a folder (mode 0700, files 0600), made whole or not at all. NOT_FOUND if absent and
+ * not `create`; FORMAT for a foreign or newer one; BUSY if this process has it open already;
+ * CORRUPT for a truncated or damaged one; UNSUPPORTED on a network file system; IO. */
 tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tarnp_store **out,
                              tarn_error *err);
 void tarnp_store_close(tarnp_store *store); /* NULL is allowed */
@@ -104,7 +110,8 @@ tarn_status tarnp_session_find_id(tarnp_store *store, uint64_t session_id, tarnp
 tarn_status tarnp_session_fork(tarnp_store *store, uint64_t node, const char *new_name,
                                tarnp_session *out, uint64_t *bytes_written, tarn_error *err);
 /* Moves the head to `node` if it still is `expected_head`, else CONFLICT. The old head stays: as an
- * ancestor of something, or as a tip of this session. Moving to the head it has writes nothing. */
+ * ancestor of a node this session wrote, or as a tip of this session. Moving to the head it has
+ * writes nothing. No node a session wrote goes before the session does. */
 tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t expected_head,
                                uint64_t node, uint64_t *bytes_written, tarn_error *err);
 tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const char *new_name,
@@ -182,7 +189,7 @@ enum {
 };
 
 typedef struct tarnp_commit {
-    uint8_t key[TARNP_KEY_BYTES]; /* made by the caller; a key seen before returns its node */
+    uint8_t key[TARNP_KEY_BYTES]; /* the caller's, not all zero; one seen before returns its node */
     uint64_t session_id;
     uint64_t expected_head; /* CONFLICT if the session's head is another */
     bool move_head;         /* false: the node stays a tip of the session until it gets a child */
@@ -204,7 +211,7 @@ typedef struct tarnp_committed {
     bool existed;
 } tarnp_committed;
 
-/* Chunks are encoded and hashed before the write lock is taken.
+/* Chunks are encoded and hashed before the write lock is taken; encoded, all of them are in memory.
  * CONFLICT, NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an error: nothing of
  * the node is in the store, except that IO in the commit itself poisons the handle. */
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
@@ -229,7 +236,7 @@ typedef struct tarnp_node {
     size_t n_segments;
     tarnp_segment *segments;
     size_t n_sections;
-    tarnp_section *sections; /* chunks with id, first, count, raw_bytes, stored_bytes */
+    tarnp_section *sections; /* TOKENS first if there are any; no pieces in the chunks */
     const tarn_allocator *allocator;
 } tarnp_node;
 

@@ -4,11 +4,10 @@
 
 #include "memory.h"
 
-/* The two meta pages of a file of n bytes, of which the first n_read stand at `head`. CORRUPT where
- * they are damaged, FORMAT where this is no LMDB 0.9 file. *page_bytes and *pages_claimed (one more
- * than the last page in use) are for the caller's own checks. */
-tarn_status tarnp_structure_check_head(const uint8_t *head, size_t n_read, uint32_t *page_bytes,
-                                       uint64_t *pages_claimed, tarn_error *err);
+/* The two meta pages of a file of file_bytes, of which the first n_read stand at `head`. CORRUPT
+ * where they are damaged, FORMAT where this is no LMDB 0.9 file. */
+tarn_status tarnp_structure_check_head(const uint8_t *head, size_t n_read, uint64_t file_bytes,
+                                       uint32_t *page_bytes, tarn_error *err);
 
 typedef struct tarnp_structure_result {
     bool found;    /* a meta page of this transaction id is there */

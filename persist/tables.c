@@ -87,12 +87,11 @@ const char *tarnp_network_filesystem(uint64_t type)
     static const struct {
         uint64_t type;
         const char *name;
-    } list[] = {{0x6969, "NFS"},        {0x517B, "SMB"},       {0xFF534D42, "CIFS"},
-                {0xFE534D42, "SMB2"},   {0x01021997, "9P"},    {0x65735546, "FUSE"},
-                {0x0BD00BD0, "Lustre"}, {0x00C36400, "Ceph"},  {0x5346414F, "AFS"},
-                {0x47504653, "GPFS"},   {0x73757245, "Coda"},  {0x19830326, "BeeGFS"},
-                {0x7461636F, "OCFS2"},  {0x01161970, "GFS2"},  {0x564C, "NCP"},
-                {0xAAD7AAEA, "PanFS"}};
+    } list[] = {
+        {0x6969, "NFS"},       {0x517B, "SMB"},      {0xFF534D42, "CIFS"},   {0xFE534D42, "SMB2"},
+        {0x01021997, "9P"},    {0x65735546, "FUSE"}, {0x0BD00BD0, "Lustre"}, {0x00C36400, "Ceph"},
+        {0x5346414F, "AFS"},   {0x47504653, "GPFS"}, {0x73757245, "Coda"},   {0x19830326, "BeeGFS"},
+        {0x7461636F, "OCFS2"}, {0x01161970, "GFS2"}, {0x564C, "NCP"},        {0xAAD7AAEA, "PanFS"}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++)
         if (list[i].type == (type & 0xFFFFFFFF))
             return list[i].name;
@@ -122,7 +121,8 @@ static void log_assert(MDB_env *env, const char *text)
 
 /* The meta pages, read and compared before LMDB sees the file. Another process may be writing one
  * of them meanwhile, so a doubtful answer is asked for again. */
-static tarn_status check_meta_pages(const char *file, const tarn_allocator *allocator, tarn_error *err)
+static tarn_status check_meta_pages(const char *file, const tarn_allocator *allocator,
+                                    tarn_error *err)
 {
     enum { TRIES = 5, READ_BYTES = 65536 + 512 };
     int fd = open(file, O_RDONLY | O_CLOEXEC);
@@ -133,11 +133,12 @@ static tarn_status check_meta_pages(const char *file, const tarn_allocator *allo
     for (int i = 0; status == TARN_OK && i < TRIES; i++) {
         ssize_t n = pread(fd, head, READ_BYTES, 0);
         uint32_t page_bytes;
-        uint64_t pages;
-        if (n < 0)
+        struct stat info;
+        if (n < 0 || fstat(fd, &info) != 0)
             status = tarni_fail_errno(err, errno, "%s", file);
         else
-            status = tarnp_structure_check_head(head, (size_t)n, &page_bytes, &pages, err);
+            status = tarnp_structure_check_head(head, (size_t)n, (uint64_t)info.st_size,
+                                                &page_bytes, err);
         if (status == TARN_OK)
             break;
         if (i + 1 < TRIES && status == TARN_E_CORRUPT)
@@ -206,8 +207,7 @@ static tarn_status check_mapped(const tarnp_tables *t, uint64_t txn_id, uint64_t
 }
 
 /* Walks the trees of the newest snapshot. */
-static tarn_status check_pages(tarnp_tables *t, uint64_t pages_max, bool *complete,
-                               tarn_error *err)
+static tarn_status check_pages(tarnp_tables *t, uint64_t pages_max, bool *complete, tarn_error *err)
 {
     enum { TRIES = 100 };
     for (int i = 0; i < TRIES; i++) {

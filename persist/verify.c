@@ -36,7 +36,7 @@ typedef struct survey {
     size_t bad_capacity;
     seen *nodes; /* by id */
     size_t n_nodes, nodes_capacity;
-    uint64_t n_unreadable; /* nodes: what they refer to cannot be counted */
+    uint64_t n_unreadable;   /* nodes: what they refer to cannot be counted */
     tarnp_session *sessions; /* by id */
     size_t n_sessions, sessions_capacity;
     uint64_t *owned; /* by session: stored bytes of its nodes */
@@ -369,8 +369,8 @@ static tarn_status check_counts(survey *v)
         if (s->refs < s->refs_found || s->refs - s->refs_found > v->n_unreadable)
             TARNI_TRY(bad(v, s->id, 0, "%llu references counted, %llu found",
                           (unsigned long long)s->refs, (unsigned long long)s->refs_found));
-        if (s->readable && (s->own_children < s->own_found ||
-                            s->own_children - s->own_found > v->n_unreadable))
+        if (s->readable &&
+            (s->own_children < s->own_found || s->own_children - s->own_found > v->n_unreadable))
             TARNI_TRY(bad(v, s->id, 0, "%llu own children counted, %llu found",
                           (unsigned long long)s->own_children, (unsigned long long)s->own_found));
         if (s->readable && s->n_chunks_found != s->n_chunks)

@@ -8,6 +8,7 @@
  * verb: "--user '- a list'" is a text, "--user --file notes" is not. "--user=--file" always is. */
 #include "options.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -138,6 +139,12 @@ static bool is_option(const verb *v, const char *argument)
     return strcmp(argument, "--") == 0 || find_option(v, argument, &attached) != OPTION_COUNT;
 }
 
+/* "-" is a file, and "- item" or "-1" can only be meant as a text. */
+static bool looks_like_option(const char *argument)
+{
+    return argument[0] == '-' && (argument[1] == '-' || isalpha((unsigned char)argument[1]));
+}
+
 static int check_value(arguments *args, option_id id, const char *text)
 {
     const option *o = &table[id];
@@ -214,7 +221,7 @@ int options_parse(const verb *v, int argc, char **argv, arguments *args)
     for (int i = 0; i < argc; i++) {
         if (!only_positionals && strcmp(argv[i], "--") == 0) {
             only_positionals = true;
-        } else if (!only_positionals && argv[i][0] == '-' && argv[i][1] != '\0') {
+        } else if (!only_positionals && looks_like_option(argv[i])) {
             int code = parse_option(v, argc, argv, &i, args);
             if (code != 0)
                 return code;

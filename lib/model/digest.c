@@ -102,6 +102,22 @@ static bool read_entry(const char *path, const char *key, uint8_t out[SUM_BYTES]
            n_sum == SUM_BYTES;
 }
 
+/* With its parents: a fresh account has no ~/.cache yet. */
+static void make_folders(const char *dir)
+{
+    char path[PATH_MAX];
+    size_t n_bytes = strlen(dir);
+    if (n_bytes == 0 || n_bytes >= sizeof path)
+        return;
+    memcpy(path, dir, n_bytes + 1);
+    for (char *at = strchr(path + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        mkdir(path, 0700);
+        *at = '/';
+    }
+    mkdir(path, 0700);
+}
+
 /* A failure here costs the next run time and nothing else. */
 static void write_entry(const char *cache_dir, const char *path, const char *key,
                         const uint8_t sum[SUM_BYTES])
@@ -112,7 +128,7 @@ static void write_entry(const char *cache_dir, const char *path, const char *key
     int length = snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
     if (length < 0 || (size_t)length >= sizeof temporary)
         return;
-    mkdir(cache_dir, 0777);
+    make_folders(cache_dir);
     int fd = mkostemp(temporary, O_CLOEXEC);
     if (fd < 0)
         return;

@@ -163,8 +163,8 @@ tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_weights *we
     f->context = context;
     f->allocator = allocator;
     f->n_rows_max = n_rows_max;
-    tarn_status status = tarni_alloc_aligned(allocator, tarni_forward_bytes(spec, n_rows_max), 1,
-                                             &f->memory, err);
+    tarn_status status =
+        tarni_alloc_aligned(allocator, tarni_forward_bytes(spec, n_rows_max), 1, &f->memory, err);
     if (status != TARN_OK) {
         tarni_free(allocator, f);
         return status;

@@ -139,11 +139,18 @@ typedef struct identity_part {
     size_t offset, n_bytes;
 } identity_part;
 
+/* In the order they are compared: causes before what follows from them. */
 static const identity_part parts[] = {
-    {"config", 40, 32},       {"weights", 8, 32},
-    {"tokenizer", 72, 32},    {"state layout", 104, 24},
-    {"state dtype", 128, 4},  {"convolution tail dtype", 132, 4},
-    {"latent dtype", 136, 4}, {"state axis order", 140, 24},
+    {"config", 40, 32},
+    {"weights", 8, 32},
+    {"tokenizer", 72, 32},
+    {"state dtype", 128, 4},
+    {"convolution tail dtype", 132, 4},
+    {"latent dtype", 136, 4},
+    {"state axis order", 140, 24},
+    {"bytes of a layer's state", 104, 8},
+    {"bytes of a layer's convolution tails", 112, 8},
+    {"bytes of a latent row", 120, 8},
 };
 
 tarn_status tarni_model_identity(tarni_model *model, const tarni_layout *layout,

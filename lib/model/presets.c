@@ -18,6 +18,8 @@ typedef struct preset {
     uint8_t mla_layers[8]; /* 1-indexed, up to the first 0 */
 } preset;
 
+/* A row is a preset. */
+/* clang-format off */
 static const preset PRESETS[] = {
     {"tiny", 1024, 256, 6, 2, 64, 32, 32, 32, 64, 512, 8, 2, 64, 1u << 20, 2.446f, {3, 6}},
     {"recall", 1280, 128, 6, 4, 32, 32, 16, 32, 64, 384, 8, 2, 64, 8192, 1.5f, {4, 6}},
@@ -28,6 +30,7 @@ static const preset PRESETS[] = {
     {"48b", 163840, 2304, 27, 32, 128, 128, 64, 128, 512, 9216, 256, 8, 1024, 1u << 20, 2.446f,
      {4, 8, 12, 16, 20, 24, 27}},
 };
+/* clang-format on */
 
 static void spec_of(const preset *p, tarni_spec *out)
 {

@@ -25,9 +25,9 @@
 static const struct {
     const char *name;
     uint32_t n_bytes;
-} DTYPES[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2}, {"F64", 8},     {"I64", 8},     {"I32", 4},
-              {"I16", 2}, {"I8", 1},   {"U64", 8}, {"U32", 4},     {"U16", 2},     {"U8", 1},
-              {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
+} DTYPES[] = {{"F32", 4}, {"BF16", 2}, {"F16", 2},  {"F64", 8},     {"I64", 8},
+              {"I32", 4}, {"I16", 2},  {"I8", 1},   {"U64", 8},     {"U32", 4},
+              {"U16", 2}, {"U8", 1},   {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 static uint32_t dtype_bytes(const char *name)
 {
@@ -101,17 +101,17 @@ static tarn_status parse_entry(const parser *p, const json_t *entry, tarni_safet
         !size_of(json_array_get(offsets, 1), &end))
         return bad(p, out->name, "data_offsets is not an array of two sizes");
     if (begin > end || end > p->data_bytes)
-        return tarni_fail(p->err, TARN_E_FORMAT,
-                          "%s: tensor %.100s: bytes %llu to %llu are not within the %llu of the file",
-                          p->origin, out->name, (unsigned long long)begin,
-                          (unsigned long long)end, (unsigned long long)p->data_bytes);
+        return tarni_fail(
+            p->err, TARN_E_FORMAT,
+            "%s: tensor %.100s: bytes %llu to %llu are not within the %llu of the file", p->origin,
+            out->name, (unsigned long long)begin, (unsigned long long)end,
+            (unsigned long long)p->data_bytes);
     uint64_t n_bytes;
     if (__builtin_mul_overflow(n_items, item, &n_bytes) || n_bytes != end - begin) {
         char shape[64];
         tarni_shape_text(out->dims, out->n_dims, shape, sizeof shape);
-        return tarni_fail(p->err, TARN_E_FORMAT,
-                          "%s: tensor %.100s: %s %s does not fit %llu bytes", p->origin, out->name,
-                          dtype, shape, (unsigned long long)(end - begin));
+        return tarni_fail(p->err, TARN_E_FORMAT, "%s: tensor %.100s: %s %s does not fit %llu bytes",
+                          p->origin, out->name, dtype, shape, (unsigned long long)(end - begin));
     }
     out->data = p->data + begin;
     out->n_bytes = n_bytes;
@@ -139,9 +139,8 @@ static tarn_status check_tiling(const parser *p, tarni_safetensor *tensors, size
         at += tensors[i].n_bytes;
     }
     if (at != p->data + p->data_bytes)
-        return tarni_fail(p->err, TARN_E_FORMAT,
-                          "%s: %llu bytes at the end belong to no tensor", p->origin,
-                          (unsigned long long)(p->data + p->data_bytes - at));
+        return tarni_fail(p->err, TARN_E_FORMAT, "%s: %llu bytes at the end belong to no tensor",
+                          p->origin, (unsigned long long)(p->data + p->data_bytes - at));
     return TARN_OK;
 }
 
@@ -153,14 +152,17 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
     json_t *entry;
     size_t names_bytes = 0, wanted, first = set->n_tensors;
     json_object_foreach(header, name, entry)
+    {
         names_bytes += strlen(name) + 1;
+    }
     if (!tarni_add_size(set->n_tensors, json_object_size(header), &wanted))
         return tarni_fail_memory(p->err, SIZE_MAX);
     TARNI_TRY(tarni_alloc(set->allocator, names_bytes, 1, &file->names, p->err));
     TARNI_TRY(tarni_grow(set->allocator, &set->tensors, &set->tensors_capacity, wanted,
                          sizeof *set->tensors, p->err));
     char *at = file->names;
-    json_object_foreach(header, name, entry) {
+    json_object_foreach(header, name, entry)
+    {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         size_t n_bytes = strlen(name) + 1;

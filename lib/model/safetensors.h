@@ -12,7 +12,7 @@
 #define TARNI_SAFETENSORS_FILES_MAX  4096
 
 typedef struct tarni_safetensors_file {
-    char *path; /* owned */
+    char *path;  /* owned */
     char *names; /* owned: the names of its tensors, each with its NUL */
     const uint8_t *map;
     uint64_t n_bytes;

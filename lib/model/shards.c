@@ -75,7 +75,8 @@ static tarn_status add_shards(tarni_safetensors *set, const char *dir, const cha
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value) {
+    json_object_foreach(map, name, value)
+    {
         const char *file = json_string_value(value);
         if (!is_plain_name(file))
             return tarni_fail(err, TARN_E_FORMAT,
@@ -98,7 +99,8 @@ static tarn_status compare_index(const tarni_safetensors *set, const char *origi
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value) {
+    json_object_foreach(map, name, value)
+    {
         const char *file = json_string_value(value);
         const tarni_safetensor *tensor = tarni_safetensors_find(set, name);
         if (!tensor)
@@ -123,8 +125,8 @@ static tarn_status open_index(tarni_safetensors *set, const char *dir, const cha
     const char *origin = tarni_path_tail(path);
     char *text = NULL;
     size_t n_bytes;
-    TARNI_TRY(tarni_read_file(path, TARNI_SAFETENSORS_HEADER_MAX, set->allocator, &text, &n_bytes,
-                              err));
+    TARNI_TRY(
+        tarni_read_file(path, TARNI_SAFETENSORS_HEADER_MAX, set->allocator, &text, &n_bytes, err));
     json_error_t where;
     json_t *root = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where), *map;
     tarni_free(set->allocator, text);

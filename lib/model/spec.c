@@ -13,9 +13,9 @@
 
 #include <string.h>
 
-#define MODEL_TYPE        "kimi_linear"
-#define KV_NORM_EPS       1e-6f
-#define DEFAULT_NORM_EPS  1e-6f
+#define MODEL_TYPE       "kimi_linear"
+#define KV_NORM_EPS      1e-6f
+#define DEFAULT_NORM_EPS 1e-6f
 
 typedef struct size_field {
     const char *name;
@@ -24,7 +24,10 @@ typedef struct size_field {
     uint64_t absent;
 } size_field;
 
-#define SIZE(name, member, lo, hi, absent) {(name), offsetof(tarni_spec, member), (lo), (hi), (absent)}
+#define SIZE(name, member, lo, hi, absent)                                                         \
+    {                                                                                              \
+        (name), offsetof(tarni_spec, member), (lo), (hi), (absent)                                 \
+    }
 #define REQUIRED TARNI_FIELD_REQUIRED
 
 static const size_field SIZES[] = {
@@ -57,6 +60,9 @@ static const size_field KDA_SIZES[] = {
          REQUIRED),
 };
 
+/* Word lists read better in lines. */
+/* clang-format off */
+
 /* Read outside the tables. */
 static const char *const OTHERS[] = {
     "model_type", "hidden_act", "mla_use_nope", "num_key_value_heads", "rms_norm_eps",
@@ -76,6 +82,8 @@ static const char *const IGNORED[] = {
     "problem_type", "task_specific_params", "tokenizer_class", "pretraining_tp",
     "unk_token_id", "_name_or_path", "_commit_hash", "_attn_implementation", "ep_size",
     "aux_loss_alpha", "seq_aux"};
+
+/* clang-format on */
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
@@ -120,7 +128,8 @@ static tarn_status refuse_unknown_fields(const tarni_fields *root, tarn_error *e
 {
     const char *name;
     json_t *value;
-    json_object_foreach(root->object, name, value) {
+    json_object_foreach(root->object, name, value)
+    {
         if (json_is_null(value) || json_is_false(value) || is_size(name, SIZES, COUNT(SIZES)) ||
             is_size(name, EXPERT_SIZES, COUNT(EXPERT_SIZES)) ||
             is_listed(name, OTHERS, COUNT(OTHERS)) || is_listed(name, IGNORED, COUNT(IGNORED)))
@@ -134,7 +143,8 @@ static tarn_status refuse_unknown_kda_fields(const tarni_fields *kda, tarn_error
 {
     const char *name;
     json_t *value;
-    json_object_foreach(kda->object, name, value) {
+    json_object_foreach(kda->object, name, value)
+    {
         if (json_is_null(value) || json_is_false(value) ||
             is_size(name, KDA_SIZES, COUNT(KDA_SIZES)) ||
             is_listed(name, KDA_OTHERS, COUNT(KDA_OTHERS)))
@@ -219,7 +229,8 @@ static tarn_status read_layer_list(const tarni_fields *kda, const char *name, ta
     TARNI_TRY(tarni_field_container(kda, name, JSON_ARRAY, &list, err));
     if (json_array_size(list) == 0)
         return refuse(kda, name, err);
-    json_array_foreach(list, i, value) {
+    json_array_foreach(list, i, value)
+    {
         json_int_t layer = json_is_integer(value) ? json_integer_value(value) : 0;
         const char *file = tarni_path_tail(kda->origin);
         if (layer < 1 || layer > out->n_layers)
@@ -325,10 +336,10 @@ static tarn_status read_root(const tarni_fields *root, tarni_spec *out, tarn_err
     TARNI_TRY(read_kda(root, out, err));
     TARNI_TRY(read_moe(root, out, err));
     TARNI_TRY(check_widths(root, out, err));
-    TARNI_TRY(tarni_field_u32(root, "bos_token_id", 0, out->vocab - 1, UINT32_MAX, &out->bos_id,
-                              err));
-    TARNI_TRY(tarni_field_u32(root, "eos_token_id", 0, out->vocab - 1, UINT32_MAX, &out->eos_id,
-                              err));
+    TARNI_TRY(
+        tarni_field_u32(root, "bos_token_id", 0, out->vocab - 1, UINT32_MAX, &out->bos_id, err));
+    TARNI_TRY(
+        tarni_field_u32(root, "eos_token_id", 0, out->vocab - 1, UINT32_MAX, &out->eos_id, err));
     return tarni_field_u32(root, "pad_token_id", 0, out->vocab - 1, UINT32_MAX, &out->pad_id, err);
 }
 

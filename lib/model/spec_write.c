@@ -152,13 +152,11 @@ void tarni_spec_digest(const tarni_spec *spec, uint8_t out[32])
     static const uint8_t title[] = "tarn spec 1";
     /* The order is stored in every node of every store: append, never reorder. */
     const uint32_t sizes[] = {
-        spec->vocab,       spec->hidden,        spec->n_layers,     spec->kda_heads,
-        spec->kda_dim,     spec->conv_width,    spec->gate_kind,    spec->mla_heads,
-        spec->nope,        spec->rope,          spec->v_dim,        spec->rank,
-        spec->dense_width, spec->first_moe,     spec->moe_freq,     spec->n_experts,
-        spec->top_k,       spec->expert_width,  spec->n_shared,     spec->n_groups,
-        spec->groups_kept, spec->router_kind,   spec->renormalize,  spec->tied,
-        spec->dtype};
+        spec->vocab,       spec->hidden,      spec->n_layers,     spec->kda_heads, spec->kda_dim,
+        spec->conv_width,  spec->gate_kind,   spec->mla_heads,    spec->nope,      spec->rope,
+        spec->v_dim,       spec->rank,        spec->dense_width,  spec->first_moe, spec->moe_freq,
+        spec->n_experts,   spec->top_k,       spec->expert_width, spec->n_shared,  spec->n_groups,
+        spec->groups_kept, spec->router_kind, spec->renormalize,  spec->tied,      spec->dtype};
     crypto_generichash_state state;
     crypto_generichash_init(&state, NULL, 0, 32);
     crypto_generichash_update(&state, title, sizeof title);

@@ -51,11 +51,12 @@ static tarn_status plan_tensor(void *user, const tarni_tensor *tensor)
 {
     synth *s = user;
     uint64_t n_bytes = tensor->dtype == TARNK_BF16 ? 2 : 4;
+    uint64_t limit = s->options->shard_bytes > 0 ? s->options->shard_bytes : SHARD_BYTES;
     for (uint32_t i = 0; i < tensor->n_dims; i++)
         n_bytes *= tensor->dims[i];
     TARNI_TRY(tarni_grow(s->allocator, &s->plan, &s->plan_capacity, s->n_plan + 1, sizeof *s->plan,
                          s->err));
-    if (s->n_shards == 0 || (s->shard_bytes > 0 && s->shard_bytes + n_bytes > SHARD_BYTES)) {
+    if (s->n_shards == 0 || (s->shard_bytes > 0 && s->shard_bytes + n_bytes > limit)) {
         s->n_shards++;
         s->shard_bytes = 0;
     }
@@ -105,7 +106,7 @@ static void put_header(tarni_writer *out, const synth *s, size_t first)
         at += s->plan[i].n_bytes;
     }
     put_format(out, "}");
-    while (out->n_bytes % 8 != 0)
+    while (!out->failed && out->n_bytes % 8 != 0)
         put_format(out, " ");
     if (!out->failed)
         tarni_store_u64(out->data, out->n_bytes - 8);
@@ -191,8 +192,8 @@ fail:
 
 static tarn_status write_text(synth *s, const char *name, tarni_writer *text, size_t first)
 {
-    tarn_status status = text->failed ? tarni_fail_memory(s->err, text->n_bytes)
-                                      : write_file(s, name, text, first);
+    tarn_status status =
+        text->failed ? tarni_fail_memory(s->err, text->n_bytes) : write_file(s, name, text, first);
     tarni_writer_fini(text);
     return status;
 }
@@ -280,8 +281,7 @@ tarn_status tarni_synth_write(const char *dir, const tarni_spec *spec,
                               const tarni_synth_options *options, const tarn_allocator *allocator,
                               uint64_t *n_parameters, uint64_t *n_bytes, tarn_error *err)
 {
-    synth s = {
-        .dir = dir, .spec = spec, .options = options, .allocator = allocator, .err = err};
+    synth s = {.dir = dir, .spec = spec, .options = options, .allocator = allocator, .err = err};
     tarn_status status;
     tarni_spec_sizes(spec, n_parameters, n_bytes);
     s.all_bytes = *n_bytes;

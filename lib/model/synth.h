@@ -9,8 +9,8 @@
 
 #include "weights.h"
 
-/* "tiny", and "recall" with the shapes of the bundled model: for tests; "geo48": the 48B's session to
- * the byte with small experts, 2.9 GB; "moe1b": most bytes in experts, 1.5 GB; "48b": the real
+/* "tiny", and "recall" with the shapes of the bundled model: for tests; "geo48": the 48B's session
+ * to the byte with small experts, 2.9 GB; "moe1b": most bytes in experts, 1.5 GB; "48b": the real
  * shapes, 98 GB. NOT_FOUND lists them. */
 tarn_status tarni_synth_preset(const char *name, tarni_spec *out, tarn_error *err);
 
@@ -20,9 +20,10 @@ typedef struct tarni_synth_options {
     bool (*progress)(void *user, uint64_t done_bytes,
                      uint64_t all_bytes); /* may be NULL; false: CANCELLED */
     void *user;
+    uint64_t shard_bytes; /* most tensor bytes in a file of several tensors; 0: 1 GiB */
 } tarni_synth_options;
 
-/* Writes config.json and model.safetensors, or shards of 1 GiB with an index, into `dir`, made if
+/* Writes config.json and model.safetensors, or shards with an index, into `dir`, made if
  * absent; EXISTS if it holds a config.json, model.safetensors or index already; NO_SPACE before the
  * first byte where the disk is too small. Files appear under their names only when complete,
  * config.json last; after an error those of this call are gone. */

@@ -50,8 +50,8 @@ static const part_info PARTS[TARNI_PART_COUNT] = {
     [TARNI_PART_W2] = {"w2.weight", TARNI_TENSOR_MATRIX, true},
     [TARNI_PART_SHARED_GATE] = {"block_sparse_moe.shared_experts.gate_proj.weight",
                                 TARNI_TENSOR_MATRIX, false},
-    [TARNI_PART_SHARED_UP] = {"block_sparse_moe.shared_experts.up_proj.weight",
-                              TARNI_TENSOR_MATRIX, false},
+    [TARNI_PART_SHARED_UP] = {"block_sparse_moe.shared_experts.up_proj.weight", TARNI_TENSOR_MATRIX,
+                              false},
     [TARNI_PART_SHARED_DOWN] = {"block_sparse_moe.shared_experts.down_proj.weight",
                                 TARNI_TENSOR_MATRIX, true},
 };
@@ -166,9 +166,8 @@ tarn_status tarni_spec_tensors(const tarni_spec *spec,
         TARNI_TRY(put(&w, TARNI_PART_ATTN_NORM, spec->hidden, 0));
         TARNI_TRY(spec->kinds[l] == TARNI_LAYER_MLA ? put_mla(&w) : put_kda(&w));
         TARNI_TRY(put(&w, TARNI_PART_FFN_NORM, spec->hidden, 0));
-        TARNI_TRY(tarni_spec_is_moe(spec, l)
-                      ? put_moe(&w)
-                      : put_mlp(&w, TARNI_PART_MLP_GATE, spec->dense_width));
+        TARNI_TRY(tarni_spec_is_moe(spec, l) ? put_moe(&w)
+                                             : put_mlp(&w, TARNI_PART_MLP_GATE, spec->dense_width));
     }
     w.layer = 0;
     TARNI_TRY(put(&w, TARNI_PART_NORM, spec->hidden, 0));
@@ -182,8 +181,7 @@ typedef struct sizes {
 static void add_product(uint64_t *sum, uint64_t count, uint64_t item)
 {
     uint64_t product;
-    if (__builtin_mul_overflow(count, item, &product) ||
-        __builtin_add_overflow(*sum, product, sum))
+    if (__builtin_mul_overflow(count, item, &product) || __builtin_add_overflow(*sum, product, sum))
         *sum = UINT64_MAX;
 }
 

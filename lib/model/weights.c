@@ -204,8 +204,7 @@ static tarn_status bind_all(binder *b)
     tarni_weights *w = b->weights;
     const tarn_allocator *a = w->files->set.allocator;
     TARNI_TRY(tarni_alloc(a, b->spec->n_layers, sizeof *w->layers, &w->layers, b->err));
-    TARNI_TRY(
-        tarni_alloc_aligned(a, b->n_floats, sizeof(float), &w->files->floats, b->err));
+    TARNI_TRY(tarni_alloc_aligned(a, b->n_floats, sizeof(float), &w->files->floats, b->err));
     TARNI_TRY(tarni_alloc(a, b->n_experts, sizeof(tarnk_matrix), &w->files->experts, b->err));
     b->floats = w->files->floats;
     b->experts = w->files->experts;
@@ -251,8 +250,7 @@ static tarn_status refuse_extra(const tarni_spec *spec, const tarni_safetensors 
 }
 
 tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
-                               const tarn_allocator *allocator, tarni_weights *out,
-                               tarn_error *err)
+                               const tarn_allocator *allocator, tarni_weights *out, tarn_error *err)
 {
     tarn_status status;
     memset(out, 0, sizeof *out);

@@ -73,9 +73,9 @@ tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
 void tarni_weights_close(tarni_weights *weights);
 
 /* BLAKE2b-256 of the names, dtypes and XXH3-128 sums of all tensors in name order: independent of
- * how they are spread over files. Reads every byte, unless `cache_dir` (NULL: none) holds the sum of
- * files with the same paths, sizes, times and inodes and `fresh` is false; a fresh sum is put there,
- * the folder made if absent (a cache that cannot be read or written is no error). */
+ * how they are spread over files. Reads every byte, unless `cache_dir` (NULL: none) holds the sum
+ * of files with the same paths, sizes, times and inodes and `fresh` is false; a fresh sum is put
+ * there, the folder made if absent (a cache that cannot be read or written is no error). */
 tarn_status tarni_weights_digest(const tarni_weights *weights, const char *cache_dir, bool fresh,
                                  uint8_t out[32], tarn_error *err);
 

@@ -71,8 +71,13 @@ static tarn_status queue_draft(tarn_session *s, draft *d, tarn_error *err)
     TARNI_TRY(tarni_grow(a, &live->tokens.ids, &live->tokens.capacity, (size_t)end,
                          sizeof *live->tokens.ids, err));
     TARNI_TRY(tarni_page_table_reserve(&s->engine->pools.pages, &live->pages, fed, end, err));
+    bool had_work = tarni_session_waiting(s) > s->n_replay;
     TARNI_TRY(tarni_ids_append(&s->queue, d->ids.ids, d->ids.n_ids, err));
-    memcpy(s->plan.items + s->plan.n, d->segments.items, d->segments.n * sizeof *s->plan.items);
+    if (!had_work) /* a cancel that came when there was nothing to cancel is over */
+        atomic_store(&s->cancelled, false);
+    if (d->segments.n > 0) /* none: items may be NULL */
+        memcpy(s->plan.items + s->plan.n, d->segments.items,
+               d->segments.n * sizeof *s->plan.items);
     s->plan.n += d->segments.n;
     d->segments.n = 0; /* moved */
     return TARN_OK;

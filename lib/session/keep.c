@@ -42,7 +42,8 @@ static tarn_status write_node(tarn_session *s, bool move_head, bool with_state,
                       .parent = live->base_node,
                       .numerics = s->engine->pools.numerics,
                       .tokens = live->tokens.ids + live->base_position,
-                      .n_tokens = (uint32_t)(live->tokens.n_ids - live->base_position),
+                      .n_tokens =
+                          with_state ? (uint32_t)(live->tokens.n_ids - live->base_position) : 0,
                       .segments = live->segments.items,
                       .n_segments = live->segments.n,
                       .sections = sections->items,
@@ -65,7 +66,7 @@ tarn_status tarni_session_keep(tarn_session *s, bool move_head, tarn_error *err)
     if (!tarni_timeline_dirty(live))
         return TARN_OK;
     const tarn_allocator *a = &s->engine->pools.allocator;
-    bool with_state = live->tokens.n_ids > live->base_position;
+    bool with_state = live->tokens.n_ids > live->base_position; /* else new sampling alone */
     tarni_writer sampler;
     tarni_writer_init(&sampler, a);
     tarni_sampling_put(&live->sampling, &sampler);
@@ -85,9 +86,8 @@ tarn_status tarni_session_keep(tarn_session *s, bool move_head, tarn_error *err)
 
     s->bytes_written += committed.bytes_written;
     live->base_node = committed.node;
-    live->base_position = live->tokens.n_ids;
     if (with_state)
-        live->latents_kept = live->tokens.n_ids;
+        live->base_position = live->latents_kept = live->tokens.n_ids;
     live->base_sampling = live->sampling;
     tarni_segments_clear(&live->segments, a);
     if (move_head)

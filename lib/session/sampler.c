@@ -167,7 +167,7 @@ static uint32_t filter(tarni_sampler *s, const tarn_sampling *p, uint32_t *n_kep
     uint32_t n = 0;
     double sum = 0;
     for (uint32_t i = 0; i < s->vocab; i++) {
-        if (s->work[i] > 0.0f && s->work[i] >= p->min_p) {
+        if (s->work[i] > 0.0f) {
             s->order[n++] = i;
             sum += (double)s->work[i];
         }
@@ -183,7 +183,10 @@ static uint32_t filter(tarni_sampler *s, const tarn_sampling *p, uint32_t *n_kep
     double goal = (double)p->top_p * sum, running = 0;
     uint32_t kept = 0;
     while (kept < limit && (kept == 0 || running < goal)) {
-        running += limit < n ? (double)s->work[s->order[n - 1 - kept]] : pop(s, &heap);
+        uint32_t next = limit < n ? s->order[n - 1 - kept] : s->order[0];
+        if (s->work[next] < p->min_p)
+            break;
+        running += limit < n ? (double)s->work[next] : pop(s, &heap);
         kept++;
     }
     *total = running;
@@ -271,5 +274,8 @@ tarn_status tarni_sampling_get(const void *data, size_t n_bytes, uint32_t vocab,
     if (r.failed || tarni_reader_left(&r) != 0)
         return tarni_fail(err, TARN_E_CORRUPT, "sampler record of %zu bytes has a wrong length",
                           n_bytes);
-    return tarni_sampling_check(out, vocab, err);
+    if (tarni_sampling_check(out, vocab, err) == TARN_OK)
+        return TARN_OK;
+    tarn_error what = *err;
+    return tarni_fail(err, TARN_E_CORRUPT, "sampler record: %.200s", what.detail);
 }

@@ -35,7 +35,8 @@ uint32_t tarni_sampler_draw(tarni_sampler *s, const tarn_sampling *p, const floa
 /* In [0, 1): 53 bits of Philox-4x32-10 with key `seed` and counter `position`. */
 double tarni_sampler_uniform(uint64_t seed, uint64_t position);
 
-/* The record a node keeps. Reading checks it as if it came from a caller. */
+/* The record a node keeps. Reading checks it as if it came from a caller: FORMAT (a newer one),
+ * CORRUPT. */
 void tarni_sampling_put(const tarn_sampling *p, tarni_writer *w);
 tarn_status tarni_sampling_get(const void *data, size_t n_bytes, uint32_t vocab, tarn_sampling *out,
                                tarn_error *err);

@@ -129,12 +129,12 @@ static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, tarni_ti
     return status;
 }
 
-static tarn_status resume(tarn_session *s, const char *where, tarn_reuse *reuse, tarn_error *err)
+static tarn_status resume(tarn_session *s, const char *name, tarn_reuse *reuse, tarn_error *err)
 {
     tarni_lineage lineage;
     tarni_timeline staged;
     tarni_ids replay;
-    TARNI_TRY(tarni_lineage_open(s->store, s->name, where, &lineage, err));
+    TARNI_TRY(tarni_lineage_open(s->store, name, s->where, &lineage, err));
     tarn_status status = check_model(s, &lineage.session, err);
     if (status == TARN_OK)
         status = stage(s, &lineage, &staged, &replay, reuse, err);
@@ -171,12 +171,15 @@ static tarn_status open_stored(tarn_session *s, const tarn_session_options *o, t
 {
     tarn_status status = TARN_E_NOT_FOUND;
     s->read_only = o->flags & TARN_SESSION_READ_ONLY;
+    if (o->where)
+        TARNI_TRY(tarni_copy_text(&s->engine->pools.allocator, o->where, strlen(o->where),
+                                  &s->where, err));
     if (!(o->flags & TARN_SESSION_EXCLUSIVE))
-        status = resume(s, o->where, reuse, err);
+        status = resume(s, s->name, reuse, err);
     if (status != TARN_E_NOT_FOUND || !(o->flags & TARN_SESSION_CREATE))
         return status;
     TARNI_TRY(create_stored(s, o, err));
-    TARNI_TRY(resume(s, NULL, reuse, err));
+    TARNI_TRY(resume(s, s->name, reuse, err));
     reuse->reason = TARN_REASON_NONE;
     return TARN_OK;
 }
@@ -200,12 +203,14 @@ tarn_status tarni_session_open(tarn_engine *engine, tarnp_store *store, const ch
     return TARN_OK;
 }
 
-static tarn_status check_idle(const tarn_session *s, tarn_error *err)
+/* `replaying` is allowed where the replay is given up anyway: it holds nothing new. */
+static tarn_status check_idle(const tarn_session *s, bool replaying, tarn_error *err)
 {
     if (s->poisoned)
         return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
                           s->failure.detail);
-    if (tarni_session_has_work(s))
+    size_t n_allowed = replaying ? s->n_replay : 0;
+    if (s->generation.active || tarni_session_waiting(s) > n_allowed)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s has %zu tokens waiting%s", s->name,
                           tarni_session_waiting(s),
                           s->generation.active ? " and is generating" : "");
@@ -215,7 +220,7 @@ static tarn_status check_idle(const tarn_session *s, tarn_error *err)
 tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_session **out,
                                tarn_error *err)
 {
-    TARNI_TRY(check_idle(s, err));
+    TARNI_TRY(check_idle(s, false, err));
     tarn_session *child;
     tarni_timeline live;
     tarnp_session record = {0};
@@ -225,8 +230,12 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->live = live;
         child->store = s->store;
         child->read_only = s->read_only;
+        child->store_id = s->store_id; /* of what a read-only child goes back to */
         child->head = s->live.base_node;
     }
+    if (status == TARN_OK && s->where)
+        status = tarni_copy_text(&s->engine->pools.allocator, s->where, strlen(s->where),
+                                 &child->where, err);
     if (status == TARN_OK && s->store && !s->read_only)
         status = tarnp_session_fork(s->store, s->live.base_node, new_name, &record,
                                     &child->bytes_written, err);
@@ -239,6 +248,17 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         tarnp_session_fini(&record);
     }
     *out = child;
+    return TARN_OK;
+}
+
+/* The name the session has in the store by now: someone may have renamed it. */
+static tarn_status stored_name(const tarn_session *s, char name[TARNP_NAME_BYTES_MAX + 1],
+                               tarn_error *err)
+{
+    tarnp_session now;
+    TARNI_TRY(tarnp_session_find_id(s->store, s->store_id, &now, err));
+    memcpy(name, now.name, sizeof now.name);
+    tarnp_session_fini(&now);
     return TARN_OK;
 }
 
@@ -262,14 +282,16 @@ static tarn_status move_to(tarn_session *s, const tarni_lineage *lineage, tarn_e
 tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse *reuse,
                                  tarn_error *err)
 {
-    TARNI_TRY(check_idle(s, err));
+    TARNI_TRY(check_idle(s, true, err));
     tarn_committed committed;
     TARNI_TRY(tarni_session_commit(s, &committed, err));
     s->bytes_written = committed.bytes_written; /* the caller has not seen them yet */
+    char name[TARNP_NAME_BYTES_MAX + 1];
     tarni_lineage lineage;
     tarni_timeline staged;
     tarni_ids replay;
-    TARNI_TRY(tarni_lineage_open(s->store, s->name, where, &lineage, err));
+    TARNI_TRY(stored_name(s, name, err));
+    TARNI_TRY(tarni_lineage_open(s->store, name, where, &lineage, err));
     tarn_status status = stage(s, &lineage, &staged, &replay, reuse, err);
     if (status == TARN_OK) {
         status = move_to(s, &lineage, err);
@@ -287,9 +309,12 @@ tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse 
 
 tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err)
 {
+    char name[TARNP_NAME_BYTES_MAX + 1];
     *reuse = (tarn_reuse){0};
-    if (s->store)
-        return resume(s, NULL, reuse, err);
+    if (s->store) {
+        TARNI_TRY(stored_name(s, name, err));
+        return resume(s, name, reuse, err);
+    }
     tarni_timeline empty;
     tarni_ids nothing;
     TARNI_TRY(tarni_timeline_init(&empty, &s->engine->pools, err));

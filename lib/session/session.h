@@ -43,6 +43,7 @@ struct tarn_session {
     uint64_t store_id;
     uint64_t head; /* as we know it */
     bool read_only;
+    char *where;            /* of a read-only session, NULL: the head */
     uint64_t bytes_written; /* since the last commit was reported */
 
     tarni_timeline live;

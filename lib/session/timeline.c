@@ -59,8 +59,6 @@ tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, ta
 
 bool tarni_timeline_dirty(const tarni_timeline *t)
 {
-    if (t->tokens.n_ids < t->base_position) /* still replaying */
-        return false;
     return t->segments.n > 0 || !tarni_sampling_equal(&t->sampling, &t->base_sampling);
 }
 

@@ -6,8 +6,9 @@
 
 static bool parse_number(const char *text, int64_t least, int64_t *out)
 {
+    const char *digits = *text == '-' && least < 0 ? text + 1 : text;
     char *end;
-    if (*text == 0 || *text == ' ' || *text == '+')
+    if (*digits < '0' || *digits > '9') /* strtoll would take spaces and a plus */
         return false;
     errno = 0;
     long long v = strtoll(text, &end, 10);
@@ -44,7 +45,7 @@ tarn_status tarni_where_parse(const char *text, tarni_where *out, tarn_error *er
         out->call_id = rest;
     } else {
         return tarni_fail(err, TARN_E_INVALID,
-                          "place is \"%s\", must be @n:ID, @t:POS, @turn:K or @before:CALL_ID",
+                          "place is \"%.100s\", must be @n:ID, @t:POS, @turn:K or @before:CALL_ID",
                           text);
     }
     return TARN_OK;

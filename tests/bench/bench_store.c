@@ -127,6 +127,8 @@ static void make_state(float *state)
 
 /* ---- the store ------------------------------------------------------------------------------ */
 
+static const uint8_t fp[TARNP_FP_BYTES] = {1};
+
 typedef struct bench {
     tarnp_store *store;
     tarn_error err;
@@ -139,7 +141,8 @@ typedef struct bench {
 static void aim(bench *b, float *at)
 {
     for (uint32_t i = 0; i < CHUNKS; i++) {
-        b->pieces[i] = (tarnp_piece){at + (size_t)i * PER_CHUNK * HEAD_FLOATS, STATE_BYTES / CHUNKS};
+        b->pieces[i] =
+            (tarnp_piece){at + (size_t)i * PER_CHUNK * HEAD_FLOATS, STATE_BYTES / CHUNKS};
         b->chunks[i] = (tarnp_chunk){.first = i * PER_CHUNK,
                                      .count = PER_CHUNK,
                                      .raw_bytes = STATE_BYTES / CHUNKS,
@@ -160,6 +163,7 @@ static uint64_t commit_state(bench *b, uint64_t session_id, uint64_t head, doubl
                       .n_sections = 1};
     b->next_key++;
     memcpy(c.key, &b->next_key, sizeof b->next_key);
+    memcpy(c.fp, fp, sizeof fp);
     tarnp_committed made;
     aim(b, b->state);
     double start = now_ms();
@@ -206,7 +210,6 @@ static double fork_and_remove(bench *b, uint64_t head)
 static void run(bench *b, const char *threads)
 {
     static double commits[SAMPLES], resumes[SAMPLES], forks[SAMPLES], removes[ROUNDS];
-    static const uint8_t fp[TARNP_FP_BYTES] = {1};
     tarnp_stat stat = {0};
     char name[64];
     int n = 0;

@@ -1,9 +1,10 @@
 """What the tests of the command share: running it, checking, reading its files.
 
-A test file defines cases with @case and ends with harness.main(). FILE --list prints the cases, FILE
-CASE runs one; exit 0 passed, 1 failed, 77 skipped. TARN names the command. Only the standard library
-of Python is used.
+A test file defines cases with @case and ends with harness.main(). FILE --list prints the cases,
+FILE CASE runs one; exit 0 passed, 1 failed, 77 skipped. TARN names the command. Only the
+standard library of Python is used.
 """
+
 import array
 import json
 import os
@@ -59,12 +60,21 @@ def require(ok, what):
 
 class Result:
     def __init__(self, process, command):
-        self.code, self.out, self.err, self.command = process.returncode, process.stdout, process.stderr, command
+        self.code, self.out, self.err, self.command = (
+            process.returncode,
+            process.stdout,
+            process.stderr,
+            command,
+        )
 
     def json(self):
         """The one JSON object on standard output."""
         lines = self.out.decode().split("\n")
-        require(len(lines) == 2 and lines[1] == "", "%s: one line on standard output, not %r, stderr %r" % (self.command, self.out[:300], self.err[-300:]))
+        require(
+            len(lines) == 2 and lines[1] == "",
+            "%s: one line on standard output, not %r, stderr %r"
+            % (self.command, self.out[:300], self.err[-300:]),
+        )
         return json.loads(lines[0])
 
 
@@ -77,14 +87,26 @@ def environment(**more):
 def run(*arguments, data=b"", limits=None, env=None, cwd=None):
     """Runs the command; no checks."""
     command = [TARN] + [str(a) for a in arguments]
-    p = subprocess.run(command, input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=600, env=env or environment(), preexec_fn=limits, cwd=cwd)
+    p = subprocess.run(
+        command,
+        input=data,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        timeout=600,
+        env=env or environment(),
+        preexec_fn=limits,
+        cwd=cwd,
+    )
     return Result(p, " ".join(command[1:4]))
 
 
 def ask(*arguments, data=b"", env=None):
     """Runs with --json; must succeed; returns the object."""
     r = run(*arguments, "--json", data=data, env=env)
-    require(r.code == 0, "%s: exit %d, stdout %r, stderr %r" % (r.command, r.code, r.out[:500], r.err[-500:]))
+    require(
+        r.code == 0,
+        "%s: exit %d, stdout %r, stderr %r" % (r.command, r.code, r.out[:500], r.err[-500:]),
+    )
     return r.json()
 
 
@@ -94,7 +116,10 @@ def refused(status, part, *arguments, data=b"", limits=None):
     if equal(r.code, 1, "%s: exit code" % r.command):
         error = r.json().get("error", {})
         equal(error.get("status"), status, "%s: status (%s)" % (r.command, error))
-        check(part in error.get("detail", ""), "%s: detail %r should hold %r" % (r.command, error.get("detail"), part))
+        check(
+            part in error.get("detail", ""),
+            "%s: detail %r should hold %r" % (r.command, error.get("detail"), part),
+        )
         equal(set(error), {"status", "detail"}, "keys of the error")
     return r
 
@@ -104,7 +129,16 @@ class Agent:
 
     def __init__(self, folder, model=BUNDLED, numerics="f32", more=()):
         self.store, self.folder = os.path.join(folder, "store"), folder
-        self.options = ["--store", self.store, "--model", model, "--numerics", numerics, "--threads", "2"] + list(more)
+        self.options = [
+            "--store",
+            self.store,
+            "--model",
+            model,
+            "--numerics",
+            numerics,
+            "--threads",
+            "2",
+        ] + list(more)
 
     def ask(self, verb, *arguments, data=b""):
         return ask(verb, *arguments, *self.options, data=data)
@@ -148,11 +182,11 @@ def load(path):
         data = f.read()
     n = int.from_bytes(data[:8], "little")
     out, covered = {}, 0
-    for name, t in json.loads(data[8:8 + n]).items():
+    for name, t in json.loads(data[8 : 8 + n]).items():
         if name == "__metadata__":
             continue
         a, b = t["data_offsets"]
-        out[name] = Tensor(t["shape"], t["dtype"], data[8 + n + a:8 + n + b])
+        out[name] = Tensor(t["shape"], t["dtype"], data[8 + n + a : 8 + n + b])
         covered += b - a
     check(n % 8 == 0, "%s: the header's length is a multiple of 8" % path)
     equal(len(data), 8 + n + covered, "%s: size" % path)
@@ -174,6 +208,7 @@ def random_ids(n, vocab, seed):
 
 
 def run_case(name):
+    del FAILED[:]
     folder = tempfile.mkdtemp(prefix="tarn-test-")
     try:
         CASES[name](folder)
@@ -197,8 +232,5 @@ def main():
         return
     if not TARN:
         sys.exit("set TARN to the command to test")
-    worst = 0
-    for name in sys.argv[1:] or CASES:
-        del FAILED[:]
-        worst = max(worst, run_case(name)) if len(sys.argv) != 2 else run_case(name)
-    sys.exit(worst if len(sys.argv) == 2 else int(worst == 1))
+    codes = [run_case(name) for name in sys.argv[1:] or CASES]
+    sys.exit(1 if 1 in codes else min(codes))

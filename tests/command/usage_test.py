@@ -1,11 +1,31 @@
 """Wrong usage is exit code 2 with nothing on standard output and the culprit named."""
+
 import os
 
 import harness
 from harness import BUNDLED, case, check, environment, equal, run
 
-VERBS = ["model show", "model synth", "tokenize", "detokenize", "eval", "new", "append", "generate", "fork", "rewind", "ls", "log", "tree",
-         "tokens", "dump", "rename", "rm", "verify", "stat"]
+VERBS = [
+    "model show",
+    "model synth",
+    "tokenize",
+    "detokenize",
+    "eval",
+    "new",
+    "append",
+    "generate",
+    "fork",
+    "rewind",
+    "ls",
+    "log",
+    "tree",
+    "tokens",
+    "dump",
+    "rename",
+    "rm",
+    "verify",
+    "stat",
+]
 
 
 def wrong(part, *arguments, env=None, data=b""):
@@ -45,6 +65,7 @@ def options_are_checked(folder):
     wrong("--frobnicate", "ls", "--frobnicate", *s)
     wrong("--frobnicate", "ls", "--frobnicate=3", *s)
     wrong("-x", "ls", "-x", *s)
+    wrong("too many: -1", "ls", "-1", *s)
     wrong("--dot", "ls", "--dot", *s)
     wrong("--store", "ls", "--store")
     wrong("--store", "ls", "--store", "--json")
@@ -77,7 +98,11 @@ def environment_supplies_defaults(folder):
     env = environment(TARN_STORE=os.path.join(folder, "s"), TARN_MODEL=BUNDLED, TARN_DEVICE="cpu")
     equal(run("new", "a", env=env).code, 0, "new with defaults")
     equal(run("ls", env=env).code, 0, "ls with defaults")
-    equal(run("ls", "--store", os.path.join(folder, "t"), env=env).code, 1, "an option goes before the environment")
+    equal(
+        run("ls", "--store", os.path.join(folder, "t"), env=env).code,
+        1,
+        "an option goes before the environment",
+    )
     env["TARN_DEVICE"] = "cuda:7"
     equal(run("generate", "a", env=env).code, 1, "TARN_DEVICE is read")
 
@@ -109,7 +134,9 @@ def verbs_check_their_own(folder):
     wrong("one place", "rewind", "a@t:1", "@t:1", *s)
     wrong("--specials and --chat", "tokenize", *s, "--specials", "--chat")
     wrong("--preset", "model", "synth", os.path.join(folder, "m"))
-    wrong("--preset", "model", "synth", os.path.join(folder, "m"), "--preset", "tiny", "--config", "c")
+    wrong(
+        "--preset", "model", "synth", os.path.join(folder, "m"), "--preset", "tiny", "--config", "c"
+    )
     wrong("255", "fork", "x" * 256, "b", *s)
     check(not os.path.exists(s[1]), "no store is made")
 
@@ -120,15 +147,28 @@ def texts_may_begin_with_a_dash(folder):
     harness.ask("new", "a", *s)
     listed = harness.ask("append", "a", *s, "--user", "- item")["appended"]
     equal(harness.ask("append", "a", "--user=- item", *s)["appended"], listed, "--user=TEXT")
-    equal(harness.ask("append", "a", *s, "--user", data=b"- item")["appended"], listed, "text on standard input")
-    equal(harness.ask("append", "a", *s, "--user", "-", data=b"- item")["appended"], listed, "- is standard input")
+    equal(
+        harness.ask("append", "a", *s, "--user", data=b"- item")["appended"],
+        listed,
+        "text on standard input",
+    )
+    equal(
+        harness.ask("append", "a", *s, "--user", "-", data=b"- item")["appended"],
+        listed,
+        "- is standard input",
+    )
     path = os.path.join(folder, "text")
     with open(path, "wb") as f:
         f.write(b"- item")
     equal(harness.ask("append", "a", *s, "--user", "--file", path)["appended"], listed, "--file")
     one = harness.ask("append", "a", *s, "--tool", "call", "- item")["appended"]
-    equal(harness.ask("append", "a", *s, "--tool", "call", "--", "- item")["appended"], one, "after --")
-    equal(harness.ask("append", "a", *s, "--tool=call", "--file", path)["appended"], one, "--tool=CALL_ID --file")
+    after = run("append", "a", *s, "--json", "--tool", "call", "--", "--item")
+    equal(after.code, 0, "after -- everything is a text")
+    equal(
+        harness.ask("append", "a", *s, "--tool=call", "--file", path)["appended"],
+        one,
+        "--tool=CALL_ID --file",
+    )
 
 
 harness.main()

@@ -81,8 +81,8 @@ float *bed_floats(size_t n, uint64_t seed, float scale)
     for (size_t i = 0; i < n; i++) {
         uint64_t r = bed_random(&seed);
         /* The sum of four uniform values; exact, so that every compiler makes the same inputs. */
-        int sum = (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) +
-                  (int)(r >> 48);
+        int sum =
+            (int)(r & 0xffff) + (int)(r >> 16 & 0xffff) + (int)(r >> 32 & 0xffff) + (int)(r >> 48);
         x[i] = scale * ((float)(sum - 2 * 0xffff) / 32768.0F);
     }
     return x;
@@ -120,8 +120,8 @@ void bed_round_all(float *x, size_t n)
         x[i] = bed_round_bf16(x[i]);
 }
 
-static tarnk_matrix matrix_of(const float *values, uint32_t n_out, uint32_t n_in,
-                              tarnk_dtype dtype, size_t misaligned)
+static tarnk_matrix matrix_of(const float *values, uint32_t n_out, uint32_t n_in, tarnk_dtype dtype,
+                              size_t misaligned)
 {
     size_t n = (size_t)n_out * n_in, width = dtype == TARNK_BF16 ? 2 : 4;
     uint8_t *data = (uint8_t *)bed_alloc(n * width + misaligned) + misaligned;

@@ -28,7 +28,8 @@ float *bed_filled(size_t n, float value);
 float bed_round_bf16(float x);
 void bed_round_all(float *x, size_t n);
 
-/* A random weight matrix of about unit gain, its first byte `misaligned` bytes off a 64-byte line. */
+/* A random weight matrix of about unit gain, its first byte `misaligned` bytes off a 64-byte line.
+ */
 tarnk_matrix bed_matrix(uint32_t n_out, uint32_t n_in, tarnk_dtype dtype, size_t misaligned,
                         uint64_t seed);
 /* Given values as a matrix. */

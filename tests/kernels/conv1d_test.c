@@ -3,7 +3,6 @@
 #include "oracle.h"
 #include "twin.h"
 
-
 /* A stored case has one part and its tail as [C][3]; it is given as all three parts. */
 static void check_stored(const oracle *o, const char *name, void *user)
 {
@@ -20,8 +19,8 @@ static void check_stored(const oracle *o, const char *name, void *user)
             for (uint32_t c = 0; c < n; c++)
                 slot[(p * taps + j) * n + c] = tail[c * taps + j];
     }
-    tarnk_seq seq = {.n_rows = n_rows, .state_read = (uint8_t *)slot,
-                     .state_write = (uint8_t *)slot};
+    tarnk_seq seq = {
+        .n_rows = n_rows, .state_read = (uint8_t *)slot, .state_write = (uint8_t *)slot};
     a.seqs = &seq;
     CHECK_EQ(ops->conv1d(&a, bed_context(2)), 0);
     for (uint32_t p = 0; p < TARNK_CONV_PARTS; p++) {
@@ -58,12 +57,18 @@ static void check_twin(const tarnk_ops *ops, tarnk_dtype dtype, uint32_t width, 
         float *values = bed_floats(tail_items, s + 3, 1);
         tarnk_matrix tail = bed_matrix_of(values, 1, (uint32_t)tail_items, dtype);
         memcpy(read[s] + offset, tail.data, tail_items * item);
-        seqs[s] = (tarnk_seq){.row_begin = s == 0 ? 0 : n_rows, .n_rows = s == 0 ? n_rows : 1,
-                              .state_read = read[s], .state_write = write[s]};
+        seqs[s] = (tarnk_seq){.row_begin = s == 0 ? 0 : n_rows,
+                              .n_rows = s == 0 ? n_rows : 1,
+                              .state_read = read[s],
+                              .state_write = write[s]};
     }
     uint8_t *before = bed_copy(read[0], slot_bytes);
-    tarnk_conv1d_args a = {.seqs = seqs, .n_seqs = 2, .n = n, .width = width,
-                           .conv_offset = offset, .conv_dtype = dtype};
+    tarnk_conv1d_args a = {.seqs = seqs,
+                           .n_seqs = 2,
+                           .n = n,
+                           .width = width,
+                           .conv_offset = offset,
+                           .conv_dtype = dtype};
     double *want[TARNK_CONV_PARTS];
     const size_t all = (size_t)(n_rows + 1) * n;
     for (uint32_t p = 0; p < TARNK_CONV_PARTS; p++) {
@@ -91,8 +96,9 @@ static void check_twin(const tarnk_ops *ops, tarnk_dtype dtype, uint32_t width, 
                 uint32_t bits;
                 memcpy(&bits, x, sizeof bits);
                 uint16_t half = (uint16_t)(bits >> 16);
-                const void *value = from < 0 ? (void *)(read[0] + old)
-                                             : dtype == TARNK_BF16 ? (void *)&half : (void *)&bits;
+                const void *value = from < 0              ? (void *)(read[0] + old)
+                                    : dtype == TARNK_BF16 ? (void *)&half
+                                                          : (void *)&bits;
                 CHECK(memcmp(write[0] + at, value, item) == 0);
             }
     }

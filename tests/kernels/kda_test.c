@@ -25,13 +25,17 @@ static void check_stored_gate(const oracle *o, const char *name, void *user)
         double *want = bed_alloc(all * sizeof *want);
         for (size_t i = 0; i < all; i++)
             want[i] = (double)stored[i];
-        tarnk_kda_gate_args a = {.q = bed_filled(all, 1), .k = bed_filled(all, 1),
+        tarnk_kda_gate_args a = {.q = bed_filled(all, 1),
+                                 .k = bed_filled(all, 1),
                                  .f = bed_copy(oracle_f32(o, name, "f"), all * 4),
                                  .b = bed_filled((size_t)n_rows * n_heads, 0),
                                  .a_log = oracle_f32(o, name, "A_log"),
                                  .dt_bias = oracle_f32(o, name, "dt_bias"),
-                                 .n_rows = n_rows, .n_heads = n_heads, .head_dim = dim,
-                                 .gate_kind = (tarnk_gate_kind)kind, .lower_bound = -5};
+                                 .n_rows = n_rows,
+                                 .n_heads = n_heads,
+                                 .head_dim = dim,
+                                 .gate_kind = (tarnk_gate_kind)kind,
+                                 .lower_bound = -5};
         CHECK_EQ(ops->kda_gate(&a, bed_context(2)), 0);
         check_gates(name, a.f, want, all);
         for (size_t i = 0; i < (size_t)n_rows * n_heads; i++)
@@ -59,11 +63,15 @@ CASE(gates_match_the_twin_and_norms_survive_tiny_heads)
         for (uint32_t dim = 24; dim <= 100; dim += 38) {
             const uint32_t n_rows = 3, n_heads = 5;
             const size_t heads = (size_t)n_rows * n_heads, all = heads * dim;
-            tarnk_kda_gate_args a = {.q = bed_floats(all, 1, 1), .k = bed_floats(all, 2, 1),
-                                     .f = bed_floats(all, 3, 10), .b = bed_floats(heads, 4, 8),
+            tarnk_kda_gate_args a = {.q = bed_floats(all, 1, 1),
+                                     .k = bed_floats(all, 2, 1),
+                                     .f = bed_floats(all, 3, 10),
+                                     .b = bed_floats(heads, 4, 8),
                                      .a_log = bed_floats(n_heads, 5, 1),
                                      .dt_bias = bed_floats((size_t)n_heads * dim, 6, 3),
-                                     .n_rows = n_rows, .n_heads = n_heads, .head_dim = dim};
+                                     .n_rows = n_rows,
+                                     .n_heads = n_heads,
+                                     .head_dim = dim};
             for (uint32_t i = 0; i < dim; i++) {
                 a.q[i] = 0;
                 a.k[dim + i] *= 1e-5F; /* far below the epsilon under the root */
@@ -111,12 +119,21 @@ static void check_stored_kda(const oracle *o, const char *name, void *user)
     for (size_t i = 0; i < n_q; i++)
         q[i] *= 1.0F / sqrtf((float)k_dim);
     float *slot = bed_copy(oracle_f32(o, name, "initial_state"), state * 4);
-    tarnk_seq seq = {.n_rows = n_rows, .state_read = (uint8_t *)slot,
-                     .state_write = (uint8_t *)slot};
+    tarnk_seq seq = {
+        .n_rows = n_rows, .state_read = (uint8_t *)slot, .state_write = (uint8_t *)slot};
     float *out = bed_alloc((size_t)n_rows * n_heads * v_dim * 4);
-    tarnk_kda_args a = {q, oracle_f32(o, name, "k"), oracle_f32(o, name, "v"),
-                        oracle_f32(o, name, "g"), oracle_f32(o, name, "beta"), out, &seq, 1,
-                        n_heads, k_dim, v_dim, 0};
+    tarnk_kda_args a = {q,
+                        oracle_f32(o, name, "k"),
+                        oracle_f32(o, name, "v"),
+                        oracle_f32(o, name, "g"),
+                        oracle_f32(o, name, "beta"),
+                        out,
+                        &seq,
+                        1,
+                        n_heads,
+                        k_dim,
+                        v_dim,
+                        0};
     CHECK_EQ(ops->kda(&a, bed_context(2)), 0);
     for (uint32_t h = 0; h < n_heads; h++) {
         double out_error = head_error(out, oracle_f32(o, name, "out"), n_rows, n_heads, h, v_dim);
@@ -151,10 +168,13 @@ static void check_shape(const tarnk_ops *ops, uint32_t k_dim, uint32_t v_dim, ui
     const size_t offset = 64, slot_bytes = offset + state * 4;
     tarnk_kda_gate_args gate = {.q = bed_floats(rows * k_dim, 1, 1),
                                 .k = bed_floats(rows * k_dim, 2, 1),
-                                .f = bed_floats(rows * k_dim, 3, 4), .b = bed_floats(rows, 4, 2),
+                                .f = bed_floats(rows * k_dim, 3, 4),
+                                .b = bed_floats(rows, 4, 2),
                                 .a_log = bed_filled(n_heads, 0.5F),
                                 .dt_bias = bed_filled((size_t)n_heads * k_dim, -2),
-                                .n_rows = n_rows, .n_heads = n_heads, .head_dim = k_dim};
+                                .n_rows = n_rows,
+                                .n_heads = n_heads,
+                                .head_dim = k_dim};
     CHECK_EQ(ops->kda_gate(&gate, bed_context(1)), 0);
     uint8_t *read = bed_alloc(slot_bytes), *write = bed_alloc(slot_bytes);
     float *initial = bed_floats(state, 5, 1);
@@ -165,8 +185,8 @@ static void check_shape(const tarnk_ops *ops, uint32_t k_dim, uint32_t v_dim, ui
     uint8_t *before = bed_copy(read, slot_bytes);
     float *v = bed_floats(rows * v_dim, 6, 1), *out = bed_alloc(rows * v_dim * 4);
     tarnk_seq seq = {.n_rows = n_rows, .state_read = read, .state_write = write};
-    tarnk_kda_args a = {gate.q, gate.k, v, gate.f, gate.b, out, &seq, 1, n_heads, k_dim, v_dim,
-                        offset};
+    tarnk_kda_args a = {gate.q, gate.k, v,       gate.f, gate.b, out,
+                        &seq,   1,      n_heads, k_dim,  v_dim,  offset};
     CHECK_EQ(ops->kda(&a, bed_context(3)), 0);
     twin_kda(&a, want_state, want);
     double out_error = bed_error(out, want, rows * v_dim);
@@ -204,8 +224,8 @@ CASE(a_decay_of_minus_1000_forgets)
         float *state = bed_filled(dim * dim, 1e30F), *g = bed_filled(dim, -1000);
         float *q = bed_filled(dim, 1), *k = bed_filled(dim, 0), *v = bed_filled(dim, 3);
         float beta = 1, *out = bed_alloc(dim * 4);
-        tarnk_seq seq = {.n_rows = 1, .state_read = (uint8_t *)state,
-                         .state_write = (uint8_t *)state};
+        tarnk_seq seq = {
+            .n_rows = 1, .state_read = (uint8_t *)state, .state_write = (uint8_t *)state};
         tarnk_kda_args a = {q, k, v, g, &beta, out, &seq, 1, 1, dim, dim, 0};
         CHECK_EQ(tables[t]->kda(&a, bed_context(1)), 0);
         for (uint32_t i = 0; i < dim; i++)

@@ -45,7 +45,7 @@ CASE(shapes_with_edges_match_the_twin)
     for (int t = 0; t < n_tables; t++) {
         for (uint32_t n_rows = 1; n_rows <= 14; n_rows++)
             for (int k = 0; k < 6; k++)
-                check_shape(tables[t], n_rows, 11 + n_rows % 4, ks[k], n_rows % 2, k % 4);
+                check_shape(tables[t], n_rows, 11 + n_rows % 4, ks[k], n_rows % 2, (size_t)k);
         for (uint32_t n_out = 1; n_out <= 9; n_out++)
             check_shape(tables[t], 1 + n_out % 2 * 6, n_out, 90, TARNK_BF16, 1);
         check_shape(tables[t], 150, 70, 90, TARNK_BF16, 7);
@@ -67,8 +67,8 @@ CASE(several_parts_in_one_go_add_and_round)
         for (int p = 0; p < 3; p++) {
             outs[p] = bed_floats((size_t)n_rows * n_outs[p], 7, 1);
             alone[p] = bed_copy(outs[p], (size_t)n_rows * n_outs[p] * 4);
-            parts[p] = (tarnk_matmul_args){.x = x, .x_stride = k, .out = outs[p],
-                                           .out_stride = n_outs[p], .n_rows = n_rows};
+            parts[p] = (tarnk_matmul_args){
+                .x = x, .x_stride = k, .out = outs[p], .out_stride = n_outs[p], .n_rows = n_rows};
             parts[p].w = bed_matrix(n_outs[p], k, p != 1, 0, (uint64_t)p);
             parts[p].accumulate = p == 1;
             parts[p].round = p == 2;
@@ -94,11 +94,12 @@ CASE(rounding_to_bf16_is_nearest_even)
 {
     const tarnk_ops *tables[BED_TABLES_MAX];
     int n_tables = bed_tables(tables);
-    const uint32_t bits[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff, 0x7f7fffff,
-                             0x7f7f0000, 0x7f800000, 0xff800000, 0x00008001, 0x7fffffff,
-                             0x7f800001, 0xbf818000};
-    const uint32_t want[] = {0x3f800000, 0x3f820000, 0x3f810000, 0x3f800000, 0x7f800000,
-                             0x7f7f0000, 0x7f800000, 0xff800000, 0x00010000, 0, 0, 0xbf820000};
+    const uint32_t bits[] = {0x3f808000, 0x3f818000, 0x3f808001, 0x3f807fff,
+                             0x7f7fffff, 0x7f7f0000, 0x7f800000, 0xff800000,
+                             0x00008001, 0x7fffffff, 0x7f800001, 0xbf818000};
+    const uint32_t want[] = {0x3f800000, 0x3f820000, 0x3f810000, 0x3f800000,
+                             0x7f800000, 0x7f7f0000, 0x7f800000, 0xff800000,
+                             0x00010000, 0,          0,          0xbf820000};
     float x[12], one[] = {1.0F}, out[12];
     memcpy(x, bits, sizeof x);
     for (int t = 0; t < n_tables; t++) {
@@ -126,8 +127,8 @@ CASE(rows_do_not_leak_into_each_other)
         float *x = bed_filled((size_t)n_rows * k, 1.0F), *out = bed_alloc(n_rows * n_out * 4);
         for (uint32_t i = 0; i < k; i++)
             x[3 * k + i] = NAN;
-        tarnk_matmul_args a = {.x = x, .x_stride = k, .out = out, .out_stride = n_out,
-                               .n_rows = n_rows};
+        tarnk_matmul_args a = {
+            .x = x, .x_stride = k, .out = out, .out_stride = n_out, .n_rows = n_rows};
         a.w = bed_matrix(n_out, k, TARNK_BF16, 1, 5);
         CHECK_EQ(tables[t]->matmul(&a, 1, bed_context(2)), 0);
         for (uint32_t r = 0; r < n_rows; r++)

@@ -15,8 +15,8 @@ static uint8_t **make_pages(uint32_t n_tokens, size_t offset, size_t latent_byte
 
 static void set_workspace(tarnk_mla_args *a)
 {
-    a->workspace = bed_alloc(4 * tarnk_mla_workspace(a->n_rows, a->n_heads, a->nope, a->rope,
-                                                     a->v_dim, a->rank));
+    a->workspace = bed_alloc(
+        4 * tarnk_mla_workspace(a->n_rows, a->n_heads, a->nope, a->rope, a->v_dim, a->rank));
 }
 
 static void check_stored(const oracle *o, const char *name, void *user)
@@ -24,9 +24,14 @@ static void check_stored(const oracle *o, const char *name, void *user)
     const tarnk_ops *ops = user;
     const int32_t *dims = oracle_i32(o, name, "dims");
     const uint32_t n_rows = oracle_dim(o, name, "q", 0), n_heads = (uint32_t)dims[0];
-    tarnk_mla_args a = {.q = oracle_f32(o, name, "q"), .n_seqs = 1, .n_rows = n_rows,
-                        .n_heads = n_heads, .nope = (uint32_t)dims[1], .rope = (uint32_t)dims[2],
-                        .v_dim = (uint32_t)dims[3], .rank = (uint32_t)dims[4],
+    tarnk_mla_args a = {.q = oracle_f32(o, name, "q"),
+                        .n_seqs = 1,
+                        .n_rows = n_rows,
+                        .n_heads = n_heads,
+                        .nope = (uint32_t)dims[1],
+                        .rope = (uint32_t)dims[2],
+                        .v_dim = (uint32_t)dims[3],
+                        .rank = (uint32_t)dims[4],
                         .latent_offset = 12};
     const size_t latent_bytes = 4 * (size_t)(a.rank + a.rope);
     uint8_t **pages = make_pages(n_rows, a.latent_offset, latent_bytes);
@@ -72,9 +77,16 @@ static void check_twin(const tarnk_ops *ops, tarnk_dtype latents, tarnk_dtype we
     tarnk_seq seq = {.row_begin = 0, .n_rows = n_rows, .position = position, .pages = pages};
     tarnk_mla_args a = {.q = bed_floats((size_t)n_rows * n_heads * (nope + rope), 3, 2),
                         .kv_b = bed_matrix(n_heads * (nope + v_dim), rank, weights, 1, 4),
-                        .seqs = &seq, .n_seqs = 1, .n_rows = n_rows, .n_heads = n_heads,
-                        .nope = nope, .rope = rope, .v_dim = v_dim, .rank = rank,
-                        .latent_offset = offset, .latent_dtype = latents};
+                        .seqs = &seq,
+                        .n_seqs = 1,
+                        .n_rows = n_rows,
+                        .n_heads = n_heads,
+                        .nope = nope,
+                        .rope = rope,
+                        .v_dim = v_dim,
+                        .rank = rank,
+                        .latent_offset = offset,
+                        .latent_dtype = latents};
     size_t n_out = (size_t)n_rows * n_heads * v_dim;
     a.out = bed_alloc(n_out * 4);
     set_workspace(&a);
@@ -97,8 +109,8 @@ CASE(dtypes_positions_and_head_counts_match_the_twin)
 {
     const tarnk_ops *tables[BED_TABLES_MAX];
     int n_tables = bed_tables(tables);
-    const uint32_t shapes[][3] = {{0, 1, 1},    {0, 66, 3},  {63, 1, 2}, {64, 1, 32},
-                                  {63, 3, 5},   {200, 9, 4}, {5, 150, 1}, {127, 2, 17}};
+    const uint32_t shapes[][3] = {{0, 1, 1},  {0, 66, 3},  {63, 1, 2},  {64, 1, 32},
+                                  {63, 3, 5}, {200, 9, 4}, {5, 150, 1}, {127, 2, 17}};
     for (int t = 0; t < n_tables; t++)
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             check_twin(tables[t], s % 2, s / 2 % 2, shapes[s][0], shapes[s][1], shapes[s][2]);
@@ -117,8 +129,8 @@ CASE(latents_are_normed_and_stored_in_their_dtype)
         for (int dtype = 0; dtype < 2; dtype++) {
             uint8_t **pages = make_pages(128, 0, 4 * len);
             tarnk_seq seq = {.n_rows = n, .position = 62, .pages = pages}; /* over a page's end */
-            tarnk_mla_latent_args a = {kv, weight, &seq, 1, rank, rope, 1e-6F, 0,
-                                       (tarnk_dtype)dtype};
+            tarnk_mla_latent_args a = {
+                kv, weight, &seq, 1, rank, rope, 1e-6F, 0, (tarnk_dtype)dtype};
             CHECK_EQ(tables[t]->mla_latent(&a, bed_context(2)), 0);
             for (uint32_t r = 0; r < n; r++) {
                 uint32_t token = 62 + r;
@@ -126,8 +138,8 @@ CASE(latents_are_normed_and_stored_in_their_dtype)
                 if (dtype == TARNK_F32) {
                     f32[r] = (float *)(void *)at;
                     double want[40];
-                    tarnk_norm_rms_args norm = {kv + r * len, len, weight, NULL, 1, rank, 1e-6F,
-                                                false};
+                    tarnk_norm_rms_args norm = {kv + r * len, len,   weight, NULL, 1,
+                                                rank,         1e-6F, false};
                     twin_norm_rms(&norm, want);
                     CHECK(bed_error(f32[r], want, rank) <= 1e-6);
                     CHECK_BYTES(f32[r] + rank, kv + r * len + rank, rope * 4);

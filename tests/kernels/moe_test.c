@@ -12,9 +12,13 @@ static void check_stored(const oracle *o, const char *name, void *user)
     const size_t all = (size_t)n_rows * top_k;
     tarnk_moe_route_args a = {.logits = oracle_f32(o, name, "logits"),
                               .bias = oracle_f32(o, name, "bias"),
-                              .experts = bed_alloc(all * 4), .weights = bed_alloc(all * 4),
-                              .n_rows = n_rows, .n_experts = n_experts, .top_k = top_k,
-                              .n_groups = 1, .groups_kept = 1,
+                              .experts = bed_alloc(all * 4),
+                              .weights = bed_alloc(all * 4),
+                              .n_rows = n_rows,
+                              .n_experts = n_experts,
+                              .top_k = top_k,
+                              .n_groups = 1,
+                              .groups_kept = 1,
                               .renormalize = *oracle_i32(o, name, "renormalize") != 0,
                               .scale = *oracle_f32(o, name, "scale")};
     CHECK_EQ(ops->moe_route(&a, bed_context(2)), 0);
@@ -50,9 +54,13 @@ CASE(groups_and_softmax_match_the_twin)
             tarnk_moe_route_args a = {.logits = bed_floats((size_t)n_rows * n_experts, groups, 2),
                                       .bias = bed_floats(n_experts, 9, 0.3F),
                                       .experts = bed_alloc(sizeof experts),
-                                      .weights = bed_alloc(90 * 4), .n_rows = n_rows,
-                                      .n_experts = n_experts, .top_k = top_k, .n_groups = groups,
-                                      .groups_kept = groups / 2 + 1, .scale = 2.5F,
+                                      .weights = bed_alloc(90 * 4),
+                                      .n_rows = n_rows,
+                                      .n_experts = n_experts,
+                                      .top_k = top_k,
+                                      .n_groups = groups,
+                                      .groups_kept = groups / 2 + 1,
+                                      .scale = 2.5F,
                                       .kind = groups % 3 == 1 ? TARNK_ROUTER_SOFTMAX
                                                               : TARNK_ROUTER_SIGMOID,
                                       .renormalize = groups > 2};
@@ -81,11 +89,18 @@ CASE(nan_logits_choose_valid_distinct_experts)
                     logits[n_experts + e] = e % 7 == 3 ? NAN : (float)e;
                     logits[2 * n_experts + e] = e % 2 ? INFINITY : -INFINITY;
                 }
-                tarnk_moe_route_args a = {.logits = logits, .bias = bed_filled(n_experts, 0),
-                                          .experts = bed_alloc(18 * 4), .weights = bed_alloc(18 * 4),
-                                          .n_rows = 3, .n_experts = n_experts, .top_k = top_k,
-                                          .n_groups = groups, .groups_kept = 1, .scale = 1,
-                                          .kind = (tarnk_router_kind)kind, .renormalize = true};
+                tarnk_moe_route_args a = {.logits = logits,
+                                          .bias = bed_filled(n_experts, 0),
+                                          .experts = bed_alloc(18 * 4),
+                                          .weights = bed_alloc(18 * 4),
+                                          .n_rows = 3,
+                                          .n_experts = n_experts,
+                                          .top_k = top_k,
+                                          .n_groups = groups,
+                                          .groups_kept = 1,
+                                          .scale = 1,
+                                          .kind = (tarnk_router_kind)kind,
+                                          .renormalize = true};
                 CHECK_EQ(tables[t]->moe_route(&a, bed_context(1)), 0);
                 for (uint32_t i = 0; i < 18; i++) {
                     CHECK(a.experts[i] < n_experts);
@@ -109,9 +124,16 @@ static void check_experts(const tarnk_ops *ops, tarnk_dtype dtype, uint32_t n_ro
     }
     const size_t all = (size_t)n_rows * n;
     float *start = bed_floats(all, 8, 1);
-    tarnk_moe_args a = {.x = bed_floats(all, 7, 1), .w1 = w1, .w3 = w3, .w2 = w2,
-                        .out = bed_copy(start, all * 4), .n_rows = n_rows, .n = n, .width = width,
-                        .n_experts = n_experts, .top_k = top_k};
+    tarnk_moe_args a = {.x = bed_floats(all, 7, 1),
+                        .w1 = w1,
+                        .w3 = w3,
+                        .w2 = w2,
+                        .out = bed_copy(start, all * 4),
+                        .n_rows = n_rows,
+                        .n = n,
+                        .width = width,
+                        .n_experts = n_experts,
+                        .top_k = top_k};
     uint32_t *experts = bed_alloc((size_t)n_rows * top_k * 4);
     for (uint32_t r = 0; r < n_rows; r++) {
         experts[r * top_k] = r % 9 == 5 ? 1 : 2;

@@ -23,12 +23,19 @@ static void check_stored(const oracle *o, const tarnk_ops *ops, const char *tens
     for (size_t i = 0; i < (size_t)n_rows * n; i++)
         want[i] = (double)stored[i];
     if (strncmp(tensor, "gated", 5) == 0) {
-        tarnk_norm_gated_args args = {oracle_f32(o, "", "x"), oracle_f32(o, "", "gate"),
-                                      oracle_f32(o, "", "weight"), out, n_rows, 1, n, eps, false};
+        tarnk_norm_gated_args args = {oracle_f32(o, "", "x"),
+                                      oracle_f32(o, "", "gate"),
+                                      oracle_f32(o, "", "weight"),
+                                      out,
+                                      n_rows,
+                                      1,
+                                      n,
+                                      eps,
+                                      false};
         CHECK_EQ(ops->norm_gated(&args, bed_context(2)), 0);
     } else {
-        tarnk_norm_rms_args args = {oracle_f32(o, "", "x"), n, oracle_f32(o, "", "weight"), out,
-                                    n_rows, n, eps, false};
+        tarnk_norm_rms_args args = {
+            oracle_f32(o, "", "x"), n, oracle_f32(o, "", "weight"), out, n_rows, n, eps, false};
         CHECK_EQ(ops->norm_rms(&args, bed_context(2)), 0);
     }
     check_rows(tensor, out, want, n_rows, n, 1e-6);

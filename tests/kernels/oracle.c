@@ -66,7 +66,8 @@ static const void *values_of(const oracle *o, const char *case_name, const char 
     json_t *entry = entry_of(o, case_name, tensor);
     if (!entry)
         return NULL;
-    json_int_t begin = json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0));
+    json_int_t begin =
+        json_integer_value(json_array_get(json_object_get(entry, "data_offsets"), 0));
     return o->data + begin;
 }
 

@@ -72,8 +72,8 @@ void twin_norm_gated(const tarnk_norm_gated_args *a, double *out)
         double factor = rms_factor(a->x + h * a->n, a->n, (double)a->eps);
         for (uint32_t i = 0; i < a->n; i++) {
             size_t at = h * a->n + i;
-            out[at] = (double)a->x[at] * factor * (double)a->weight[i] *
-                      sigmoid((double)a->gate[at]);
+            out[at] =
+                (double)a->x[at] * factor * (double)a->weight[i] * sigmoid((double)a->gate[at]);
         }
     }
 }
@@ -133,9 +133,8 @@ void twin_kda_gate(const tarnk_kda_gate_args *a, double *q, double *k, double *g
             double z = (double)a->f[at] + (double)a->dt_bias[h % a->n_heads * n + i];
             q[at] = (double)a->q[at] / sqrt(qq + 1e-6) / sqrt(n);
             k[at] = (double)a->k[at] / sqrt(kk + 1e-6);
-            g[at] = a->gate_kind == TARNK_GATE_BOUNDED
-                        ? (double)a->lower_bound * sigmoid(rate * z)
-                        : -rate * (z > 20 ? z : log1p(exp(z)));
+            g[at] = a->gate_kind == TARNK_GATE_BOUNDED ? (double)a->lower_bound * sigmoid(rate * z)
+                                                       : -rate * (z > 20 ? z : log1p(exp(z)));
         }
         beta[h] = sigmoid((double)a->b[h]);
     }
@@ -189,8 +188,7 @@ static void attend(const tarnk_mla_args *a, uint32_t h, const double *keys, cons
                    uint32_t row, double *out)
 {
     const uint32_t dim = a->nope + a->rope, n_keys = a->seqs[0].position + row + 1;
-    const float *q =
-        a->q + (((size_t)a->seqs[0].row_begin + row) * a->n_heads + h) * dim;
+    const float *q = a->q + (((size_t)a->seqs[0].row_begin + row) * a->n_heads + h) * dim;
     double *p = doubles(n_keys), top = -INFINITY, sum = 0;
     for (uint32_t t = 0; t < n_keys; t++) {
         for (uint32_t i = 0; i < dim; i++)

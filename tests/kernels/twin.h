@@ -14,7 +14,8 @@ double twin_bf16(uint16_t bits);
 void twin_silu_mul(const tarnk_silu_mul_args *a, double *out);
 void twin_norm_rms(const tarnk_norm_rms_args *a, double *out);
 void twin_norm_gated(const tarnk_norm_gated_args *a, double *out);
-/* out and sizes [n_rows][n_out], without rounding; sizes: the sum of |x| |w|, which bounds errors. */
+/* out and sizes [n_rows][n_out], without rounding; sizes: the sum of |x| |w|, which bounds errors.
+ */
 void twin_matmul(const tarnk_matmul_args *a, double *out, double *sizes);
 /* out: 3 parts of [n_rows][n]. */
 void twin_conv1d(const tarnk_conv1d_args *a, double *const *out);

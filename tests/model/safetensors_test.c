@@ -40,7 +40,8 @@ CASE(reads_one_file)
     tarn_error err;
     tarni_safetensors set;
     REQUIRE(scratch_make(&s));
-    write_file(&s, "model.safetensors", "{\"__metadata__\":{\"format\":\"pt\"}," B "," A "}   ", 20);
+    write_file(&s, "model.safetensors", "{\"__metadata__\":{\"format\":\"pt\"}," B "," A "}   ",
+               20);
     REQUIRE_OK(tarni_safetensors_open(s.dir, &tarni_heap, &set, &err), &err);
     CHECK_EQ(set.n_tensors, 2);
     const tarni_safetensor *b = tarni_safetensors_find(&set, "b");
@@ -89,8 +90,7 @@ static const refusal REFUSALS[] = {
     {ENTRY_OF("\"F32\"", "[-2]", "[0,8]"), 8, TARN_E_FORMAT, "tensor a: shape"},
     {ENTRY_OF("\"F32\"", "[2.0]", "[0,8]"), 8, TARN_E_FORMAT, "tensor a: shape"},
     {ENTRY_OF("\"F32\"", "[1,1,1,1,1,1,1,1,2]", "[0,8]"), 8, TARN_E_FORMAT, "tensor a: shape"},
-    {ENTRY_OF("\"F32\"", "[4294967296,4294967296]", "[0,8]"), 8, TARN_E_FORMAT,
-     "tensor a: shape"},
+    {ENTRY_OF("\"F32\"", "[4294967296,4294967296]", "[0,8]"), 8, TARN_E_FORMAT, "tensor a: shape"},
     {ENTRY_OF("\"F32\"", "[4611686018427387906]", "[0,8]"), 8, TARN_E_FORMAT,
      "does not fit 8 bytes"},
     {ENTRY_OF("\"F32\"", "[3]", "[0,8]"), 8, TARN_E_FORMAT, "F32 [3] does not fit 8 bytes"},
@@ -121,8 +121,7 @@ CASE(refuses_hostile_headers)
         if (status != r->status || !strstr(err.detail, r->names) ||
             !strstr(err.detail, "model.safetensors"))
             CHECK_FAIL("%s: %s \"%s\", should be %s with \"%s\"", r->header,
-                       tarn_status_name(status), err.detail, tarn_status_name(r->status),
-                       r->names);
+                       tarn_status_name(status), err.detail, tarn_status_name(r->status), r->names);
     }
 }
 

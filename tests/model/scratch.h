@@ -39,6 +39,7 @@ static inline void scratch_write(scratch *s, const char *name, const void *data,
 static inline char *scratch_read(const char *path, size_t *n_bytes)
 {
     FILE *file = fopen(path, "rb");
+    *n_bytes = 0;
     if (!file) {
         CHECK_FAIL("%s could not be opened", path);
         return NULL;

@@ -278,8 +278,8 @@ CASE(refuses_text_that_is_no_config)
 {
     tarni_spec s;
     tarn_error err;
-    static const char *const texts[] = {"", "{", "[]", "7", "{} x", "{\"a\":1,\"a\":2}",
-                                        "{\"model_type\":\"kimi_linear\""};
+    static const char *const texts[] = {
+        "", "{", "[]", "7", "{} x", "{\"a\":1,\"a\":2}", "{\"model_type\":\"kimi_linear\""};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         CHECK_STATUS(tarni_spec_parse(texts[i], strlen(texts[i]), "c.json", &s, &err),
                      TARN_E_FORMAT);
@@ -353,13 +353,11 @@ CASE(digest_follows_the_results_only)
                                           {"hidden_size", "2304.0"},
                                           {"rope_theta", "1"},
                                           {"eos_token_id", "5"}};
-    static const char *const other[][2] = {{"hidden_size", "2305"},
-                                           {"rms_norm_eps", "1e-6"},
-                                           {"dtype", "\"float32\""},
-                                           {"routed_scaling_factor", "2.4461"},
-                                           {"moe_renormalize", "false"},
-                                           {"linear_attn_config.gate_lower_bound", "-5"},
-                                           {"num_shared_experts", "2"}};
+    static const char *const other[][2] = {
+        {"hidden_size", "2305"},      {"rms_norm_eps", "1e-6"},
+        {"dtype", "\"float32\""},     {"routed_scaling_factor", "2.4461"},
+        {"moe_renormalize", "false"}, {"linear_attn_config.gate_lower_bound", "-5"},
+        {"num_shared_experts", "2"}};
     tarni_spec s;
     tarn_error err;
     uint8_t base[32], got[32];

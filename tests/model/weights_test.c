@@ -58,9 +58,10 @@ static size_t put_tensor(tarni_writer *header, tarni_writer *data, const char *n
                          const char *dtype, const char *shape, size_t begin)
 {
     char text[512];
-    int n = snprintf(text, sizeof text, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,"
-                     "\"data_offsets\":[%zu,%zu]}", header->n_bytes > 9 ? "," : "", name, dtype,
-                     shape, begin, data->n_bytes);
+    int n = snprintf(text, sizeof text,
+                     "%s\"%s\":{\"dtype\":\"%s\",\"shape\":%s,"
+                     "\"data_offsets\":[%zu,%zu]}",
+                     header->n_bytes > 9 ? "," : "", name, dtype, shape, begin, data->n_bytes);
     tarni_put_bytes(header, text, (size_t)n);
     return data->n_bytes;
 }
@@ -100,9 +101,9 @@ static void write_changed(scratch *to, const char *from, const change *c)
             continue;
         tarni_shape_text(t->dims, t->n_dims, shape, sizeof shape);
         put_items(&data, t, now);
-        begin = put_tensor(&header, &data, now->rename ? now->rename : t->name,
-                           now->dtype ? now->dtype : t->dtype, now->shape ? now->shape : shape,
-                           begin);
+        begin =
+            put_tensor(&header, &data, now->rename ? now->rename : t->name,
+                       now->dtype ? now->dtype : t->dtype, now->shape ? now->shape : shape, begin);
     }
     if (c->extra) {
         tarni_put_f32(&data, 1);
@@ -121,10 +122,9 @@ static void write_changed(scratch *to, const char *from, const change *c)
 
 CASE(opens_the_checkpoints_of_the_tests)
 {
-    static const char *const dirs[] = {TEST_DATA "/oracle/tiny-f32/model",
-                                       TEST_DATA "/oracle/odd-bf16/model",
-                                       TEST_DATA "/oracle/real-heads-bf16/model",
-                                       TEST_EXAMPLES "/model"};
+    static const char *const dirs[] = {
+        TEST_DATA "/oracle/tiny-f32/model", TEST_DATA "/oracle/odd-bf16/model",
+        TEST_DATA "/oracle/real-heads-bf16/model", TEST_EXAMPLES "/model"};
     for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
         tarni_spec spec;
         tarni_weights w;
@@ -284,7 +284,8 @@ CASE(accepts_the_variants_of_relatives)
         {.name = L1 "self_attn.A_log", .dtype = "BF16", .to_bf16 = true},
         {.name = L1 "self_attn.dt_bias", .dtype = "BF16", .to_bf16 = true},
         {.name = L1 "self_attn.q_conv1d.weight", .dtype = "F32", .to_f32 = true},
-        {.name = L1 "block_sparse_moe.gate.e_score_correction_bias", .dtype = "F32",
+        {.name = L1 "block_sparse_moe.gate.e_score_correction_bias",
+         .dtype = "F32",
          .to_f32 = true},
         {.name = L1 "block_sparse_moe.experts.1.w2.weight", .dtype = "F32", .to_f32 = true},
         {.name = "model.embed_tokens.weight", .dtype = "F32", .to_f32 = true},
@@ -314,26 +315,35 @@ CASE(refuses_what_is_not_the_model)
         {{.name = "lm_head.weight", .rename = ""},
          TARN_E_FORMAT,
          "tensor lm_head.weight is missing, should be [300, 32]"},
-        {{.name = L1 "self_attn.A_log", .rename = ""}, TARN_E_FORMAT,
+        {{.name = L1 "self_attn.A_log", .rename = ""},
+         TARN_E_FORMAT,
          L1 "self_attn.A_log is missing"},
-        {{.name = L1 "block_sparse_moe.experts.3.w1.weight", .rename = "model.w9"}, TARN_E_FORMAT,
+        {{.name = L1 "block_sparse_moe.experts.3.w1.weight", .rename = "model.w9"},
+         TARN_E_FORMAT,
          L1 "block_sparse_moe.experts.3.w1.weight is missing"},
-        {{.extra = "model.layers.1.rotary_emb.inv_freq"}, TARN_E_FORMAT,
+        {{.extra = "model.layers.1.rotary_emb.inv_freq"},
+         TARN_E_FORMAT,
          "tensor model.layers.1.rotary_emb.inv_freq is not one of this model's"},
         {{.extra = "aaa"}, TARN_E_FORMAT, "tensor aaa is not"},
         {{.extra = "zzz"}, TARN_E_FORMAT, "tensor zzz is not"},
-        {{.name = "model.norm.weight", .shape = "[32,1]"}, TARN_E_FORMAT,
+        {{.name = "model.norm.weight", .shape = "[32,1]"},
+         TARN_E_FORMAT,
          "tensor model.norm.weight is [32, 1], should be [32]"},
-        {{.name = L1 "self_attn.q_proj.weight", .shape = "[16,64]"}, TARN_E_FORMAT,
+        {{.name = L1 "self_attn.q_proj.weight", .shape = "[16,64]"},
+         TARN_E_FORMAT,
          "is [16, 64], should be [32, 32]"},
-        {{.name = L1 "self_attn.q_conv1d.weight", .shape = "[32,4]"}, TARN_E_FORMAT,
+        {{.name = L1 "self_attn.q_conv1d.weight", .shape = "[32,4]"},
+         TARN_E_FORMAT,
          "is [32, 4], should be [32, 1, 4]"},
-        {{.name = "lm_head.weight", .dtype = "F16"}, TARN_E_UNSUPPORTED,
+        {{.name = "lm_head.weight", .dtype = "F16"},
+         TARN_E_UNSUPPORTED,
          "tensor lm_head.weight is F16, should be BF16 or F32"},
         {{.name = L1 "self_attn.dt_bias", .dtype = "I32"}, TARN_E_UNSUPPORTED, "is I32"},
         {{.name = L1 "self_attn.A_log", .shape = "[3]", .more_zeros = 1, .last = 0.5f},
-         TARN_E_FORMAT, "A_log is [3], should be [1, 1, 2, 1]"},
-        {{.name = L1 "self_attn.A_log", .shape = "[2,2]", .more_zeros = 2}, TARN_E_FORMAT,
+         TARN_E_FORMAT,
+         "A_log is [3], should be [1, 1, 2, 1]"},
+        {{.name = L1 "self_attn.A_log", .shape = "[2,2]", .more_zeros = 2},
+         TARN_E_FORMAT,
          "A_log is [2, 2]"},
     };
     tarni_spec spec;
@@ -346,9 +356,8 @@ CASE(refuses_what_is_not_the_model)
         write_changed(&to, from.dir, &cases[i].change);
         tarn_status status = tarni_weights_open(to.dir, &spec, &tarni_heap, &w, &err);
         if (status != cases[i].status || !strstr(err.detail, cases[i].names))
-            CHECK_FAIL("case %zu: %s \"%s\", should be %s with \"%s\"", i,
-                       tarn_status_name(status), err.detail, tarn_status_name(cases[i].status),
-                       cases[i].names);
+            CHECK_FAIL("case %zu: %s \"%s\", should be %s with \"%s\"", i, tarn_status_name(status),
+                       err.detail, tarn_status_name(cases[i].status), cases[i].names);
         CHECK(w.files == NULL && w.layers == NULL);
         tarni_weights_close(&w);
     }

@@ -28,8 +28,7 @@ static uint32_t round_trip(tarnp_elem elem, const void *data, uint32_t n, tarnp_
     memset(back, 0xA5, n + 1);
     CHECK_STATUS(tarnp_encode(codec, elem, &whole, 1, n, payload, id, &n_payload, &err), TARN_OK);
     CHECK(n_payload <= n);
-    CHECK_STATUS(
-        tarnp_decode(codec, (uint32_t)*id, payload, n_payload, &to, 1, n, &err), TARN_OK);
+    CHECK_STATUS(tarnp_decode(codec, (uint32_t)*id, payload, n_payload, &to, 1, n, &err), TARN_OK);
     CHECK_BYTES(back, data, n);
     CHECK_EQ(back[n], 0xA5);
     uint32_t cut = n / 3 / 4 * 4;
@@ -42,8 +41,8 @@ static uint32_t round_trip(tarnp_elem elem, const void *data, uint32_t n, tarnp_
     memset(back, 0xA5, n);
     CHECK_STATUS(tarnp_encode(codec, elem, in, 3, n, payload, &id_again, &n_again, &err), TARN_OK);
     CHECK_EQ(n_again, n_payload);
-    CHECK_STATUS(
-        tarnp_decode(codec, (uint32_t)id_again, payload, n_again, out, 3, n, &err), TARN_OK);
+    CHECK_STATUS(tarnp_decode(codec, (uint32_t)id_again, payload, n_again, out, 3, n, &err),
+                 TARN_OK);
     CHECK_BYTES(back, data, n);
     free(payload);
     free(back);
@@ -94,9 +93,9 @@ CASE(every_elem_at_full_size)
 CASE(unusual_floats)
 {
     REQUIRE(make_codec());
-    static const uint32_t bits[] = {0,          0x80000000, 1,          0x80000001, 0x007FFFFF,
-                                    0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFFFFFFF,
-                                    0x3F800000, 0x7F7FFFFF};
+    static const uint32_t bits[] = {0,          0x80000000, 1,          0x80000001,
+                                    0x007FFFFF, 0x7F800000, 0xFF800000, 0x7FC00000,
+                                    0x7F800001, 0xFFFFFFFF, 0x3F800000, 0x7F7FFFFF};
     uint32_t data[4096];
     uint64_t r = 3;
     tarnp_codec_id id;
@@ -110,7 +109,8 @@ CASE(unusual_floats)
     drop_codec();
 }
 
-/* The exponents of what a recurrence carries: a scale for each row and column over normal values. */
+/* The exponents of what a recurrence carries: a scale for each row and column over normal values.
+ */
 static float *state_like(size_t n, uint64_t seed)
 {
     float *data = malloc(n * sizeof *data);
@@ -152,7 +152,8 @@ CASE(ratio_on_realistic_values)
 }
 
 /* Decodes damaged payloads: an error or a full chunk of some bytes, never more. */
-static void decode_damaged(uint32_t id, const uint8_t *payload, size_t n_payload, uint32_t raw_bytes)
+static void decode_damaged(uint32_t id, const uint8_t *payload, size_t n_payload,
+                           uint32_t raw_bytes)
 {
     uint8_t *exact = malloc(n_payload ? n_payload : 1); /* so that ASan sees every byte too far */
     memcpy(exact, payload, n_payload);
@@ -197,7 +198,8 @@ CASE(damaged_payloads)
         uint8_t noise[64];
         for (size_t k = 0; k < sizeof noise; k++)
             noise[k] = (uint8_t)(kit_random(&r) % (i % 2 ? 4 : 256));
-        decode_damaged((uint32_t)(i % 5), noise, kit_random(&r) % 65, (uint32_t)(kit_random(&r) % 90));
+        decode_damaged((uint32_t)(i % 5), noise, kit_random(&r) % 65,
+                       (uint32_t)(kit_random(&r) % 90));
     }
     drop_codec();
 }

@@ -1,5 +1,5 @@
-/* store_kit.h - what the store's tests share: a folder, and nodes whose contents follow from a seed,
- * so that whatever is read back can be compared with what must have been written. */
+/* store_kit.h - what the store's tests share: a folder, and nodes whose contents follow from a
+ * seed, so that whatever is read back can be compared with what must have been written. */
 #ifndef TARN_TESTS_STORE_KIT_H
 #define TARN_TESTS_STORE_KIT_H
 
@@ -100,7 +100,7 @@ typedef struct kit_content {
     float *state; /* 8 * kit_floats */
     uint16_t conv[96];
     uint8_t sampler[40];
-    char call_id[24];
+    char call_id[32];
 } kit_content;
 
 static inline void kit_fill(kit_content *c, uint64_t seed)
@@ -152,9 +152,9 @@ static inline void kit_lay(kit_layout *l, kit_content *c)
 }
 
 /* Commits the node of `seed` on `parent` of session `id`, whose head must be `head`. */
-static inline tarn_status kit_commit(tarnp_store *store, uint64_t id, uint64_t head, uint64_t parent,
-                                     uint64_t seed, bool move_head, tarnp_committed *out,
-                                     tarn_error *err)
+static inline tarn_status kit_commit(tarnp_store *store, uint64_t id, uint64_t head,
+                                     uint64_t parent, uint64_t seed, bool move_head,
+                                     tarnp_committed *out, tarn_error *err)
 {
     kit_content c;
     kit_layout l;

@@ -309,7 +309,16 @@ def run_format(root):
         print("skipped: clang-format 14 is not here")
         return 77
     files = [p for p in source_files(root) if p.endswith(C)]
-    return 1 if subprocess.run([tool, "--dry-run", "-Werror"] + files, cwd=root).returncode else 0
+    run = subprocess.run([tool, "--dry-run", "-Werror"] + files, cwd=root, capture_output=True,
+                         text=True)
+    seen = {}
+    for path, line in re.findall(r"^([^:\n]+):(\d+):\d+: error:", run.stderr, re.M):
+        seen.setdefault(path, line)
+    for path, line in seen.items():
+        print(f"{path}:{line}: clang-format would change this file from here on")
+    if run.returncode and not seen:
+        print(run.stderr)
+    return 1 if run.returncode else 0
 
 
 def run_selftest(root):

@@ -1,0 +1,169 @@
+#include "node.h"
+
+#include "check.h"
+
+static tarn_error err;
+
+typedef struct sample {
+    tarni_writer w;
+    tarnp_manifest m;
+} sample;
+
+static tarnp_span span_of(const sample *s)
+{
+    return (tarnp_span){s->w.data, s->w.n_bytes};
+}
+
+static void make(sample *s)
+{
+    static char *ids[] = {"functions.grep:7", ""};
+    static const tarnp_segment segments[] = {
+        {.role = TARN_ROLE_USER, .flags = 2, .n_tokens = 5},
+        {.role = TARN_ROLE_ASSISTANT, .flags = 1, .n_tokens = 2, .n_call_ids = 2, .call_ids = ids}};
+    static const tarnp_section sections[] = {{TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 1, NULL},
+                                             {TARNP_SECTION_CONV, TARNP_ELEM_BF16, 0, NULL},
+                                             {TARNP_SECTION_STATE, TARNP_ELEM_F32, 2, NULL}};
+    static const tarnp_chunk_ref refs[] = {
+        {.first = 0, .count = 7, .raw_bytes = 28, .stored_bytes = 90, .sum = {1}},
+        {.first = 0, .count = 8, .raw_bytes = 4096, .stored_bytes = 3000, .sum = {2}},
+        {.first = 8, .count = 8, .raw_bytes = 4096, .stored_bytes = 3100, .sum = {3}}};
+    memset(s, 0, sizeof *s);
+    tarni_writer_init(&s->w, &tarni_heap);
+    s->m = (tarnp_manifest){.id = 9,
+                            .parent = 4,
+                            .session_id = 2,
+                            .position = 107,
+                            .n_tokens = 7,
+                            .turns = 3,
+                            .flags = TARNP_NODE_HAS_STATE,
+                            .created_ms = 1234567890123,
+                            .chunk_bytes = 6190,
+                            .chain_bytes = 1000,
+                            .base_bytes = 500,
+                            .first_chunk = 40,
+                            .n_segments = 2,
+                            .n_sections = 3,
+                            .n_chunks = 3,
+                            .key = {5},
+                            .fp = {6},
+                            .numerics = "cpu/f32"};
+    CHECK_STATUS(tarnp_manifest_put(&s->w, &s->m, segments, sections, refs, &err), TARN_OK);
+}
+
+CASE(round_trip)
+{
+    sample s;
+    make(&s);
+    CHECK_EQ(s.w.n_bytes, s.m.n_bytes);
+    CHECK_EQ(s.m.chain_bytes, 1000 + 6190 + s.m.n_bytes);
+    tarnp_manifest m;
+    REQUIRE_OK(tarnp_manifest_get(span_of(&s), 9, &m, &err), &err);
+    CHECK_BYTES(&m, &s.m, offsetof(tarnp_manifest, n_bytes));
+    tarnp_chunk_ref ref;
+    tarnp_manifest_chunk(span_of(&s), &m, 2, &ref);
+    CHECK_EQ(ref.id, 42);
+    CHECK_EQ(ref.kind, TARNP_SECTION_STATE);
+    CHECK_EQ(ref.elem, TARNP_ELEM_F32);
+    CHECK_EQ(ref.sum[0], 3);
+    tarnp_manifest_chunk(span_of(&s), &m, 0, &ref);
+    CHECK_EQ(ref.kind, TARNP_SECTION_TOKENS);
+    tarnp_node node;
+    REQUIRE_OK(tarnp_manifest_node(span_of(&s), 9, &tarni_heap, &node, &err), &err);
+    CHECK_EQ(node.n_segments, 2);
+    CHECK_EQ(node.segments[1].n_tokens, 2);
+    CHECK_EQ(node.segments[1].n_call_ids, 2);
+    CHECK_TEXT(node.segments[1].call_ids[0], "functions.grep:7");
+    CHECK_TEXT(node.segments[1].call_ids[1], "");
+    CHECK_EQ(node.n_sections, 3);
+    CHECK_EQ(node.sections[1].n_chunks, 0);
+    CHECK_EQ(node.sections[2].chunks[0].id, 41);
+    CHECK_EQ(node.sections[2].chunks[1].stored_bytes, 3100);
+    CHECK_EQ(node.stored_bytes, 6190 + s.m.n_bytes);
+    CHECK_TEXT(node.numerics, "cpu/f32");
+    tarnp_node_fini(&node);
+    tarnp_node_fini(&node);
+    tarni_writer_fini(&s.w);
+}
+
+/* Decodes a copy of exactly n bytes, so that ASan sees every byte too far. */
+static tarn_status decode(const uint8_t *data, size_t n, uint64_t id)
+{
+    uint8_t *exact = malloc(n > 0 ? n : 1);
+    memcpy(exact, data, n);
+    tarnp_node node;
+    tarn_status status = tarnp_manifest_node((tarnp_span){exact, n}, id, &tarni_heap, &node, &err);
+    if (status == TARN_OK)
+        tarnp_node_fini(&node);
+    free(exact);
+    return status;
+}
+
+/* Puts the checksum right again, so that the checks behind it are reached. */
+static void seal(uint8_t *data, size_t n)
+{
+    tarnp_sum128(data, n - TARNP_SUM_BYTES, data + n - TARNP_SUM_BYTES);
+}
+
+CASE(every_flipped_bit_is_found)
+{
+    sample s;
+    make(&s);
+    for (size_t bit = 0; bit < s.w.n_bytes * 8; bit++) {
+        s.w.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        CHECK_STATUS(decode(s.w.data, s.w.n_bytes, 9), TARN_E_CORRUPT);
+        s.w.data[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    for (size_t n = 0; n < s.w.n_bytes; n++)
+        CHECK_STATUS(decode(s.w.data, n, 9), TARN_E_CORRUPT);
+    CHECK_STATUS(decode(s.w.data, s.w.n_bytes, 9), TARN_OK);
+    CHECK_STATUS(decode(s.w.data, s.w.n_bytes, 10), TARN_E_CORRUPT);
+    CHECK_HAS(err.detail, "node 10");
+    tarni_writer_fini(&s.w);
+}
+
+/* With a valid checksum, as a bug or an attacker would leave it. */
+CASE(hostile_fields)
+{
+    sample s;
+    make(&s);
+    size_t n = s.w.n_bytes;
+    uint8_t *copy = malloc(n);
+    for (size_t bit = 0; bit < (n - TARNP_SUM_BYTES) * 8; bit++) {
+        memcpy(copy, s.w.data, n);
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        seal(copy, n);
+        tarn_status status = decode(copy, n, 9);
+        CHECK(status == TARN_OK || status == TARN_E_CORRUPT || status == TARN_E_FORMAT);
+    }
+    for (size_t at = 8; at + 4 <= n - TARNP_SUM_BYTES; at++) {
+        memcpy(copy, s.w.data, n);
+        tarni_store_u32(copy + at, 0xFFFFFFF0u);
+        seal(copy, n);
+        tarn_status status = decode(copy, n, 9);
+        CHECK(status == TARN_OK || status == TARN_E_CORRUPT || status == TARN_E_FORMAT);
+    }
+    const struct {
+        size_t at;
+        uint32_t value;
+        tarn_status want;
+        const char *why;
+    } list[] = {{4, 2, TARN_E_FORMAT, "version is 2"},
+                {24, 9, TARN_E_CORRUPT, "younger"},
+                {12, 8, TARN_E_CORRUPT, "add up to its tokens"},
+                {52, 0x7FFFFFFF, TARN_E_CORRUPT, "segments"},
+                {64, 1, TARN_E_CORRUPT, "add up to its bytes"},
+                {96, 0x20000000, TARN_E_CORRUPT, "more chunks"},
+                {100, 0x10000000, TARN_E_CORRUPT, "more chunks"},
+                {n - 16 - 3 * 32 - 3 * 8 + 4, 2, TARN_E_CORRUPT, "sections"}};
+    for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
+        memcpy(copy, s.w.data, n);
+        tarni_store_u32(copy + list[i].at, list[i].value);
+        seal(copy, n);
+        CHECK_STATUS(decode(copy, n, 9), list[i].want);
+        CHECK_HAS(err.detail, list[i].why);
+    }
+    free(copy);
+    tarni_writer_fini(&s.w);
+}
+
+CHECK_MAIN(ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))

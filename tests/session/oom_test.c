@@ -1,0 +1,240 @@
+/* Every allocation of a whole life fails once: the call says NO_MEMORY, nothing leaks, what the call
+ * was about is as before, and the same call then works. */
+#include "check.h"
+#include "fixture.h"
+
+enum { N = 40 };
+
+typedef struct failing {
+    long calls_left; /* that succeed */
+    bool once;       /* later ones succeed again */
+    bool failed;
+    long blocks;
+} failing;
+
+static bool fails(failing *f)
+{
+    if (f->calls_left-- > 0 || (f->once && f->failed))
+        return false;
+    f->failed = true;
+    return true;
+}
+
+static void *failing_alloc(void *user, size_t n_bytes)
+{
+    failing *f = user;
+    if (fails(f))
+        return NULL;
+    f->blocks++;
+    return malloc(n_bytes);
+}
+
+static void *failing_resize(void *user, void *memory, size_t n_bytes)
+{
+    failing *f = user;
+    if (fails(f))
+        return NULL;
+    f->blocks += memory == NULL;
+    return realloc(memory, n_bytes);
+}
+
+static void failing_release(void *user, void *memory)
+{
+    failing *f = user;
+    f->blocks -= memory != NULL;
+    free(memory);
+}
+
+typedef struct life {
+    rig *r; /* model folder, ids and the heap's own handles */
+    const tarn_allocator *allocator;
+    char store_path[128];
+    uint32_t ids[N];
+    tarn_model *model;
+    tarn_engine *engine;
+    tarn_store *store;
+    tarn_session *s, *child;
+    float *logits; /* of the end: s, then child */
+} life;
+
+/* The call, and once more if there was no memory for it. */
+#define AGAIN(call)                                                                                \
+    do {                                                                                           \
+        tarn_status again = (call);                                                                \
+        if (again == TARN_E_NO_MEMORY)                                                             \
+            again = (call);                                                                        \
+        if (again != TARN_OK)                                                                      \
+            return again;                                                                          \
+    } while (0)
+
+static tarn_status open_all(life *l)
+{
+    const tarn_tag tag = {"kind", "test"};
+    tarn_model_options m = {.size = sizeof m, .allocator = l->allocator, .cache_dir = ""};
+    tarn_engine_options e = {
+        .size = sizeof e, .allocator = l->allocator, .n_threads = 1, .keep_every = 16};
+    tarn_store_options st = {.size = sizeof st,
+                             .allocator = l->allocator,
+                             .flags = TARN_STORE_CREATE,
+                             .map_bytes = (uint64_t)1 << 26};
+    tarn_session_options o = {
+        .size = sizeof o, .flags = TARN_SESSION_CREATE, .tags = &tag, .n_tags = 1};
+    AGAIN(tarn_model_open(l->r->model_dir, &m, &l->model, ERR));
+    AGAIN(tarn_engine_open(l->model, &e, &l->engine, ERR));
+    AGAIN(tarn_store_open(l->store_path, &st, &l->store, ERR));
+    AGAIN(tarn_session_open(l->engine, l->store, "a", &o, &l->s, NULL, ERR));
+    return TARN_OK;
+}
+
+static tarn_status list_all(life *l)
+{
+    tarn_session_list sessions;
+    tarn_node_list nodes;
+    tarn_ids ids;
+    tarn_verify_report report;
+    AGAIN(tarn_store_list(l->store, "kind=test", &sessions, ERR));
+    CHECK_EQ(sessions.n_entries, 1);
+    tarn_session_list_free(&sessions);
+    AGAIN(tarn_store_log(l->store, "a", NULL, &nodes, ERR));
+    CHECK_EQ(nodes.n_entries, 3); /* 0, 16, 20 */
+    tarn_node_list_free(&nodes);
+    AGAIN(tarn_store_tree(l->store, "a", &nodes, ERR));
+    tarn_node_list_free(&nodes);
+    AGAIN(tarn_store_tokens(l->store, "b", NULL, &ids, ERR));
+    CHECK_EQ(ids.n_ids, N + 8);
+    tarn_ids_free(&ids);
+    AGAIN(tarn_store_verify(l->store, NULL, NULL, &report, ERR));
+    CHECK_EQ(report.n_bad, 0);
+    tarn_verify_report_free(&report);
+    return TARN_OK;
+}
+
+static tarn_status live(life *l)
+{
+    tarn_sampling p = {
+        .size = sizeof p, .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1, .seed = 3};
+    tarn_generate_options g = {.size = sizeof g, .n_tokens_max = 5};
+    const float *logits;
+    uint32_t vocab;
+    AGAIN(open_all(l));
+    p.n_bias = 1;
+    p.bias[0] = (tarn_logit_bias){157, -INFINITY};
+    AGAIN(tarn_session_set_sampling(l->s, &p, ERR));
+    AGAIN(tarn_session_append_tokens(l->s, l->ids, N, ERR));
+    AGAIN(tarn_session_generate(l->s, &g, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->s, NULL, ERR));
+    AGAIN(tarn_session_fork(l->s, "b", &l->child, ERR));
+    AGAIN(tarn_session_append_tokens(l->child, l->ids, 3, ERR));
+    AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->child, NULL, ERR));
+    AGAIN(tarn_session_rewind(l->s, "@t:20", NULL, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(list_all(l));
+    AGAIN(tarn_store_fork(l->store, "b", "@t:33", "c", NULL, NULL, NULL, ERR));
+    AGAIN(tarn_store_rewind(l->store, "c", "@t:32", NULL, NULL, NULL, ERR));
+    AGAIN(tarn_session_reset(l->s, NULL, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
+    memcpy(l->logits, logits, vocab * sizeof *logits);
+    AGAIN(tarn_session_logits(l->child, &logits, &vocab, ERR));
+    memcpy(l->logits + vocab, logits, vocab * sizeof *logits);
+    return TARN_OK;
+}
+
+static tarn_status whole_life(life *l)
+{
+    l->model = NULL;
+    l->engine = NULL;
+    l->store = NULL;
+    l->s = l->child = NULL;
+    tarn_status status = live(l);
+    if (status != TARN_OK && status != TARN_E_NO_MEMORY)
+        CHECK_FAIL("%s: %s", tarn_status_name(status), rig_error.detail);
+    bool poisoned = (l->s && rig_info(l->s).state == TARN_SESSION_POISONED) ||
+                    (l->child && rig_info(l->child).state == TARN_SESSION_POISONED);
+    tarn_session_close(l->child);
+    tarn_session_close(l->s);
+    tarn_engine_close(l->engine);
+    tarn_store_close(l->store);
+    tarn_model_close(l->model);
+    return poisoned ? TARN_E_POISONED : status;
+}
+
+/* What is in the store after a failure is whole: sessions open, and verification finds nothing. */
+static void check_store(life *l)
+{
+    tarn_store *store;
+    tarn_session_list list;
+    if (tarn_store_open(l->store_path, NULL, &store, ERR) != TARN_OK) {
+        CHECK_EQ(rig_error.status, TARN_E_NOT_FOUND);
+        return;
+    }
+    CHECK_EQ(rig_verify(store), 0);
+    OK(tarn_store_list(store, NULL, &list, ERR));
+    for (size_t i = 0; i < list.n_entries; i++) {
+        tarn_session *s;
+        tarn_reuse reuse;
+        OK(tarn_session_open(l->r->engine, store, list.entries[i].name, NULL, &s, &reuse, ERR));
+        CHECK_EQ(reuse.tokens_reused + reuse.tokens_replayed, list.entries[i].position);
+        tarn_session_close(s);
+    }
+    tarn_session_list_free(&list);
+    tarn_store_close(store);
+}
+
+/* Every `stride`-th call fails; returns how many calls there are. */
+static long sweep(bool once, long first, long stride)
+{
+    rig r;
+    static life l;
+    float want[2 * 160], got[2 * 160];
+    failing f;
+    long n, n_poisoned = 0;
+    tarn_allocator allocator = {failing_alloc, failing_resize, failing_release, &f};
+    rig_open(&r, RIG_TINY, NULL);
+    tarn_store_close(r.store);
+    r.store = NULL;
+    l = (life){.r = &r, .allocator = &allocator, .logits = want};
+    rig_ids(&r, 120, l.ids, N);
+    snprintf(l.store_path, sizeof l.store_path, "%s/life", r.dir);
+    f = (failing){.calls_left = 1L << 40};
+    CHECK_STATUS(whole_life(&l), TARN_OK);
+    CHECK_EQ(f.blocks, 0);
+    l.logits = got;
+    for (n = first;; n += stride) {
+        rig_remove_folder(l.store_path);
+        f = (failing){.calls_left = n, .once = once};
+        tarn_status status = whole_life(&l);
+        if (f.blocks != 0)
+            CHECK_FAIL("call %ld: %ld blocks are left over", n, f.blocks);
+        if (!f.failed)
+            break;
+        check_store(&l);
+        if (status == TARN_E_POISONED)
+            n_poisoned++;
+        else if (once)
+            CHECK_STATUS(status, TARN_OK);
+        if (status == TARN_OK)
+            CHECK_BYTES(got, want, sizeof got);
+        if (check_failures > 0) {
+            printf("when call %ld failed\n", n);
+            break;
+        }
+    }
+    printf("%ld calls, %ld of those that failed poisoned a session\n", n, n_poisoned);
+    rig_close(&r);
+    return n;
+}
+
+CASE(each_call_fails_once)
+{
+    CHECK(sweep(true, 0, 1) > 100);
+}
+
+CASE(nothing_works_from_a_call_on)
+{
+    CHECK(sweep(false, 0, 1) > 100);
+}
+
+CHECK_MAIN(ENTRY(each_call_fails_once), ENTRY(nothing_works_from_a_call_on))
