@@ -77,6 +77,8 @@ tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_err
         w->store->poisoned = true;
         TARNI_LOG(&w->store->log, TARN_LOG_ERROR, "%s; the store must be reopened", err->detail);
     }
+    if (status == TARN_OK)
+        w->store->bytes_put += n;
     if (status == TARN_OK && bytes_written)
         *bytes_written = n;
     return status;
@@ -376,6 +378,11 @@ tarn_status tarnp_model_get(tarnp_store *store, const uint8_t fp[TARNP_FP_BYTES]
     }
     tarnp_txn_abort(&txn);
     return status;
+}
+
+uint64_t tarnp_store_bytes_put(const tarnp_store *store)
+{
+    return store->bytes_put;
 }
 
 /* ---- figures -------------------------------------------------------------------------------- */

@@ -269,6 +269,9 @@ const tarn_allocator *tarnp_store_allocator(const tarnp_store *store);
 
 /* ---- the whole store ------------------------------------------------------------------------ */
 
+/* Bytes of values put through this handle since it was opened, by every call. */
+uint64_t tarnp_store_bytes_put(const tarnp_store *store);
+
 typedef struct tarnp_stat {
     uint64_t sessions, nodes, chunks;
     uint64_t bytes_stored;  /* live values: chunks and manifests */

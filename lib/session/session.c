@@ -153,6 +153,7 @@ static tarn_status create_stored(tarn_session *s, const tarn_session_options *o,
     const tarn_allocator *a = &s->engine->pools.allocator;
     tarnp_tag *tags;
     tarnp_session made = {0};
+    uint64_t put_before = tarnp_store_bytes_put(s->store);
     TARNI_TRY(tarni_alloc(a, o->n_tags, sizeof *tags, &tags, err));
     for (size_t i = 0; i < o->n_tags; i++)
         tags[i] = (tarnp_tag){.key = o->tags[i].key, .value = o->tags[i].value};
@@ -162,6 +163,7 @@ static tarn_status create_stored(tarn_session *s, const tarn_session_options *o,
                                       o->n_tags, &made, err);
     if (status == TARN_OK)
         tarnp_session_fini(&made);
+    s->bytes_written += tarnp_store_bytes_put(s->store) - put_before;
     tarni_free(a, tags);
     return status;
 }

@@ -96,7 +96,7 @@ static tarn_status list_all(life *l)
     CHECK_EQ(sessions.n_entries, 1);
     tarn_session_list_free(&sessions);
     AGAIN(tarn_store_log(l->store, "a", NULL, &nodes, ERR));
-    CHECK_EQ(nodes.n_entries, 3); /* 0, 16, 20 */
+    CHECK(nodes.n_entries >= 2); /* 0, 20, and 16 if there was memory to keep it */
     tarn_node_list_free(&nodes);
     AGAIN(tarn_store_tree(l->store, "a", &nodes, ERR));
     tarn_node_list_free(&nodes);
