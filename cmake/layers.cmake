@@ -30,6 +30,7 @@ function(tarn_layer name)
     target_link_libraries(${name} PUBLIC ${LAYER_LINKS} PRIVATE tarn_flags)
     foreach(part IN LISTS LAYER_PARTS)
         target_link_libraries(${name} INTERFACE $<TARGET_OBJECTS:${part}>)
+        add_dependencies(${name} ${part})
     endforeach()
 endfunction()
 

@@ -22,7 +22,8 @@
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
 
 /* Loops over the elements of a tile, which must become registers. Plain C has none to win, and its
- * sixteen-fold operations would only grow; nor has a sanitizer's build, which would take minutes. */
+ * sixteen-fold operations would only grow; nor has a sanitizer's build, which would take minutes.
+ */
 #if !defined(__AVX2__) || defined(SIMD_NO_UNROLL)
 #    define SIMD_UNROLL
 #elif defined(__clang__)

@@ -244,6 +244,8 @@ tarn_status tarnp_node_tokens(tarnp_store *store, const tarnp_node *node, tarni_
         if (node->sections[i].kind == TARNP_SECTION_TOKENS)
             section = &node->sections[i];
     size_t wanted;
+    if (node->n_tokens == 0)
+        return TARN_OK;
     if (!tarni_add_size(out->n_ids, node->n_tokens, &wanted))
         return tarni_fail_memory(err, SIZE_MAX);
     TARNI_TRY(tarnp_store_enter(store, err));

@@ -76,8 +76,7 @@ static tarn_status queue_draft(tarn_session *s, draft *d, tarn_error *err)
     if (!had_work) /* a cancel that came when there was nothing to cancel is over */
         atomic_store(&s->cancelled, false);
     if (d->segments.n > 0) /* none: items may be NULL */
-        memcpy(s->plan.items + s->plan.n, d->segments.items,
-               d->segments.n * sizeof *s->plan.items);
+        memcpy(s->plan.items + s->plan.n, d->segments.items, d->segments.n * sizeof *s->plan.items);
     s->plan.n += d->segments.n;
     d->segments.n = 0; /* moved */
     return TARN_OK;

@@ -69,6 +69,7 @@ void tarni_session_close(tarn_session *s)
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
     tarni_session_forget_calls(s);
+    tarni_free(a, s->where);
     tarni_free(a, s);
 }
 

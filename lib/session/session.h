@@ -59,7 +59,7 @@ struct tarn_session {
     tarn_error failure;
     atomic_bool cancelled;
 
-    tarni_tool_calls calls; /* of the last finished turn */
+    tarni_tool_calls calls;       /* of the last finished turn */
     tarn_tool_call *public_calls; /* the same as the caller sees them */
     tarn_logits_fn on_logits;
     void *on_logits_user;

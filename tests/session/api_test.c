@@ -202,8 +202,7 @@ static void try_everything(nosy *n)
     CHECK_STATUS(tarn_session_fork(n->s, "x", &out, ERR), TARN_E_INVALID);
     CHECK_STATUS(tarn_session_rewind(n->s, "@t:0", &reuse, ERR), TARN_E_INVALID);
     CHECK_STATUS(tarn_session_reset(n->s, &reuse, ERR), TARN_E_INVALID);
-    CHECK_STATUS(tarn_session_open(n->r->engine, NULL, "x", NULL, &out, NULL, ERR),
-                 TARN_E_INVALID);
+    CHECK_STATUS(tarn_session_open(n->r->engine, NULL, "x", NULL, &out, NULL, ERR), TARN_E_INVALID);
     CHECK(rig_info(n->s).at.position > 0);
     tarn_session_tool_calls(n->s, &calls, &n_tool_calls, NULL);
 }
@@ -255,6 +254,27 @@ CASE(callbacks_may_only_look)
     rig_close(&r);
 }
 
+CASE(events_of_a_closed_session_are_dropped)
+{
+    rig r;
+    uint32_t ids[20];
+    tarn_event event;
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 87, ids, 20);
+    tarn_session *a = rig_loose(&r, "a"), *b = rig_loose(&r, "b");
+    OK(tarn_session_append_tokens(a, ids, 20, ERR));
+    OK(tarn_session_append_tokens(b, ids, 10, ERR));
+    OK(tarn_engine_step(r.engine, NULL, ERR));
+    tarn_session_close(a);
+    CHECK(tarn_engine_poll(r.engine, &event));
+    CHECK(event.session == b);
+    CHECK_EQ(event.kind, TARN_EVENT_APPENDED);
+    CHECK_EQ(event.n_tokens, 10);
+    CHECK(!tarn_engine_poll(r.engine, &event));
+    tarn_session_close(b);
+    rig_close(&r);
+}
+
 /* ---- what calls report ---- */
 
 CASE(written_bytes_add_up) /* G1 */
@@ -264,10 +284,10 @@ CASE(written_bytes_add_up) /* G1 */
     uint64_t sum, bytes;
     rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .keep_every = 32});
     rig_ids(&r, 84, ids, 200);
+    sum = rig_store_stat(&r).bytes_written; /* of the store's own record */
     tarn_session *s = rig_session(&r, "a", NULL);
-    sum = rig_store_stat(&r).bytes_written; /* what making a session writes is told nowhere */
     rig_feed(s, ids, 100);
-    sum += rig_commit(s).bytes_written;
+    sum += rig_commit(s).bytes_written; /* making the session among them */
     CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
     tarn_session *b = rig_fork(s, "b");
     rig_feed(b, ids, 70);
@@ -329,7 +349,7 @@ CASE(lists_and_tags)
         CHECK_EQ(list.n_entries, n_wanted[i]);
         tarn_session_list_free(&list);
     }
-    OK(tarn_store_rename(r.store, "b", "z", ERR)); /* while it is open */
+    OK(tarn_store_rename(r.store, "b", "z", ERR));  /* while it is open */
     tarn_session_close(rig_session(&r, "b", NULL)); /* another one takes its name */
     rig_feed(s, ids, 10);
     OK(tarn_session_rewind(s, "@t:55", NULL, ERR)); /* it is still itself */
@@ -350,8 +370,7 @@ CASE(many_sessions_within_a_budget) /* E1 */
     rig r;
     uint32_t ids[130];
     tarn_session *s[SESSIONS + 1];
-    rig_open(&r, RIG_TINY,
-             &(tarn_engine_options){.n_threads = 1, .tokens_max = PAGES * 64});
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .tokens_max = PAGES * 64});
     rig_ids(&r, 86, ids, 130);
     size_t n_refused = 0, n_fed = 0;
     for (size_t i = 0; i < SESSIONS; i++) {
@@ -400,5 +419,5 @@ CASE(many_sessions_within_a_budget) /* E1 */
 CHECK_MAIN(ENTRY(options_of_other_versions), ENTRY(results_of_other_versions),
            ENTRY(options_that_are_refused), ENTRY(the_context_is_a_limit),
            ENTRY(stop_ids_of_the_caller), ENTRY(callbacks_may_only_look),
-           ENTRY(written_bytes_add_up), ENTRY(lists_and_tags),
-           ENTRY(many_sessions_within_a_budget))
+           ENTRY(events_of_a_closed_session_are_dropped), ENTRY(written_bytes_add_up),
+           ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))

@@ -62,12 +62,52 @@ static void cancel_after(rig *r, const uint32_t *ids, uint32_t n_steps, bool gen
     OK(tarn_store_remove(r->store, "a", ERR));
 }
 
+/* Cancelled right on a kept state: that node becomes the head, and nothing is written twice. */
+CASE(cancel_on_a_kept_state)
+{
+    rig r;
+    uint32_t ids[100];
+    tarn_reuse reuse;
+    tarn_node_list log;
+    rig_open(&r, RIG_TINY,
+             &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 40, .keep_every = 32});
+    rig_ids(&r, 76, ids, 100);
+    tarn_session *s = rig_session(&r, "a", NULL);
+    OK(tarn_session_append_tokens(s, ids, 100, ERR));
+    OK(tarn_engine_step(r.engine, NULL, ERR)); /* 32: no step crosses a border */
+    tarn_session_cancel(s);
+    rig_drain(&r);
+    CHECK_EQ(rig_info(s).at.position, 32);
+    CHECK(!rig_info(s).committed);
+    rig_commit(s);
+    CHECK(rig_info(s).committed);
+    tarn_session_close(s);
+    s = rig_session(&r, "a", &reuse);
+    CHECK_EQ(reuse.tokens_reused, 32);
+    OK(tarn_session_append_tokens(s, ids, 70, ERR));
+    OK(tarn_engine_step(r.engine, NULL, ERR));
+    tarn_session_cancel(s); /* in the middle of a segment: what follows is another one */
+    rig_drain(&r);
+    rig_feed(s, ids, 5);
+    rig_commit(s);
+    OK(tarn_store_log(r.store, "a", NULL, &log, ERR));
+    const tarn_node_entry *last = &log.entries[log.n_entries - 1];
+    CHECK_EQ(last->position, 69);
+    CHECK_EQ(last->n_segments, 1);
+    CHECK(!last->segments[0].continues);
+    CHECK_EQ(last->segments[0].n_tokens, 5);
+    tarn_node_list_free(&log);
+    tarn_session_close(s);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
 static void f1(rig_kind kind)
 {
     rig r;
     uint32_t ids[N];
-    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 32,
-                                              .keep_every = 64});
+    rig_open(&r, kind,
+             &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 32, .keep_every = 64});
     rig_ids(&r, 70, ids, N);
     for (uint32_t k = 0; k <= 10; k++)
         cancel_after(&r, ids, k, true);
@@ -268,5 +308,5 @@ CASE(a_session_of_nans_fails_alone) /* F6 */
 }
 
 CHECK_MAIN(ENTRY(cancel_at_any_step_tiny), ENTRY(cancel_at_any_step_recall), ENTRY(cancel_events),
-           ENTRY(cancel_before_any_work), ENTRY(cancel_from_another_thread),
-           ENTRY(a_session_of_nans_fails_alone))
+           ENTRY(cancel_on_a_kept_state), ENTRY(cancel_before_any_work),
+           ENTRY(cancel_from_another_thread), ENTRY(a_session_of_nans_fails_alone))

@@ -169,8 +169,7 @@ static void open_one(scene *c, const char *name, const rig_trace *rows, outcome 
     tarn_session *s;
     tarn_reuse reuse;
     tarn_session_options look = {.size = sizeof look, .flags = TARN_SESSION_READ_ONLY};
-    tarn_status status =
-        tarn_session_open(c->r.engine, c->r.store, name, &look, &s, &reuse, ERR);
+    tarn_status status = tarn_session_open(c->r.engine, c->r.store, name, &look, &s, &reuse, ERR);
     if (status != TARN_OK) {
         if (status != TARN_E_CORRUPT && status != TARN_E_NOT_FOUND && status != TARN_E_FORMAT)
             CHECK_FAIL("%s: %s: %s", name, tarn_status_name(status), rig_error.detail);
@@ -246,8 +245,8 @@ static bool find_damage(scene *c, size_t *at)
         tarn_verify_report_free(&report);
         tarn_session *s;
         tarn_reuse reuse = {0};
-        if (found && tarn_session_open(c->r.engine, c->r.store, "a", NULL, &s, &reuse, ERR) ==
-                         TARN_OK)
+        if (found &&
+            tarn_session_open(c->r.engine, c->r.store, "a", NULL, &s, &reuse, ERR) == TARN_OK)
             tarn_session_close(s); /* else it was in the tokens */
         if (reuse.reason == TARN_REASON_CHECKSUM && reuse.tokens_replayed > 0)
             return true; /* and not the sampler's record, without which nothing is replayed */

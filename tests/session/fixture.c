@@ -14,7 +14,8 @@ tarn_error rig_error;
  */
 static const char tiny_config[] =
     "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"
-    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160, \"num_hidden_layers\": 5,\n"
+    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160, \"num_hidden_layers\": "
+    "5,\n"
     " \"linear_attn_config\": {\"full_attn_layers\": [3, 5], \"kda_layers\": [1, 2, 4],\n"
     "  \"head_dim\": 16, \"num_heads\": 4, \"short_conv_kernel_size\": 4},\n"
     " \"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"head_dim\": 16,\n"

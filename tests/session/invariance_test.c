@@ -154,5 +154,41 @@ CASE(the_whole_state_is_the_same)
     rig_close(&r);
 }
 
+typedef struct tails {
+    float rows[9][64][3]; /* q, k, v of three layers */
+    size_t n;
+} tails;
+
+static void take_tails(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
+                       const float *data)
+{
+    tails *t = user;
+    if (n_dims == 2 && dims[1] == 3 && strstr(name, "kda.conv_") && t->n < 9)
+        memcpy(t->rows[t->n++], data, sizeof t->rows[0]);
+}
+
+/* Tails are given oldest first: a token moves all inputs one place down. */
+CASE(tails_are_given_oldest_first)
+{
+    static tails before, after;
+    rig r;
+    uint32_t ids[10];
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 62, ids, 10);
+    tarn_session *s = rig_loose(&r, "a");
+    rig_feed(s, ids, 9);
+    OK(tarn_session_tensors(s, take_tails, &before, ERR));
+    rig_feed(s, ids + 9, 1);
+    OK(tarn_session_tensors(s, take_tails, &after, ERR));
+    CHECK_EQ(after.n, 9);
+    for (size_t i = 0; i < 9; i++)
+        for (size_t c = 0; c < 64; c++)
+            if (memcmp(&after.rows[i][c][0], &before.rows[i][c][1], 2 * sizeof(float)) != 0)
+                CHECK_FAIL("tail %zu, channel %zu was not moved", i, c);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 CHECK_MAIN(ENTRY(any_cut_batch_and_threads_tiny), ENTRY(any_cut_batch_and_threads_tiny_f32),
-           ENTRY(any_cut_batch_and_threads_recall), ENTRY(the_whole_state_is_the_same))
+           ENTRY(any_cut_batch_and_threads_recall), ENTRY(the_whole_state_is_the_same),
+           ENTRY(tails_are_given_oldest_first))

@@ -1,5 +1,5 @@
-/* Every allocation of a whole life fails once: the call says NO_MEMORY, nothing leaks, what the call
- * was about is as before, and the same call then works. */
+/* Every allocation of a whole life fails once: the call says NO_MEMORY, nothing leaks, what the
+ * call was about is as before, and the same call then works. */
 #include "check.h"
 #include "fixture.h"
 
@@ -47,6 +47,7 @@ static void failing_release(void *user, void *memory)
 
 typedef struct life {
     rig *r; /* model folder, ids and the heap's own handles */
+    bool talks;
     const tarn_allocator *allocator;
     char store_path[128];
     uint32_t ids[N];
@@ -71,8 +72,12 @@ static tarn_status open_all(life *l)
 {
     const tarn_tag tag = {"kind", "test"};
     tarn_model_options m = {.size = sizeof m, .allocator = l->allocator, .cache_dir = ""};
-    tarn_engine_options e = {
-        .size = sizeof e, .allocator = l->allocator, .n_threads = 1, .keep_every = 16};
+    tarn_engine_options e = {.size = sizeof e,
+                             .allocator = l->allocator,
+                             .n_threads = 1,
+                             .keep_every = l->talks ? 0 : 16};
+    if (l->talks) /* opening the tokenizer is a test of its own layer */
+        m.allocator = NULL;
     tarn_store_options st = {.size = sizeof st,
                              .allocator = l->allocator,
                              .flags = TARN_STORE_CREATE,
@@ -116,7 +121,9 @@ static tarn_status live(life *l)
     tarn_generate_options g = {.size = sizeof g, .n_tokens_max = 5};
     const float *logits;
     uint32_t vocab;
-    AGAIN(open_all(l));
+    tarn_status status = open_all(l);
+    if (status != TARN_OK)
+        return status;
     p.n_bias = 1;
     p.bias[0] = (tarn_logit_bias){157, -INFINITY};
     AGAIN(tarn_session_set_sampling(l->s, &p, ERR));
@@ -130,7 +137,9 @@ static tarn_status live(life *l)
     AGAIN(tarn_session_commit(l->child, NULL, ERR));
     AGAIN(tarn_session_rewind(l->s, "@t:20", NULL, ERR));
     AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
-    AGAIN(list_all(l));
+    status = list_all(l);
+    if (status != TARN_OK)
+        return status;
     AGAIN(tarn_store_fork(l->store, "b", "@t:33", "c", NULL, NULL, NULL, ERR));
     AGAIN(tarn_store_rewind(l->store, "c", "@t:32", NULL, NULL, NULL, ERR));
     AGAIN(tarn_session_reset(l->s, NULL, ERR));
@@ -142,13 +151,46 @@ static tarn_status live(life *l)
     return TARN_OK;
 }
 
+/* A message, an answer that calls a tool, and the call's answer. */
+static tarn_status talk(life *l)
+{
+    static const char tools[] = "[{\"name\":\"lookup\"}]", question[] = "Look up mailer.";
+    static const char made[] = "functions.read:0", arguments[] = "{}";
+    tarn_tool_call call = {
+        .id = made, .name = "read", .arguments = arguments, .arguments_bytes = 2};
+    tarn_message messages[] = {
+        {.role = TARN_ROLE_ASSISTANT, .calls = &call, .n_calls = 1},
+        {.role = TARN_ROLE_TOOL, .call_id = made, .text = "ok", .text_bytes = 2},
+        {.role = TARN_ROLE_USER, .text = question, .text_bytes = sizeof question - 1},
+    };
+    tarn_generate_options g = {.size = sizeof g, .n_tokens_max = 20};
+    const float *logits;
+    uint32_t vocab;
+    tarn_status status = open_all(l);
+    if (status != TARN_OK)
+        return status;
+    AGAIN(tarn_session_append_tools(l->s, tools, sizeof tools - 1, NULL, ERR));
+    for (size_t i = 0; i < sizeof messages / sizeof messages[0]; i++) {
+        messages[i].size = sizeof messages[i];
+        AGAIN(tarn_session_append_message(l->s, &messages[i], NULL, ERR));
+    }
+    AGAIN(tarn_session_generate(l->s, &g, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->s, NULL, ERR));
+    AGAIN(tarn_session_rewind(l->s, "@before:functions.read:0", NULL, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
+    memcpy(l->logits, logits, vocab * sizeof *logits);
+    return TARN_OK;
+}
+
 static tarn_status whole_life(life *l)
 {
     l->model = NULL;
     l->engine = NULL;
     l->store = NULL;
     l->s = l->child = NULL;
-    tarn_status status = live(l);
+    tarn_status status = l->talks ? talk(l) : live(l);
     if (status != TARN_OK && status != TARN_E_NO_MEMORY)
         CHECK_FAIL("%s: %s", tarn_status_name(status), rig_error.detail);
     bool poisoned = (l->s && rig_info(l->s).state == TARN_SESSION_POISONED) ||
@@ -183,26 +225,26 @@ static void check_store(life *l)
     tarn_store_close(store);
 }
 
-/* Every `stride`-th call fails; returns how many calls there are. */
-static long sweep(bool once, long first, long stride)
+/* One call after another fails; returns how many calls there are. */
+static long sweep(rig_kind kind, bool once)
 {
     rig r;
     static life l;
-    float want[2 * 160], got[2 * 160];
+    static float want[1280], got[1280];
     failing f;
     long n, n_poisoned = 0;
     tarn_allocator allocator = {failing_alloc, failing_resize, failing_release, &f};
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     tarn_store_close(r.store);
     r.store = NULL;
-    l = (life){.r = &r, .allocator = &allocator, .logits = want};
+    l = (life){.r = &r, .talks = kind == RIG_RECALL, .allocator = &allocator, .logits = want};
     rig_ids(&r, 120, l.ids, N);
     snprintf(l.store_path, sizeof l.store_path, "%s/life", r.dir);
     f = (failing){.calls_left = 1L << 40};
     CHECK_STATUS(whole_life(&l), TARN_OK);
     CHECK_EQ(f.blocks, 0);
     l.logits = got;
-    for (n = first;; n += stride) {
+    for (n = 0;; n++) {
         rig_remove_folder(l.store_path);
         f = (failing){.calls_left = n, .once = once};
         tarn_status status = whole_life(&l);
@@ -227,14 +269,25 @@ static long sweep(bool once, long first, long stride)
     return n;
 }
 
-CASE(each_call_fails_once)
+CASE(each_call_of_a_life_fails_once)
 {
-    CHECK(sweep(true, 0, 1) > 100);
+    CHECK(sweep(RIG_TINY, true) > 300);
 }
 
-CASE(nothing_works_from_a_call_on)
+CASE(nothing_works_from_a_call_of_a_life_on)
 {
-    CHECK(sweep(false, 0, 1) > 100);
+    CHECK(sweep(RIG_TINY, false) > 300);
 }
 
-CHECK_MAIN(ENTRY(each_call_fails_once), ENTRY(nothing_works_from_a_call_on))
+CASE(each_call_of_a_talk_fails_once)
+{
+    CHECK(sweep(RIG_RECALL, true) > 150);
+}
+
+CASE(nothing_works_from_a_call_of_a_talk_on)
+{
+    CHECK(sweep(RIG_RECALL, false) > 150);
+}
+
+CHECK_MAIN(ENTRY(each_call_of_a_life_fails_once), ENTRY(nothing_works_from_a_call_of_a_life_on),
+           ENTRY(each_call_of_a_talk_fails_once), ENTRY(nothing_works_from_a_call_of_a_talk_on))

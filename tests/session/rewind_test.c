@@ -211,6 +211,27 @@ CASE(twice_to_the_same_to_nothing_and_too_far) /* C3 */
     rig_close(&r);
 }
 
+CASE(a_replay_is_not_an_append)
+{
+    rig r;
+    uint32_t ids[70];
+    static rig_told told;
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 47, ids, 70);
+    tarn_session *s = rig_session(&r, "a", NULL), *cold = rig_loose(&r, "cold");
+    rig_feed(s, ids, 60);
+    OK(tarn_session_rewind(s, "@t:40", NULL, ERR));
+    OK(tarn_session_append_tokens(s, ids + 40, 30, ERR)); /* behind 40 that are replayed */
+    CHECK_EQ(rig_info(s).tokens_waiting, 70);
+    OK(tarn_session_run(s, rig_hear, &told, ERR));
+    CHECK_EQ(told.n_appended, 30);
+    rig_feed(cold, ids, 70);
+    CHECK(rig_same_logits(s, cold));
+    tarn_session_close(s);
+    tarn_session_close(cold);
+    rig_close(&r);
+}
+
 /* The newer branch stays: listed, and reachable by its node, also from another session. */
 CASE(the_branch_that_was_left_stays)
 {
@@ -373,6 +394,8 @@ CASE(sampling_settings_go_back_too)
     s = rig_session(&r, "a", &reuse);
     CHECK_EQ(reuse.tokens_reused, 60); /* it needs no state of its own */
     CHECK_EQ(reuse.reason, TARN_REASON_EXACT);
+    CHECK(rig_info(s).committed);
+    CHECK_EQ(rig_commit(s).bytes_written, 0);
     tarn_session_get_sampling(s, &got);
     CHECK_EQ(got.seed, 2);
     OK(tarn_session_rewind(s, "@t:30", &reuse, ERR));
@@ -381,12 +404,22 @@ CASE(sampling_settings_go_back_too)
     OK(tarn_session_rewind(s, "@t:0", &reuse, ERR));
     tarn_session_get_sampling(s, &got);
     CHECK(got.temperature == 0.0f);
+    OK(tarn_session_rewind(s, "@n:3", &reuse, ERR));
+    OK(tarn_session_rewind(s, "@t:40", &reuse, ERR));
+    p.seed = 3;
+    OK(tarn_session_set_sampling(s, &p, ERR)); /* while 10 tokens wait to be replayed */
+    CHECK(rig_commit(s).bytes_written > 0);
+    tarn_session_close(s);
+    s = rig_session(&r, "a", &reuse);
+    CHECK_EQ(reuse.tokens_reused + reuse.tokens_replayed, 40);
+    tarn_session_get_sampling(s, &got);
+    CHECK_EQ(got.seed, 3);
     tarn_session_close(s);
     rig_close(&r);
 }
 
 CHECK_MAIN(ENTRY(every_place_of_300_tokens_native), ENTRY(every_place_of_300_tokens_f32),
            ENTRY(places_of_300_tokens_recall), ENTRY(a_fork_and_a_look_at_any_place),
-           ENTRY(twice_to_the_same_to_nothing_and_too_far), ENTRY(the_branch_that_was_left_stays),
-           ENTRY(kept_states_inside_long_runs), ENTRY(what_is_kept_on_the_way_is_not_the_head),
-           ENTRY(sampling_settings_go_back_too))
+           ENTRY(twice_to_the_same_to_nothing_and_too_far), ENTRY(a_replay_is_not_an_append),
+           ENTRY(the_branch_that_was_left_stays), ENTRY(kept_states_inside_long_runs),
+           ENTRY(what_is_kept_on_the_way_is_not_the_head), ENTRY(sampling_settings_go_back_too))

@@ -93,8 +93,8 @@ static void adjust_naively(const tarn_sampling *p, const uint32_t *tokens, size_
     for (uint32_t id = 0; id < VOCAB; id++) {
         bool seen = false;
         for (size_t i = 0; i < n_tokens; i++)
-            seen = seen || (tokens[i] == id &&
-                            (p->repeat_last_n == 0 || n_tokens - i <= p->repeat_last_n));
+            seen = seen ||
+                   (tokens[i] == id && (p->repeat_last_n == 0 || n_tokens - i <= p->repeat_last_n));
         if (seen)
             logits[id] =
                 logits[id] > 0 ? logits[id] / p->repeat_penalty : logits[id] * p->repeat_penalty;
@@ -108,8 +108,8 @@ static size_t filter_naively(const tarn_sampling *p, const float *logits, ranked
     for (uint32_t id = 1; id < VOCAB; id++)
         top = logits[id] > top ? logits[id] : top;
     for (uint32_t id = 0; id < VOCAB; id++)
-        out[id] = (ranked){
-            id, (float)exp(((double)logits[id] - (double)top) / (double)p->temperature)};
+        out[id] =
+            (ranked){id, (float)exp(((double)logits[id] - (double)top) / (double)p->temperature)};
     qsort(out, VOCAB, sizeof *out, by_weight);
     size_t n = p->top_k > 0 && p->top_k < VOCAB ? p->top_k : VOCAB;
     double all = 0, running = 0;
@@ -372,16 +372,36 @@ CASE(every_field_counts_in_a_comparison)
     for (int field = 0; field < 10; field++) {
         tarn_sampling q = full();
         switch (field) {
-        case 0: q.temperature = 0.5f; break;
-        case 1: q.top_p = 0.5f; break;
-        case 2: q.top_k = 1; break;
-        case 3: q.min_p = 0.5f; break;
-        case 4: q.repeat_penalty = 1.5f; break;
-        case 5: q.repeat_last_n = 1; break;
-        case 6: q.seed = 1; break;
-        case 7: q.n_bias = 1; break;
-        case 8: q.bias[1].id = 1; break;
-        default: q.bias[1].bias = 2; break;
+        case 0:
+            q.temperature = 0.5f;
+            break;
+        case 1:
+            q.top_p = 0.5f;
+            break;
+        case 2:
+            q.top_k = 1;
+            break;
+        case 3:
+            q.min_p = 0.5f;
+            break;
+        case 4:
+            q.repeat_penalty = 1.5f;
+            break;
+        case 5:
+            q.repeat_last_n = 1;
+            break;
+        case 6:
+            q.seed = 1;
+            break;
+        case 7:
+            q.n_bias = 1;
+            break;
+        case 8:
+            q.bias[1].id = 1;
+            break;
+        default:
+            q.bias[1].bias = 2;
+            break;
         }
         CHECK(!tarni_sampling_equal(&p, &q));
     }

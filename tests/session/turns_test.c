@@ -37,15 +37,15 @@ static tarn_session *demo(rig *r, const char *name)
 
 static void open_f32(rig *r)
 {
-    rig_open(r, RIG_RECALL,
-             &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32});
+    rig_open(r, RIG_RECALL, &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32});
 }
 
-static uint32_t last_ids(rig *r, const char *name, uint32_t *out, uint32_t n)
+/* The last n ids of a session's head, at most 32; returns how many there are. */
+static uint32_t last_ids(rig *r, const char *name, uint32_t *out, size_t n)
 {
     tarn_ids ids;
     OK(tarn_store_tokens(r->store, name, NULL, &ids, ERR));
-    for (uint32_t i = 0; i < n && i < ids.n_ids; i++)
+    for (size_t i = 0; i < n && i < ids.n_ids; i++)
         out[i] = ids.ids[ids.n_ids - n + i];
     uint32_t all = (uint32_t)ids.n_ids;
     tarn_ids_free(&ids);
@@ -93,7 +93,7 @@ CASE(a_header_is_written_only_where_one_belongs)
 {
     rig r;
     static rig_told told;
-    uint32_t tail[8] = {0};
+    uint32_t tail[32] = {0};
     open_f32(&r);
     tarn_session *s = rig_session(&r, "a", NULL);
     size_t n = tell(s, TARN_ROLE_USER, "Read the log.", NULL);
@@ -126,6 +126,14 @@ CASE(a_header_is_written_only_where_one_belongs)
     REFUSED(tarn_session_append_tools(s, "{}", 2, &n, ERR), TARN_E_INVALID, "");
     tarn_session_close(s);
     s = rig_session(&r, "c", NULL);
+    static const tarn_role before[] = {TARN_ROLE_SYSTEM, TARN_ROLE_TOOL};
+    for (size_t i = 0; i < 2; i++) {
+        tarn_session *t = rig_loose(&r, "t");
+        n = tell(t, before[i], "x", "functions.read:0");
+        rig_answer(t, 1, &told);
+        CHECK_EQ(told.n_appended, n + 3);
+        tarn_session_close(t);
+    }
     tell(s, TARN_ROLE_ASSISTANT, "Noted.", NULL); /* a closed turn of ours: none */
     rig_answer(s, 1, &told);
     CHECK_EQ(rig_info(s).turns, 2);
@@ -138,7 +146,7 @@ CASE(an_open_turn_is_closed_before_the_next_message)
 {
     rig r;
     static rig_told told;
-    uint32_t tail[8] = {0};
+    uint32_t tail[32] = {0};
     open_f32(&r);
     tarn_session *s = demo(&r, "a");
     tell(s, TARN_ROLE_USER, "Which port does billing use?", NULL);
@@ -150,7 +158,8 @@ CASE(an_open_turn_is_closed_before_the_next_message)
     CHECK(!rig_info(s).turn_open);
     CHECK_EQ(rig_info(s).turns, 2);
     rig_commit(s);
-    last_ids(&r, "a", tail, (uint32_t)n);
+    REQUIRE(n <= 32);
+    last_ids(&r, "a", tail, n);
     CHECK_EQ(tail[0], IM_END);
     CHECK_EQ(tail[1], IM_USER);
     tarn_node_list list;
@@ -244,9 +253,8 @@ static void places(uint32_t keep_every)
     tarn_reuse reuse;
     tarn_at at;
     rig_open(&r, RIG_RECALL,
-             &(tarn_engine_options){.n_threads = 1,
-                                    .numerics = TARN_NUMERICS_F32,
-                                    .keep_every = keep_every});
+             &(tarn_engine_options){
+                 .n_threads = 1, .numerics = TARN_NUMERICS_F32, .keep_every = keep_every});
     tarn_session *s = demo(&r, "a");
     OK(tarn_session_run(s, NULL, NULL, ERR));
     uint64_t turn_1 = rig_info(s).at.position;
@@ -257,8 +265,8 @@ static void places(uint32_t keep_every)
     tell(s, TARN_ROLE_TOOL, "mailer listens on port 9000", LOOKUP);
     rig_answer(s, 20, &told);
     uint64_t turn_3 = rig_info(s).at.position, head = rig_commit(s).at.node;
-    static const char *const forms[] = {"@turn:1",  "@turn:2", "@turn:3", "@turn:-1", "@turn:-2",
-                                        "@turn:-3", "@turn:0", "@before:" LOOKUP};
+    static const char *const forms[] = {"@turn:1",  "@turn:2",  "@turn:3", "@turn:-1",
+                                        "@turn:-2", "@turn:-3", "@turn:0", ("@before:" LOOKUP)};
     const uint64_t want[] = {turn_1, turn_2, turn_3, turn_3, turn_2, turn_1, 0, before_call};
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         char name[16], back[32];
@@ -274,6 +282,17 @@ static void places(uint32_t keep_every)
         OK(tarn_store_fork(r.store, "a", forms[i], name, &at, NULL, NULL, ERR));
         CHECK_EQ(at.position, want[i]);
     }
+    char inside[32];
+    snprintf(inside, sizeof inside, "@t:%" PRIu64, turn_2 - 2);
+    OK(tarn_store_fork(r.store, "a", inside, "half", &at, NULL, NULL, ERR));
+    REFUSED(tarn_store_price(r.store, "half", "@before:" LOOKUP, &at, NULL, ERR), TARN_E_NOT_FOUND,
+            LOOKUP); /* the call is not whole there */
+    tarn_session *half = rig_session(&r, "half", NULL);
+    CHECK(rig_info(half).turn_open);
+    tarn_session_close(half);
+    OK(tarn_session_rewind(s, inside, &reuse, ERR));
+    CHECK(rig_info(s).turn_open);
+    CHECK_EQ(rig_info(s).turns, 2);
     tarn_session *b = rig_session(&r, "fork7", &reuse); /* before the call: asked again */
     rig_drain(&r);
     rig_answer(b, 0, &told);

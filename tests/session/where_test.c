@@ -41,12 +41,36 @@ CASE(every_form)
 
 CASE(bad_forms)
 {
-    static const char *const bad[] = {
-        "@",       "17",      "@x:1",  "@n:",    "@n:0",   "@n:-1",  "@n:x",   "@n:1x",
-        "@n: 1",   "@n:+1",   "@n:1 ", "@t:",    "@t:-1",  "@t:-0",  "@t:\t5", "@t:\n5",
-        "@t:0x10", "@t:1.5",  "@t:--", "@turn:", "@turn:-", "@turn:- 1", "@turn:1-", "@before:",
-        "@N:1",    " @n:1",   "n:1",   "@t:9223372036854775808",
-        "@turn:-9223372036854775809",  "@n:18446744073709551617"};
+    static const char *const bad[] = {"@",
+                                      "17",
+                                      "@x:1",
+                                      "@n:",
+                                      "@n:0",
+                                      "@n:-1",
+                                      "@n:x",
+                                      "@n:1x",
+                                      "@n: 1",
+                                      "@n:+1",
+                                      "@n:1 ",
+                                      "@t:",
+                                      "@t:-1",
+                                      "@t:-0",
+                                      "@t:\t5",
+                                      "@t:\n5",
+                                      "@t:0x10",
+                                      "@t:1.5",
+                                      "@t:--",
+                                      "@turn:",
+                                      "@turn:-",
+                                      "@turn:- 1",
+                                      "@turn:1-",
+                                      "@before:",
+                                      "@N:1",
+                                      " @n:1",
+                                      "n:1",
+                                      "@t:9223372036854775808",
+                                      "@turn:-9223372036854775809",
+                                      "@n:18446744073709551617"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         tarni_where w;
         if (parse(bad[i], &w) != TARN_E_INVALID)
@@ -102,11 +126,22 @@ CASE(places_in_a_chain)
         size_t n_nodes;
         uint64_t position;
     } places[] = {
-        {NULL, 5, 37},          {"@n:4", 4, 32},    {"@t:0", 5, 0},     {"@t:37", 5, 37},
-        {"@t:21", 5, 21},       {"@turn:0", 5, 0},  {"@turn:1", 5, 25}, {"@turn:2", 5, 35},
-        {"@turn:-1", 5, 35},    {"@turn:-2", 5, 25}, {"@turn:1", 3, 19}, {"@turn:-1", 3, 19},
-        {"@turn:0", 1, 0},      {"@before:functions.b:1", 5, 15},
-        {"@before:functions.a:0", 4, 15}, {"@before:functions.a:0", 5, 32}, /* the last one */
+        {NULL, 5, 37},
+        {"@n:4", 4, 32},
+        {"@t:0", 5, 0},
+        {"@t:37", 5, 37},
+        {"@t:21", 5, 21},
+        {"@turn:0", 5, 0},
+        {"@turn:1", 5, 25},
+        {"@turn:2", 5, 35},
+        {"@turn:-1", 5, 35},
+        {"@turn:-2", 5, 25},
+        {"@turn:1", 3, 19},
+        {"@turn:-1", 3, 19},
+        {"@turn:0", 1, 0},
+        {"@before:functions.b:1", 5, 15},
+        {"@before:functions.a:0", 4, 15},
+        {"@before:functions.a:0", 5, 32}, /* the last one */
     };
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         uint64_t position;
