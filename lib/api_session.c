@@ -189,6 +189,10 @@ tarn_status tarn_session_set_sampling(tarn_session *s, const tarn_sampling *samp
     tarn_sampling p;
     TARNI_TRY(not_reentered(s->engine, err));
     TARNI_TRY(tarni_api_options(&p, sizeof p, sampling, "tarn_sampling", err));
+    if (p.top_p == 0.0f)
+        p.top_p = 1.0f;
+    if (p.repeat_penalty == 0.0f)
+        p.repeat_penalty = 1.0f;
     TARNI_TRY(tarni_sampling_check(&p, s->engine->pools.spec.vocab, err));
     s->live.sampling = p;
     return TARN_OK;

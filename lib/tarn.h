@@ -6,8 +6,8 @@
  *
  *     tarn_model_open("model", NULL, &model, &err);
  *     tarn_engine_open(model, NULL, &engine, &err);
- *     tarn_store_open("agents.tarn", &(tarn_store_options){sizeof(tarn_store_options), ...},
- * &store, &err); tarn_session_open(engine, store, "refactor-42", &open_options, &s, &reuse, &err);
+ *     tarn_store_open("agents.tarn", &store_options, &store, &err);
+ *     tarn_session_open(engine, store, "refactor-42", &open_options, &s, &reuse, &err);
  *     tarn_session_append_message(s, &(tarn_message){.role = TARN_ROLE_TOOL, ...}, &n, &err);
  *     tarn_session_generate(s, NULL, &err);
  *     tarn_session_run(s, on_event, user, &err);
@@ -26,8 +26,8 @@
  *            zero the rest for defaults. A NULL options pointer means all defaults. A struct larger
  *            than the library knows is accepted if the unknown tail is zero, else INVALID.
  *   Owning   What a function gives through `T **out` or a `tarn_*_list` is the caller's, freed by
- * the close or free function named there; free functions accept NULL. Text and arrays reached
- *            through a const pointer are borrowed as stated.
+ *            the close or free function named there; free functions accept NULL. Text and arrays
+ *            reached through a const pointer are borrowed as stated.
  *   Order    Close sessions before their engine and store, and engines before their model.
  *   Threads  "any": callable from any thread at any time. "one": one thread at a time for this
  *            engine and its sessions (they share the step), respectively for this store.
@@ -73,6 +73,7 @@ typedef struct tarn_text {
     tarn_allocator allocator;
 } tarn_text;
 
+/* Free what they hold and empty it; the struct itself is the caller's. */
 TARN_API void tarn_ids_free(tarn_ids *ids);
 TARN_API void tarn_text_free(tarn_text *text);
 
@@ -286,6 +287,8 @@ TARN_API tarn_status tarn_store_rewind(tarn_store *store, const char *session, c
                                        tarn_at *at, tarn_price *price, uint64_t *bytes_written,
                                        tarn_error *err) TARN_MUST_CHECK;
 
+/* Gives a session another name; its history and what was forked from it stay as they are.
+ * NOT_FOUND (session), EXISTS (new_name), INVALID. */
 TARN_API tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
                                        tarn_error *err) TARN_MUST_CHECK;
 /* Removes a session and every node no other session needs. */
@@ -301,6 +304,7 @@ typedef struct tarn_store_stat {
     uint64_t map_bytes, file_bytes;
 } tarn_store_stat;
 
+/* How full the store is. Cost: walks the sessions, reads no state. */
 TARN_API tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 
@@ -358,8 +362,9 @@ typedef struct tarn_step {
 
 /* Computes one step: a batch of rows of the sessions that have work, first come first served, and
  * queues events. Never waits for anything but the computation. `out` may be NULL.
- * A session that fails (non-finite logits, device fault, store error at a kept state) is poisoned
- * and reports a STOP event; the others go on. Threads: one. */
+ * A session that fails (non-finite logits, device fault, out of memory) is poisoned and reports a
+ * STOP event; the others go on. A store that refuses a kept state on the way is only logged: the
+ * session goes on, and its commit says why. Threads: one. */
 TARN_API tarn_status tarn_engine_step(tarn_engine *engine, tarn_step *out,
                                       tarn_error *err) TARN_MUST_CHECK;
 
@@ -373,7 +378,7 @@ typedef enum tarn_event_kind {
 typedef enum tarn_stop {
     TARN_STOP_NONE = 0,
     TARN_STOP_TOKEN = 1,     /* a stop id was sampled (and fed) */
-    TARN_STOP_LENGTH = 2,    /* the number of tokens asked for, or the context limit */
+    TARN_STOP_LENGTH = 2,    /* the number of tokens asked for, the context, or tokens_max */
     TARN_STOP_TOOL_CALL = 3, /* as TOKEN, and the turn holds tool calls: tarn_session_tool_calls */
     TARN_STOP_CANCELLED = 4,
     TARN_STOP_FAILED = 5 /* poisoned: tarn_session_failure */
@@ -404,9 +409,9 @@ typedef struct tarn_engine_stat {
     uint64_t slots, slots_bytes; /* state slots in use; a fork shares one */
     uint64_t pages, pages_bytes; /* latent pages in use */
     uint64_t rows_computed;      /* since open */
-    uint64_t state_bytes_copied; /* by fork and commit: 0 */
 } tarn_engine_stat;
 
+/* What the engine holds now. Threads: one. */
 TARN_API void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out);
 
 /* ============================================================================================== */
@@ -476,6 +481,7 @@ typedef struct tarn_session_info {
     bool turn_open;  /* inside an assistant turn that has no end marker yet */
 } tarn_session_info;
 
+/* Where the session stands and what it waits for. */
 TARN_API void tarn_session_get_info(const tarn_session *session, tarn_session_info *out);
 /* The error that poisoned the session. */
 TARN_API void tarn_session_failure(const tarn_session *session, tarn_error *out);
@@ -531,16 +537,17 @@ typedef struct tarn_logit_bias {
 typedef struct tarn_sampling {
     size_t size;
     float temperature;      /* 0: greedy, ties to the lowest id */
-    float top_p;            /* 1: off */
+    float top_p;            /* 0 or 1: off */
     uint32_t top_k;         /* 0: off */
     float min_p;            /* 0: off */
-    float repeat_penalty;   /* 1: off */
+    float repeat_penalty;   /* 0 or 1: off */
     uint32_t repeat_last_n; /* tokens looked back at; 0: all */
     uint64_t seed;
     size_t n_bias; /* at most TARN_LOGIT_BIAS_MAX */
     tarn_logit_bias bias[TARN_LOGIT_BIAS_MAX];
 } tarn_sampling;
 
+/* What the next id will be drawn with. */
 TARN_API void tarn_session_get_sampling(const tarn_session *session, tarn_sampling *out);
 /* INVALID names the field and value. */
 TARN_API tarn_status tarn_session_set_sampling(tarn_session *session, const tarn_sampling *sampling,

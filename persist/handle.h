@@ -16,7 +16,7 @@ struct tarnp_store {
     bool read_only; /* the store has features that writing would break */
     bool poisoned;
     uint64_t bytes_put; /* through this handle */
-    pid_t pid; /* of the process that opened it */
+    pid_t pid;          /* of the process that opened it */
 
     dev_t device; /* of data.mdb: the registry's key */
     ino_t inode;

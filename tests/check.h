@@ -29,7 +29,9 @@ typedef struct check_case {
 } check_case;
 
 #define CASE(name) static void case_##name(void)
+/* clang-format off */
 #define ENTRY(name) {#name, case_##name}
+/* clang-format on */
 
 #define CHECK_FAIL(...)                                                                            \
     (check_failures++, printf("%s:%d: ", __FILE__, __LINE__), printf(__VA_ARGS__), printf("\n"))

@@ -60,6 +60,7 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     tarni_pages_init(&e->pools.pages, &e->pools.layout, o->tokens_max, a);
     TARNI_TRY(tarni_sampler_init(&e->sampler, e->pools.spec.vocab, a, err));
     tarni_events_init(&e->events, a);
+    tarni_writer_init(&e->piece, a);
     TARNI_TRY(tarni_batch_space_create(e, &e->space, err));
     return tarni_forward_create(&e->pools.spec, &e->model->weights, &e->pools.layout, e->ops,
                                 &e->context, e->step_tokens_max, a, &e->forward, err);
@@ -96,6 +97,7 @@ void tarni_engine_close(tarn_engine *e)
     tarni_batch_space_free(e->space, &a);
     if (e->events.allocator.alloc)
         tarni_events_fini(&e->events);
+    tarni_writer_fini(&e->piece);
     tarni_sampler_fini(&e->sampler);
     if (e->pools.pages.layout)
         tarni_pages_fini(&e->pools.pages);

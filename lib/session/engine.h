@@ -22,6 +22,7 @@ struct tarn_engine {
     tarni_forward *forward;
     tarni_sampler sampler;
     tarni_events events;
+    tarni_writer piece; /* the text of one token, on its way into an event */
     uint32_t sessions_max, n_sessions;
     uint32_t step_tokens_max;
     uint32_t keep_every;

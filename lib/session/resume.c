@@ -149,7 +149,7 @@ tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, tarni_timel
     tarn_status status = find_sampler(l, out, &damaged, &bytes_read, err);
     if (status == TARN_OK)
         status = tarni_lineage_tokens(l, &out->tokens, err);
-    if (status == TARN_OK)
+    if (status == TARN_OK && l->position > node->position)
         status = tarni_ids_append(replay, out->tokens.ids + node->position,
                                   (size_t)(l->position - node->position), err);
     if (status != TARN_OK) {

@@ -86,11 +86,15 @@ static void push_event(tarn_session *s, tarn_event_kind kind, uint32_t n, tarn_s
     tarni_events_push(&s->engine->events, &event);
 }
 
-static void push_text(tarn_session *s, const tarni_writer *text)
+/* Gives out what stands in the engine's piece, and empties it. */
+static void push_piece(tarn_session *s)
 {
+    tarni_writer *text = &s->engine->piece;
     tarn_event event = {.kind = TARN_EVENT_TEXT, .session = s, .position = s->live.tokens.n_ids};
     if (text->n_bytes > 0)
         tarni_events_push_text(&s->engine->events, &event, text->data, text->n_bytes);
+    text->n_bytes = 0;
+    text->failed = false;
 }
 
 static void poison(tarn_session *s, const tarn_error *why)
@@ -155,11 +159,8 @@ static tarn_status find_calls(tarn_session *s, tarn_error *err)
 static void stop_generation(tarn_session *s, tarn_stop stop)
 {
     tarn_error err;
-    tarni_writer text;
-    tarni_writer_init(&text, &s->engine->pools.allocator);
-    tarni_text_stream_flush(&s->generation.text, &text);
-    push_text(s, &text);
-    tarni_writer_fini(&text);
+    tarni_text_stream_flush(&s->generation.text, &s->engine->piece);
+    push_piece(s);
     s->generation.active = false;
     if (stop == TARN_STOP_TOKEN && s->live.tail_closed) {
         if (find_calls(s, &err) != TARN_OK) {
@@ -301,13 +302,10 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
         return;
     }
     tarn_error err;
-    tarni_writer text;
-    tarni_writer_init(&text, &e->pools.allocator);
     tarn_status status = TARN_OK;
     if (e->model->tokenizer)
-        status = tarni_text_stream_feed(&g->text, e->model->tokenizer, id, &text, &err);
-    push_text(s, &text);
-    tarni_writer_fini(&text);
+        status = tarni_text_stream_feed(&g->text, e->model->tokenizer, id, &e->piece, &err);
+    push_piece(s);
     if (status != TARN_OK)
         poison(s, &err);
     else if (g->bounded && g->n_left == 0)
