@@ -153,7 +153,7 @@ static void aim(bench *b, float *at)
 
 static uint64_t commit_state(bench *b, uint64_t session_id, uint64_t head, double *ms)
 {
-    tarnp_section section = {TARNP_SECTION_STATE, TARNP_ELEM_F32, CHUNKS, b->chunks};
+    tarnp_section section = {.kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = CHUNKS, .chunks = b->chunks};
     tarnp_commit c = {.session_id = session_id,
                       .expected_head = head,
                       .move_head = true,
