@@ -321,6 +321,7 @@ typedef struct tarn_store_policy {
     tarn_state_codec latent_codec; /* LOSSLESS: nothing else is supported */
 } tarn_store_policy;
 
+/* [out] out: size set by the caller. */
 TARN_API tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out,
                                            tarn_error *err) TARN_MUST_CHECK;
 /* Fields that are 0 stay as they are. From the next commit on; what is stored stays as it is.
