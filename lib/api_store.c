@@ -2,6 +2,7 @@
 #include "lineage.h"
 #include "listing.h"
 
+#include <assert.h>
 #include <string.h>
 
 tarn_status tarn_store_open(const char *path, const tarn_store_options *options, tarn_store **out,
@@ -249,6 +250,39 @@ tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out, tarn_er
                             .file_bytes = s.file_bytes};
     tarni_api_result(out, &stat, sizeof stat);
     return TARN_OK;
+}
+
+static_assert((int)TARN_STATE_LOSSLESS == (int)TARNP_STATE_LOSSLESS &&
+                  (int)TARN_STATE_BF16 == (int)TARNP_STATE_BF16 &&
+                  (int)TARN_STATE_FP16 == (int)TARNP_STATE_FP16 &&
+                  (int)TARN_STATE_INT8 == (int)TARNP_STATE_INT8,
+              "the codecs have the store's numbers");
+
+tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(out);
+    tarnp_policy p;
+    TARNI_TRY(tarnp_policy_get(store->store, &p, err));
+    tarn_store_policy policy = {.size = out->size,
+                                .state_codec = (tarn_state_codec)p.state_codec,
+                                .latent_codec = (tarn_state_codec)p.latent_codec};
+    tarni_api_result(out, &policy, sizeof policy);
+    return TARN_OK;
+}
+
+tarn_status tarn_store_set_policy(tarn_store *store, const tarn_store_policy *policy,
+                                  tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(policy);
+    tarn_store_policy o;
+    TARNI_TRY(tarni_api_options(&o, sizeof o, policy, "tarn_store_policy", err));
+    const tarnp_policy p = {.state_codec = (tarnp_state_codec)o.state_codec,
+                            .latent_codec = (tarnp_state_codec)o.latent_codec};
+    return tarnp_policy_set(store->store, &p, err);
 }
 
 tarn_status tarn_store_verify(tarn_store *store,

@@ -308,6 +308,31 @@ typedef struct tarn_store_stat {
 TARN_API tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 
+/* How the state of a session is kept at a commit. The others round it once a commit (never what is
+ * in memory), are a fraction of the size, and resume with a state that is not bit-exact. A state
+ * that one cannot hold (not finite, too large) is kept without loss. */
+typedef enum tarn_state_codec {
+    TARN_STATE_LOSSLESS = 1,
+    TARN_STATE_BF16 = 4, /* off by at most 2^-8 of a head's largest value, 0.35 of fp32's bytes */
+    TARN_STATE_FP16 = 5, /* 2^-11, 0.45 */
+    TARN_STATE_INT8 = 6  /* 1/253, 0.21 */
+} tarn_state_codec;
+
+/* What holds for every session of a store, in every process. */
+typedef struct tarn_store_policy {
+    size_t size;
+    tarn_state_codec state_codec;  /* LOSSLESS in a new store */
+    tarn_state_codec latent_codec; /* LOSSLESS: nothing else is supported */
+} tarn_store_policy;
+
+/* [out] out: size set by the caller. */
+TARN_API tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out,
+                                           tarn_error *err) TARN_MUST_CHECK;
+/* Fields that are 0 stay as they are. From the next commit on; what is stored stays as it is.
+ * INVALID for what is no codec, UNSUPPORTED for one that latents cannot have. */
+TARN_API tarn_status tarn_store_set_policy(tarn_store *store, const tarn_store_policy *policy,
+                                           tarn_error *err) TARN_MUST_CHECK;
+
 typedef struct tarn_bad_chunk {
     uint64_t node;
     uint64_t chunk; /* 0: the node's own record or a table */

@@ -18,9 +18,11 @@
 typedef struct parcel {
     const tarnp_piece *pieces;
     size_t n_pieces;
-    tarnp_piece own_piece; /* of a chunk of tokens */
+    tarnp_piece own_piece;    /* of a chunk of tokens */
+    const tarnp_lossy *lossy; /* NULL: without loss */
     tarnp_chunk_ref ref;
     tarnp_chunk_head head;
+    float max_error;
     uint8_t *at; /* in the slab: head and payload */
 } parcel;
 
@@ -31,6 +33,9 @@ typedef struct draft {
     parcel *parcels;
     tarnp_chunk_ref *refs; /* the manifest's table */
     uint64_t chunk_bytes;
+    tarnp_state_codec state_codec;
+    tarnp_lossy *lossy; /* one a section */
+    bool is_lossy;      /* a section is */
 } draft;
 
 /* ---- what the caller gave ------------------------------------------------------------------- */
@@ -58,6 +63,9 @@ static tarn_status check_section(const tarnp_section *s, size_t section_idx, tar
     if (s->kind <= TARNP_SECTION_TOKENS || s->kind > TARNP_SECTION_SAMPLER || elem_bytes == 0)
         return tarni_fail(err, TARN_E_INVALID, "section %zu: kind %d of elements %d", section_idx,
                           (int)s->kind, (int)s->elem);
+    if (s->row_elems > 0 && s->unit_elems % s->row_elems != 0)
+        return tarni_fail(err, TARN_E_INVALID, "section %zu: a unit of %u elements in rows of %u",
+                          section_idx, s->unit_elems, s->row_elems);
     for (size_t i = 0; i < s->n_chunks; i++) {
         const tarnp_chunk *c = &s->chunks[i];
         uint64_t n_bytes = 0;
@@ -87,6 +95,7 @@ static tarn_status check_commit(const tarnp_commit *c, tarn_error *err)
     if (c->n_segments > UINT32_MAX || c->n_sections >= UINT16_MAX)
         return tarni_fail(err, TARN_E_LIMIT, "%zu segments and %zu sections", c->n_segments,
                           c->n_sections);
+    TARNI_TRY(tarnp_state_codec_check("state_codec", c->state_codec, err));
     TARNI_TRY(check_segments(c, err));
     for (size_t i = 0; i < c->n_sections; i++)
         TARNI_TRY(check_section(&c->sections[i], i, err));
@@ -111,7 +120,8 @@ static void add_parcel(draft *d, const tarnp_section *s, const tarnp_chunk *c,
 static void add_tokens(draft *d, tarnp_section *section)
 {
     const tarnp_commit *c = d->commit;
-    *section = (tarnp_section){TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 0, NULL};
+    *section = (tarnp_section){
+        .kind = TARNP_SECTION_TOKENS, .elem = TARNP_ELEM_U32, .codec = TARNP_STATE_LOSSLESS};
     for (uint32_t at = 0; at < c->n_tokens; at += TOKENS_PER_CHUNK) {
         uint32_t n = c->n_tokens - at < TOKENS_PER_CHUNK ? c->n_tokens - at : TOKENS_PER_CHUNK;
         tarnp_chunk chunk = {.first = at, .count = n, .raw_bytes = n * 4};
@@ -120,6 +130,17 @@ static void add_tokens(draft *d, tarnp_section *section)
         add_parcel(d, section, &chunk, &p->own_piece, 1);
         section->n_chunks++;
     }
+}
+
+/* How the chunks of a section are to be kept; NULL: without loss. */
+static const tarnp_lossy *choose_lossy(draft *d, const tarnp_section *s)
+{
+    if (d->state_codec == TARNP_STATE_LOSSLESS || s->kind != TARNP_SECTION_STATE ||
+        s->elem != TARNP_ELEM_F32 || s->row_elems == 0 || s->unit_elems == 0)
+        return NULL;
+    tarnp_lossy *lossy = &d->lossy[d->n_sections - 1];
+    *lossy = (tarnp_lossy){d->state_codec, s->row_elems, s->unit_elems};
+    return lossy;
 }
 
 static tarn_status list_parcels(draft *d, const tarn_allocator *allocator, tarn_error *err)
@@ -132,13 +153,20 @@ static tarn_status list_parcels(draft *d, const tarn_allocator *allocator, tarn_
     TARNI_TRY(tarni_alloc(allocator, n, sizeof *d->parcels, &d->parcels, err));
     TARNI_TRY(tarni_alloc(allocator, n, sizeof *d->refs, &d->refs, err));
     TARNI_TRY(tarni_alloc(allocator, c->n_sections + 1, sizeof *d->sections, &d->sections, err));
+    TARNI_TRY(tarni_alloc(allocator, c->n_sections + 1, sizeof *d->lossy, &d->lossy, err));
     if (c->n_tokens > 0)
         add_tokens(d, &d->sections[d->n_sections++]);
     for (size_t i = 0; i < c->n_sections; i++) {
         const tarnp_section *s = &c->sections[i];
-        d->sections[d->n_sections++] = *s;
-        for (size_t k = 0; k < s->n_chunks; k++)
+        tarnp_section *own = &d->sections[d->n_sections++];
+        *own = *s;
+        own->codec = TARNP_STATE_LOSSLESS;
+        own->max_error = 0;
+        const tarnp_lossy *lossy = choose_lossy(d, s);
+        for (size_t k = 0; k < s->n_chunks; k++) {
+            d->parcels[d->n_chunks].lossy = lossy;
             add_parcel(d, s, &s->chunks[k], s->chunks[k].pieces, s->chunks[k].n_pieces);
+        }
     }
     return TARN_OK;
 }
@@ -175,20 +203,36 @@ static tarn_status encode_parcel(void *arg, tarnp_codec *codec, size_t i, tarn_e
 {
     parcel *p = &((draft *)arg)->parcels[i];
     uint8_t *payload = p->at + TARNP_CHUNK_HEAD_BYTES;
-    tarnp_codec_id id;
-    uint32_t n_bytes;
-    TARNI_TRY(tarnp_encode(codec, p->ref.elem, p->pieces, p->n_pieces, p->ref.raw_bytes, payload,
-                           &id, &n_bytes, err));
-    p->ref.stored_bytes = TARNP_CHUNK_HEAD_BYTES + n_bytes;
-    p->head = (tarnp_chunk_head){.codec = (uint32_t)id,
+    tarnp_encoded made;
+    TARNI_TRY(tarnp_encode(codec, p->ref.elem, p->lossy, p->pieces, p->n_pieces, p->ref.raw_bytes,
+                           payload, &made, err));
+    p->max_error = made.max_error;
+    p->ref.stored_bytes = TARNP_CHUNK_HEAD_BYTES + made.n_bytes;
+    p->head = (tarnp_chunk_head){.codec = (uint32_t)made.id,
                                  .elem = p->ref.elem,
                                  .kind = p->ref.kind,
                                  .first = p->ref.first,
                                  .count = p->ref.count,
                                  .raw_bytes = p->ref.raw_bytes,
-                                 .payload_bytes = n_bytes};
-    tarnp_sum128(payload, n_bytes, p->head.payload_sum);
+                                 .payload_bytes = made.n_bytes};
+    tarnp_sum128(payload, made.n_bytes, p->head.payload_sum);
     return TARN_OK;
+}
+
+/* What the codecs lost, chunk by chunk, into the sections. */
+static void sum_up_loss(draft *d)
+{
+    const parcel *p = d->parcels;
+    for (uint32_t i = 0; i < d->n_sections; i++) {
+        tarnp_section *s = &d->sections[i];
+        for (size_t k = 0; k < s->n_chunks; k++, p++) {
+            if (!p->lossy || p->head.codec != (uint32_t)p->lossy->codec)
+                continue;
+            s->codec = p->lossy->codec;
+            s->max_error = p->max_error > s->max_error ? p->max_error : s->max_error;
+            d->is_lossy = true;
+        }
+    }
 }
 
 static void free_draft(tarnp_store *store, draft *d)
@@ -196,6 +240,7 @@ static void free_draft(tarnp_store *store, draft *d)
     tarni_free(&store->allocator, d->parcels);
     tarni_free(&store->allocator, d->refs);
     tarni_free(&store->allocator, d->sections);
+    tarni_free(&store->allocator, d->lossy);
     if (store->slab_bytes > SLAB_KEPT_BYTES) {
         tarni_free_aligned(&store->allocator, store->slab);
         store->slab = NULL;
@@ -324,7 +369,7 @@ static tarn_status put_node(tarnp_write *w, draft *d, tarnp_session *s, tarnp_co
     m.parent = c->parent;
     m.session_id = c->session_id;
     m.n_tokens = c->n_tokens;
-    m.flags = c->flags;
+    m.flags = d->is_lossy ? c->flags & (uint8_t)~TARNP_NODE_BIT_EXACT : c->flags;
     m.created_ms = tarnp_now_ms();
     m.chunk_bytes = d->chunk_bytes;
     m.chain_bytes = parent.chain_bytes;
@@ -344,6 +389,7 @@ static tarn_status put_node(tarnp_write *w, draft *d, tarnp_session *s, tarnp_co
     TARNI_TRY(link_node(w, c, &parent, &m, s, err));
     TARNI_TRY(tarnp_session_record_put(&w->txn, s, &w->store->allocator, err));
     out->node = m.id;
+    out->lossy = d->is_lossy;
     return TARN_OK;
 }
 
@@ -395,14 +441,23 @@ tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, ta
         out->existed = status == TARN_OK;
         return status;
     }
-    draft d = {.commit = commit};
-    status = list_parcels(&d, &store->allocator, err);
+    draft d = {.commit = commit, .state_codec = commit->state_codec};
+    status = TARN_OK;
+    if (d.state_codec == TARNP_STATE_POLICY) {
+        tarnp_policy policy;
+        status = tarnp_policy_get(store, &policy, err);
+        d.state_codec = policy.state_codec;
+    }
+    if (status == TARN_OK)
+        status = list_parcels(&d, &store->allocator, err);
     if (status == TARN_OK)
         status = take_slab(store, &d, err);
     if (status == TARN_OK)
         status = tarnp_each(store, d.n_chunks, encode_parcel, &d, err);
-    if (status == TARN_OK)
+    if (status == TARN_OK) {
+        sum_up_loss(&d);
         status = write_draft(store, &d, out, err);
+    }
     free_draft(store, &d);
     if (status != TARN_OK)
         *out = (tarnp_committed){0};

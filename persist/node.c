@@ -9,10 +9,12 @@
 
 #define MAGIC         0x444F4E54u /* "TNOD" */
 #define VERSION       1
-#define HEAD_BYTES    216
+#define PLAIN_BYTES   216 /* of the head, before key id and nonce */
+#define HEAD_BYTES    240
 #define SEGMENT_BYTES 8
-#define SECTION_BYTES 8
+#define SECTION_BYTES 24
 #define CHUNK_BYTES   32
+#define ONE_BITS      0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
 
 static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
 
@@ -42,6 +44,8 @@ static void put_head(tarni_writer *w, const tarnp_manifest *m)
     tarni_put_bytes(w, m->key, sizeof m->key);
     tarni_put_bytes(w, m->fp, sizeof m->fp);
     tarni_put_bytes(w, m->numerics, sizeof m->numerics);
+    static const uint8_t no_key[HEAD_BYTES - PLAIN_BYTES] = {0};
+    tarni_put_bytes(w, no_key, sizeof no_key);
 }
 
 static tarn_status put_segments(tarni_writer *w, const tarnp_segment *segments, uint32_t n,
@@ -68,8 +72,13 @@ static void put_tables(tarni_writer *w, const tarnp_manifest *m, const tarnp_sec
     for (uint32_t i = 0; i < m->n_sections; i++) {
         tarni_put_u8(w, (uint8_t)sections[i].kind);
         tarni_put_u8(w, (uint8_t)sections[i].elem);
-        tarni_put_u16(w, 0);
+        tarni_put_u8(w, (uint8_t)sections[i].codec);
+        tarni_put_u8(w, 0);
         tarni_put_u32(w, (uint32_t)sections[i].n_chunks);
+        tarni_put_f32(w, sections[i].max_error);
+        tarni_put_u32(w, sections[i].row_elems);
+        tarni_put_u32(w, sections[i].unit_elems);
+        tarni_put_u32(w, 0);
     }
     for (uint32_t i = 0; i < m->n_chunks; i++) {
         tarni_put_u32(w, chunks[i].first);
@@ -139,6 +148,11 @@ static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifes
         if (tarnp_elem_bytes((tarnp_elem)at[1]) == 0)
             return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown elements %u",
                               (unsigned long long)id, i, at[1]);
+        if (!tarnp_is_state_codec(at[2]))
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown codec %u",
+                              (unsigned long long)id, i, at[2]);
+        if (tarni_load_u32(at + 8) > ONE_BITS)
+            return damaged(err, id, "the error of a section is no share");
         n_chunks += tarni_load_u32(at + 4);
     }
     if (n_chunks != m->n_chunks)
@@ -192,7 +206,11 @@ tarn_status tarnp_manifest_get(tarnp_span value, uint64_t id, tarnp_manifest *ou
     memcpy(out->key, tarni_get_bytes(&r, sizeof out->key), sizeof out->key);
     memcpy(out->fp, tarni_get_bytes(&r, sizeof out->fp), sizeof out->fp);
     memcpy(out->numerics, tarni_get_bytes(&r, sizeof out->numerics), sizeof out->numerics);
-    TARN_ASSERT(!r.failed && r.at == HEAD_BYTES);
+    TARN_ASSERT(!r.failed && r.at == PLAIN_BYTES);
+    while (r.at < HEAD_BYTES)
+        if (tarni_get_u8(&r) != 0)
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: the manifest is encrypted",
+                              (unsigned long long)id);
     return check_head(value, id, out, err);
 }
 
@@ -250,6 +268,14 @@ static tarn_status read_segments(tarnp_span value, const tarnp_manifest *m, tarn
     return TARN_OK;
 }
 
+static float load_f32(const uint8_t *at)
+{
+    uint32_t bits = tarni_load_u32(at);
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* Segments, call ids and their text share one block, sections and chunks another. */
 static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
                                const tarn_allocator *allocator, tarnp_node *out, tarn_error *err)
@@ -271,8 +297,14 @@ static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
     const uint8_t *at = value.data + sections_at(m);
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
-        out->sections[i] = (tarnp_section){(tarnp_section_kind)at[0], (tarnp_elem)at[1],
-                                           tarni_load_u32(at + 4), chunks + n};
+        out->sections[i] = (tarnp_section){.kind = (tarnp_section_kind)at[0],
+                                           .elem = (tarnp_elem)at[1],
+                                           .codec = (tarnp_state_codec)at[2],
+                                           .n_chunks = tarni_load_u32(at + 4),
+                                           .max_error = load_f32(at + 8),
+                                           .row_elems = tarni_load_u32(at + 12),
+                                           .unit_elems = tarni_load_u32(at + 16),
+                                           .chunks = chunks + n};
         for (size_t k = 0; k < out->sections[i].n_chunks; k++, n++) {
             tarnp_chunk_ref ref;
             tarnp_manifest_chunk(value, m, n, &ref);

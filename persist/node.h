@@ -23,8 +23,13 @@
  *     104     16    commit key, zero for none
  *     120     32    model fingerprint
  *     152     64    numerics, padded with zeros
- *     216     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
- *     -       8 s   sections:  1 kind  1 elem  2 0  4 chunks
+ *     216     4     0, for the id of an encryption key: only with feature bit 0 (records.h)
+ *     220     16    0, for a nonce of random bytes
+ *     236     4     0
+ *     240     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
+ *     -       24 s  sections:  1 kind  1 elem  1 codec (tarnp_state_codec)  1 0  4 chunks
+ *                              4 largest relative error (fp32)  4 elements of a row
+ *                              4 elements of a unit  4 0
  *     -       32 c  chunks:    4 first  4 count  4 raw bytes  4 stored bytes  16 sum (chunk.h)
  *     -       16    XXH3-128 of all bytes before
  *

@@ -239,7 +239,8 @@ static tarn_status aim_tokens(const tarnp_node *node, const tarnp_section *secti
 tarn_status tarnp_node_tokens(tarnp_store *store, const tarnp_node *node, tarni_ids *out,
                               tarn_error *err)
 {
-    const tarnp_section none = {TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 0, NULL}, *section = &none;
+    const tarnp_section none = {.kind = TARNP_SECTION_TOKENS, .elem = TARNP_ELEM_U32},
+                        *section = &none;
     for (size_t i = 0; i < node->n_sections; i++)
         if (node->sections[i].kind == TARNP_SECTION_TOKENS)
             section = &node->sections[i];

@@ -1,13 +1,17 @@
 #include "records.h"
 
+#include "lossy.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #define FORMAT_BYTES    96
+#define POLICY_BYTES    8
+#define POLICY_VERSION  1
 #define SESSION_VERSION 1
 #define SESSION_PINNED  1
 
-static const char format_key[] = "format", counters_key[] = "counters";
+static const char format_key[] = "format", counters_key[] = "counters", policy_key[] = "policy";
 static const char format_magic[16] = "tarn store";
 
 /* ---- meta ----------------------------------------------------------------------------------- */
@@ -81,6 +85,39 @@ tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *
     out->chunks = tarni_get_u64(&r);
     out->bytes_stored = tarni_get_u64(&r);
     out->bytes_written = tarni_get_u64(&r);
+    return TARN_OK;
+}
+
+tarn_status tarnp_policy_put(tarnp_txn *txn, const tarnp_policy *policy, tarn_error *err)
+{
+    uint8_t at[POLICY_BYTES] = {0};
+    tarni_store_u16(at, POLICY_VERSION);
+    at[2] = (uint8_t)policy->state_codec;
+    at[3] = (uint8_t)policy->latent_codec;
+    return tarnp_put(txn, TARNP_TABLE_META, policy_key, sizeof policy_key - 1, at, sizeof at, err);
+}
+
+tarn_status tarnp_policy_load(tarnp_txn *txn, tarnp_policy *out, tarn_error *err)
+{
+    tarnp_span value;
+    *out = (tarnp_policy){TARNP_STATE_LOSSLESS, TARNP_STATE_LOSSLESS};
+    TARNI_TRY(tarnp_get(txn, TARNP_TABLE_META, policy_key, sizeof policy_key - 1, &value, err));
+    if (!value.data)
+        return TARN_OK;
+    uint32_t version = value.n_bytes >= 2 ? tarni_load_u16(value.data) : 0;
+    if (version > POLICY_VERSION)
+        return tarni_fail(err, TARN_E_FORMAT, "the store's policy has version %u, this reads %d",
+                          version, POLICY_VERSION);
+    if (version != POLICY_VERSION || value.n_bytes != POLICY_BYTES)
+        return tarni_fail(err, TARN_E_CORRUPT, "table meta: the policy has %zu bytes",
+                          value.n_bytes);
+    out->state_codec = (tarnp_state_codec)value.data[2];
+    out->latent_codec = (tarnp_state_codec)value.data[3];
+    if (!tarnp_is_state_codec(value.data[2]) || out->latent_codec != TARNP_STATE_LOSSLESS)
+        return tarni_fail(err, TARN_E_FORMAT,
+                          "the store's policy asks for codecs %u and %u, which this version does "
+                          "not know",
+                          value.data[2], value.data[3]);
     return TARN_OK;
 }
 

@@ -16,7 +16,9 @@
  *     20      4     0
  *     24      8     compatible features: unknown bits are ignored
  *     32      8     read-compatible features: with unknown bits nothing is written
- *     40      8     incompatible features: with unknown bits the store is refused
+ *     40      8     incompatible features: with unknown bits the store is refused. Bit 0: values
+ *                   are encrypted (chunk.h and node.h keep room for key ids and nonces). This
+ *                   version knows none
  *     48      16    uuid
  *     64      32    salt, for keyed hashes
  *
@@ -58,6 +60,20 @@ typedef struct tarnp_counters {
 
 tarn_status tarnp_counters_put(tarnp_txn *txn, const tarnp_counters *counters, tarn_error *err);
 tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *err);
+
+/* ---- table meta, key "policy" --------------------------------------------------------------- *
+ *
+ *     OFFSET  SIZE  FIELD
+ *     0       2     version, 1
+ *     2       1     state codec (tarnp_state_codec)
+ *     3       1     latent codec
+ *     4       4     0
+ *
+ * Without the record both are LOSSLESS. A version with more fields is longer and has a higher
+ * version. */
+tarn_status tarnp_policy_put(tarnp_txn *txn, const tarnp_policy *policy, tarn_error *err);
+/* CORRUPT, or FORMAT for a newer record. */
+tarn_status tarnp_policy_load(tarnp_txn *txn, tarnp_policy *out, tarn_error *err);
 
 /* ---- table session -------------------------------------------------------------------------- *
  *

@@ -176,16 +176,32 @@ typedef struct tarnp_chunk {
     const tarnp_piece *pieces;
 } tarnp_chunk;
 
+/* How a state is kept. Stored: fixed for ever; the lossy ones have the numbers of their codecs.
+ * What a lossy one cannot keep (not finite, too large for it) is kept without loss. */
+typedef enum tarnp_state_codec {
+    TARNP_STATE_POLICY = 0, /* in a commit: as the store's policy says */
+    TARNP_STATE_LOSSLESS = 1,
+    TARNP_STATE_BF16 = 4, /* 0.35 of the bytes, off by at most 2^-8 of the largest value */
+    TARNP_STATE_FP16 = 5, /* 0.45, 2^-11: half precision times a power of two for each unit */
+    TARNP_STATE_INT8 = 6  /* 0.21, 1/253: 8 bits and a scale for each row */
+} tarnp_state_codec;
+
 typedef struct tarnp_section {
     tarnp_section_kind kind;
     tarnp_elem elem;
     size_t n_chunks;
     tarnp_chunk *chunks;
+    /* Elements of a row, and of a unit, which is whole rows: a head's matrix. Counted from the
+     * start of each chunk. With 0 nothing of the section is kept lossy. */
+    uint32_t row_elems, unit_elems;
+    tarnp_state_codec codec; /* out of the store only: LOSSLESS if every chunk is */
+    float max_error;         /* out of the store only: worst max|x - x'| / max|x| of its units */
 } tarnp_section;
 
 enum {
     TARNP_NODE_HAS_STATE = 1, /* the sections resume the session at this node's position */
-    TARNP_NODE_BIT_EXACT = 2  /* a pure function of the tokens under the node's numerics */
+    TARNP_NODE_BIT_EXACT = 2  /* a pure function of the tokens under the node's numerics; taken off
+                                 by the store where a section is lossy */
 };
 
 typedef struct tarnp_commit {
@@ -203,12 +219,14 @@ typedef struct tarnp_commit {
     size_t n_segments;
     const tarnp_section *sections; /* all but TOKENS */
     size_t n_sections;
+    tarnp_state_codec state_codec; /* of STATE sections of fp32 */
 } tarnp_commit;
 
 typedef struct tarnp_committed {
     uint64_t node;
     uint64_t bytes_written; /* of values put; 0 if the key was known */
     bool existed;
+    bool lossy; /* a section is, so the node is not bit-exact; false if the key was known */
 } tarnp_committed;
 
 /* Chunks are encoded and hashed before the write lock is taken; encoded, all of them are in memory.
@@ -266,6 +284,18 @@ typedef struct tarnp_node_brief {
 tarn_status tarnp_node_list(tarnp_store *store, tarnp_node_brief **out, size_t *n, tarn_error *err);
 
 const tarn_allocator *tarnp_store_allocator(const tarnp_store *store);
+
+/* ---- policy --------------------------------------------------------------------------------- */
+
+/* What holds for the whole store, in every process. 0 in tarnp_policy_set: as it is. */
+typedef struct tarnp_policy {
+    tarnp_state_codec state_codec;  /* of commits that do not say; a new store: LOSSLESS */
+    tarnp_state_codec latent_codec; /* LOSSLESS */
+} tarnp_policy;
+
+tarn_status tarnp_policy_get(tarnp_store *store, tarnp_policy *out, tarn_error *err);
+/* INVALID for what is no codec, UNSUPPORTED for a lossy latent_codec. */
+tarn_status tarnp_policy_set(tarnp_store *store, const tarnp_policy *policy, tarn_error *err);
 
 /* ---- the whole store ------------------------------------------------------------------------ */
 

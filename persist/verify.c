@@ -391,6 +391,8 @@ static tarn_status survey_tables(survey *v)
     tarn_status status = tarnp_counters_get(&v->txn, &v->counters, v->err);
     if (status != TARN_OK)
         return note(v, status, 0, 0);
+    tarnp_policy policy;
+    TARNI_TRY(note(v, tarnp_policy_load(&v->txn, &policy, v->err), 0, 0));
     TARNI_TRY(for_each(v, TARNP_TABLE_NODE, see_node));
     for (size_t i = 0; i < v->n_nodes; i++)
         if (v->nodes[i].readable)

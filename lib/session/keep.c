@@ -32,6 +32,12 @@ static tarni_image image_of(tarn_session *s, const tarni_writer *sampler)
                          .latent_end = s->live.tokens.n_ids};
 }
 
+/* A node without a state of its own is as exact as the one it stands on. */
+static bool exact_on_disk(const tarni_timeline *live, bool with_state)
+{
+    return live->bit_exact && (with_state || !live->base_lossy);
+}
+
 static tarn_status write_node(tarn_session *s, bool move_head, bool with_state,
                               const tarni_sections *sections, tarnp_committed *out, tarn_error *err)
 {
@@ -49,7 +55,7 @@ static tarn_status write_node(tarn_session *s, bool move_head, bool with_state,
                       .sections = sections->items,
                       .n_sections = sections->n_items};
     c.flags = (uint8_t)((with_state ? TARNP_NODE_HAS_STATE : 0) |
-                        (live->bit_exact ? TARNP_NODE_BIT_EXACT : 0));
+                        (exact_on_disk(live, with_state) ? TARNP_NODE_BIT_EXACT : 0));
     memcpy(c.fp, s->engine->identity.fp, sizeof c.fp);
     if (getrandom(c.key, sizeof c.key, 0) != (ssize_t)sizeof c.key)
         return tarni_fail(err, TARN_E_IO, "no random bytes for a commit key");
@@ -86,8 +92,10 @@ tarn_status tarni_session_keep(tarn_session *s, bool move_head, tarn_error *err)
 
     s->bytes_written += committed.bytes_written;
     live->base_node = committed.node;
-    if (with_state)
+    if (with_state) {
         live->base_position = live->latents_kept = live->tokens.n_ids;
+        live->base_lossy = committed.lossy;
+    }
     live->base_sampling = live->sampling;
     tarni_segments_clear(&live->segments, a);
     if (move_head)
@@ -112,6 +120,7 @@ tarn_status tarni_session_commit(tarn_session *s, tarn_committed *out, tarn_erro
     if (s->head != s->live.base_node)
         TARNI_TRY(move_head_to_base(s, err));
     out->at = tarni_session_at(s);
+    out->at.bit_exact = out->at.bit_exact && !s->live.base_lossy;
     out->bytes_written = s->bytes_written;
     s->bytes_written = 0;
     return TARN_OK;

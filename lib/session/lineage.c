@@ -214,6 +214,16 @@ static size_t slice_segments(const tarnp_node *node, uint32_t n_tokens, tarnp_se
     return n;
 }
 
+/* A place inside a node is replayed from the state before it. */
+static uint8_t flags_inside(const tarni_lineage *l, const tarnp_node *holder)
+{
+    uint8_t flags = holder->flags & TARNP_NODE_BIT_EXACT;
+    for (size_t n = l->n_at; n > 0; n--)
+        if (tarni_node_resumable(&l->nodes[n - 1]))
+            return flags & l->nodes[n - 1].flags;
+    return flags;
+}
+
 tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_committed *out,
                                     tarn_error *err)
 {
@@ -230,7 +240,7 @@ tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_com
                           .expected_head = l->session.head,
                           .move_head = move,
                           .parent = before->id,
-                          .flags = holder->flags & TARNP_NODE_BIT_EXACT,
+                          .flags = flags_inside(l, holder),
                           .numerics = holder->numerics,
                           .tokens = ids.ids,
                           .n_tokens = n_tokens,

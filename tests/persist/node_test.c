@@ -20,9 +20,24 @@ static void make(sample *s)
     static const tarnp_segment segments[] = {
         {.role = TARN_ROLE_USER, .flags = 2, .n_tokens = 5},
         {.role = TARN_ROLE_ASSISTANT, .flags = 1, .n_tokens = 2, .n_call_ids = 2, .call_ids = ids}};
-    static const tarnp_section sections[] = {{TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 1, NULL},
-                                             {TARNP_SECTION_CONV, TARNP_ELEM_BF16, 0, NULL},
-                                             {TARNP_SECTION_STATE, TARNP_ELEM_F32, 2, NULL}};
+    static const tarnp_section sections[] = {{.kind = TARNP_SECTION_TOKENS,
+                                              .elem = TARNP_ELEM_U32,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 1,
+                                              .chunks = NULL},
+                                             {.kind = TARNP_SECTION_CONV,
+                                              .elem = TARNP_ELEM_BF16,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 0,
+                                              .chunks = NULL},
+                                             {.kind = TARNP_SECTION_STATE,
+                                              .elem = TARNP_ELEM_F32,
+                                              .codec = TARNP_STATE_BF16,
+                                              .max_error = 0.25F,
+                                              .row_elems = 8,
+                                              .unit_elems = 64,
+                                              .n_chunks = 2,
+                                              .chunks = NULL}};
     static const tarnp_chunk_ref refs[] = {
         {.first = 0, .count = 7, .raw_bytes = 28, .stored_bytes = 90, .sum = {1}},
         {.first = 0, .count = 8, .raw_bytes = 4096, .stored_bytes = 3000, .sum = {2}},
@@ -76,6 +91,11 @@ CASE(round_trip)
     CHECK_TEXT(node.segments[1].call_ids[1], "");
     CHECK_EQ(node.n_sections, 3);
     CHECK_EQ(node.sections[1].n_chunks, 0);
+    CHECK_EQ(node.sections[1].codec, TARNP_STATE_LOSSLESS);
+    CHECK_EQ(node.sections[2].codec, TARNP_STATE_BF16);
+    CHECK(node.sections[2].max_error == 0.25F);
+    CHECK_EQ(node.sections[2].row_elems, 8);
+    CHECK_EQ(node.sections[2].unit_elems, 64);
     CHECK_EQ(node.sections[2].chunks[0].id, 41);
     CHECK_EQ(node.sections[2].chunks[1].stored_bytes, 3100);
     CHECK_EQ(node.stored_bytes, 6190 + s.m.n_bytes);
@@ -154,7 +174,11 @@ CASE(hostile_fields)
                 {64, 1, TARN_E_CORRUPT, "add up to its bytes"},
                 {96, 0x20000000, TARN_E_CORRUPT, "more chunks"},
                 {100, 0x10000000, TARN_E_CORRUPT, "more chunks"},
-                {n - 16 - 3 * 32 - 3 * 8 + 4, 2, TARN_E_CORRUPT, "sections"}};
+                {n - 16 - 3 * 32 - 3 * 24 + 4, 2, TARN_E_CORRUPT, "sections"},
+                {n - 16 - 3 * 32 - 3 * 24 + 8, 0x7FC00000, TARN_E_CORRUPT, "no share"},
+                {n - 16 - 3 * 32 - 3 * 24, 0x00000201, TARN_E_FORMAT, "unknown codec 0"},
+                {216, 7, TARN_E_FORMAT, "encrypted"},
+                {232, 7, TARN_E_FORMAT, "encrypted"}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         memcpy(copy, s.w.data, n);
         tarni_store_u32(copy + list[i].at, list[i].value);

@@ -146,9 +146,16 @@ static inline void kit_lay(kit_layout *l, kit_content *c)
     l->chunks[2] = (tarnp_chunk){.raw_bytes = sizeof c->conv, .n_pieces = 1, .pieces = &l->conv};
     l->chunks[3] =
         (tarnp_chunk){.raw_bytes = sizeof c->sampler, .n_pieces = 1, .pieces = &l->sampler};
-    l->sections[0] = (tarnp_section){TARNP_SECTION_STATE, TARNP_ELEM_F32, 2, l->chunks};
-    l->sections[1] = (tarnp_section){TARNP_SECTION_CONV, TARNP_ELEM_BF16, 1, l->chunks + 2};
-    l->sections[2] = (tarnp_section){TARNP_SECTION_SAMPLER, TARNP_ELEM_U8, 1, l->chunks + 3};
+    l->sections[0] = (tarnp_section){
+        .kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 2, .chunks = l->chunks};
+    l->sections[1] = (tarnp_section){.kind = TARNP_SECTION_CONV,
+                                     .elem = TARNP_ELEM_BF16,
+                                     .n_chunks = 1,
+                                     .chunks = l->chunks + 2};
+    l->sections[2] = (tarnp_section){.kind = TARNP_SECTION_SAMPLER,
+                                     .elem = TARNP_ELEM_U8,
+                                     .n_chunks = 1,
+                                     .chunks = l->chunks + 3};
 }
 
 /* Commits the node of `seed` on `parent` of session `id`, whose head must be `head`. */
