@@ -24,7 +24,8 @@ tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
     tarnp_options p = {.allocator = &store->allocator,
                        .log = o.log,
                        .create = o.flags & TARN_STORE_CREATE,
-                       .map_bytes = (size_t)o.map_bytes};
+                       .map_bytes = (size_t)o.map_bytes,
+                       .durability = (tarnp_durability)o.durability};
     tarn_status status = tarnp_store_open(path, &p, &store->store, err);
     if (status != TARN_OK) {
         tarni_free(&a, store);
@@ -41,6 +42,13 @@ void tarn_store_close(tarn_store *store)
     tarn_allocator a = store->allocator;
     tarnp_store_close(store->store);
     tarni_free(&a, store);
+}
+
+tarn_status tarn_store_flush(tarn_store *store, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    return tarnp_store_flush(store->store, err);
 }
 
 tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_list *out,
@@ -129,7 +137,7 @@ static tarn_status place_node(const tarni_lineage *lineage, bool move, uint64_t 
     if (tarni_lineage_at_node(lineage))
         return TARN_OK;
     tarnp_committed made;
-    TARNI_TRY(tarni_lineage_make_node(lineage, move, &made, err));
+    TARNI_TRY(tarni_lineage_make_node(lineage, move, NULL, &made, err));
     *node = made.node;
     *bytes_written += made.bytes_written;
     return TARN_OK;

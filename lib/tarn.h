@@ -15,7 +15,8 @@
  *     tarn_session_fork(s, "refactor-42/try-b", &alt, &err);
  *
  * DOES NOT: download models, train, print, call exit(), or start threads other than the engine's
- * compute pool. Nothing is sent anywhere.
+ * compute pool and one writer a store, the latter from the first tarn_session_commit_begin on.
+ * Nothing is sent anywhere.
  *
  * Conventions
  *   Status   Every function that can fail returns a tarn_status: TARN_OK, or an error. The last
@@ -166,12 +167,25 @@ TARN_API tarn_status tarn_model_synth(const char *dir, const tarn_synth_options 
 
 enum { TARN_STORE_CREATE = 1 };
 
+/* What a commit that returned survives. A kill of any process: always. A power cut: DURABLE and
+ * DEFERRED yes; RELAXED all but the last commits, the store itself is never damaged; SCRATCH no, and
+ * such a store is made empty when it is opened after anything but a clean close. DEFERRED differs
+ * from DURABLE for commits that are begun (tarn_session_commit_begin): they wait a little for others
+ * to share one write, unless somebody waits for one of them. */
+typedef enum tarn_durability {
+    TARN_DURABLE = 0,
+    TARN_RELAXED = 1,
+    TARN_DEFERRED = 2,
+    TARN_SCRATCH = 3 /* chosen when the store is made, for ever: INVALID otherwise */
+} tarn_durability;
+
 typedef struct tarn_store_options {
     size_t size;
     uint32_t flags; /* TARN_STORE_CREATE: make it if there is none */
     const tarn_allocator *allocator;
     const tarn_log *log;
     uint64_t map_bytes; /* the most it can ever hold; 0: 1 TiB of address space */
+    tarn_durability durability;
 } tarn_store_options;
 
 /* Opens the store in folder `path`. Needs no model, no engine and no weights. Other processes may
@@ -180,8 +194,11 @@ typedef struct tarn_store_options {
  */
 TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                                      tarn_store **out, tarn_error *err) TARN_MUST_CHECK;
-/* Nothing is lost: what was committed is durable already. */
+/* Nothing is lost: what was committed is as durable as the store's options say, and what was begun
+ * is written first. */
 TARN_API void tarn_store_close(tarn_store *store);
+/* Waits until everything committed and begun so far survives a power cut (SCRATCH: a kill). */
+TARN_API tarn_status tarn_store_flush(tarn_store *store, tarn_error *err) TARN_MUST_CHECK;
 
 /* A place in the store. */
 typedef struct tarn_at {
@@ -282,13 +299,14 @@ TARN_API tarn_status tarn_store_fork(tarn_store *store, const char *session, con
 
 /* Moves the head of a session to a place in its own history, or to any node given as "@n:". The
  * newer branch stays: listed by tarn_store_tree and reachable as "@n:". CONFLICT if the head moved
- * meanwhile. A session open on an engine does not notice: use tarn_session_rewind there. */
+ * meanwhile; BUSY while the session is open for writing on an engine, of this process (use
+ * tarn_session_rewind there) or another, which is named. */
 TARN_API tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
                                        tarn_at *at, tarn_price *price, uint64_t *bytes_written,
                                        tarn_error *err) TARN_MUST_CHECK;
 
 /* Gives a session another name; its history and what was forked from it stay as they are.
- * NOT_FOUND (session), EXISTS (new_name), INVALID. */
+ * NOT_FOUND (session), EXISTS (new_name), INVALID; BUSY as above, also for remove. */
 TARN_API tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
                                        tarn_error *err) TARN_MUST_CHECK;
 /* Removes a session and every node no other session needs. */
@@ -474,6 +492,7 @@ typedef struct tarn_session_options {
     const char *where;    /* READ_ONLY: the place to open; else the head */
     const tarn_tag *tags; /* of a session that is created */
     size_t n_tags;
+    uint32_t lease_ms; /* how long the session stays this process's if it hangs; 0: 60,000 */
 } tarn_session_options;
 
 /* Opens a session on an engine. With a store: resumes it from there, or creates it (CREATE). With
@@ -481,11 +500,17 @@ typedef struct tarn_session_options {
  * Reads states and latents, computes nothing: tokens to replay are computed by the next steps.
  * NOT_FOUND, EXISTS, MISMATCH (the model differs: which part), LIMIT (sessions_max, tokens_max,
  * context), CORRUPT (tokens damaged: which chunk). A damaged state falls back to an earlier one and
- * says so in `reuse`, which may be NULL. Threads: one. */
+ * says so in `reuse`, which may be NULL. Threads: one.
+ *
+ * A session of a store is open for writing once: unless READ_ONLY it takes the session's lease, and
+ * anybody else who opens, moves, renames or removes it gets BUSY, naming host and process; reading
+ * and forking go on. The lease is renewed by steps and commits and given up by close; that of a
+ * process that died is taken over at once, one that was not renewed for lease_ms by whoever comes
+ * next. Losing it fails no step: the next commit is BUSY or CONFLICT. */
 TARN_API tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char *name,
                                        const tarn_session_options *options, tarn_session **out,
                                        tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
-/* Drops what was not committed. */
+/* Drops what was not committed; waits for a commit that was begun. */
 TARN_API void tarn_session_close(tarn_session *session);
 
 typedef enum tarn_session_state {
@@ -638,10 +663,31 @@ typedef struct tarn_committed {
 
 /* Makes everything fed so far durable as a node and moves the session's head to it: all or nothing.
  * Tokens that still wait are not part of it. Without new tokens or sampling changes writes nothing.
- * CONFLICT if another process moved the head; NO_SPACE, IO. After an error the session goes on, not
- * committed. Blocks for encoding and one durable write. */
+ * CONFLICT if another process moved the head, BUSY if it took over the lease; NO_SPACE, IO. After an
+ * error the session goes on, not committed. Blocks for encoding and one durable write. */
 TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
                                          tarn_error *err) TARN_MUST_CHECK;
+
+typedef uint64_t tarn_ticket; /* of a commit that was begun; 0: none */
+
+typedef enum tarn_commit_level {
+    TARN_COMMIT_MEMORY = 1,
+    TARN_COMMIT_WRITTEN = 2, /* in the store; survives a kill */
+    TARN_COMMIT_SYNCED = 3   /* survives a power cut */
+} tarn_commit_level;
+
+/* As tarn_session_commit, but returns when everything is encoded: a thread of the store writes it.
+ * Commits of many sessions that are begun before the first is waited for share one write. The next
+ * step with rows of this session, and every other call that changes it, waits until it is WRITTEN. */
+TARN_API tarn_status tarn_session_commit_begin(tarn_session *session, tarn_ticket *ticket,
+                                               tarn_error *err) TARN_MUST_CHECK;
+/* Waits until the session's last begun commit is at `level`; timeout_ms 0: for ever. From WRITTEN on
+ * `out` (may be NULL) is filled. What tarn_session_commit returns (the session then goes on, not
+ * committed); BUSY also when the time is over; NOT_FOUND for an older ticket; UNSUPPORTED for SYNCED
+ * in a scratch store. */
+TARN_API tarn_status tarn_session_wait(tarn_session *session, tarn_ticket ticket,
+                                       tarn_commit_level level, uint32_t timeout_ms,
+                                       tarn_committed *out, tarn_error *err) TARN_MUST_CHECK;
 
 /* Opens a new session that continues from here; copies no state and computes nothing. With a store
  * its record is durable at once and starts at the last committed node; tokens fed since then come

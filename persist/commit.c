@@ -4,9 +4,13 @@
  *
  * All encoded chunks of a commit are in memory at once, each in its own part of one slab: LMDB
  * keeps the dirty pages of a transaction in memory anyway, and encoding under the write lock would
- * make every other process wait for the entropy coder. */
+ * make every other process wait for the entropy coder.
+ *
+ * A draft is what is between the two halves: tarnp_commit_node does them in one go, the writer of
+ * queue.c does the second one later. */
 #include "commit.h"
 
+#include "lease.h"
 #include "refs.h"
 
 #include <string.h>
@@ -26,9 +30,9 @@ typedef struct parcel {
     uint8_t *at; /* in the slab: head and payload */
 } parcel;
 
-typedef struct draft {
-    const tarnp_commit *commit;
-    tarnp_section *sections; /* tokens first, then the caller's */
+struct tarnp_draft {
+    tarnp_commit commit;     /* of its pointers only numerics and segments are used after making */
+    tarnp_section *sections; /* tokens first, then the caller's; of them only what they are */
     uint32_t n_sections, n_chunks;
     parcel *parcels;
     tarnp_chunk_ref *refs; /* the manifest's table */
@@ -36,7 +40,10 @@ typedef struct draft {
     tarnp_state_codec state_codec;
     tarnp_lossy *lossy; /* one a section */
     bool is_lossy;      /* a section is */
-} draft;
+    uint8_t *slab;
+    size_t slab_bytes;
+    void *owned; /* segments, call ids, numerics; NULL: the caller's */
+};
 
 /* ---- what the caller gave ------------------------------------------------------------------- */
 
@@ -96,6 +103,8 @@ static tarn_status check_commit(const tarnp_commit *c, tarn_error *err)
         return tarni_fail(err, TARN_E_LIMIT, "%zu segments and %zu sections", c->n_segments,
                           c->n_sections);
     TARNI_TRY(tarnp_state_codec_check("state_codec", c->state_codec, err));
+    if (c->move_head && c->expected_head == TARNP_NODE_NONE)
+        return tarni_fail(err, TARN_E_INVALID, "a commit that moves the head expects none");
     TARNI_TRY(check_segments(c, err));
     for (size_t i = 0; i < c->n_sections; i++)
         TARNI_TRY(check_section(&c->sections[i], i, err));
@@ -104,7 +113,7 @@ static tarn_status check_commit(const tarnp_commit *c, tarn_error *err)
 
 /* ---- encoding ------------------------------------------------------------------------------- */
 
-static void add_parcel(draft *d, const tarnp_section *s, const tarnp_chunk *c,
+static void add_parcel(tarnp_draft *d, const tarnp_section *s, const tarnp_chunk *c,
                        const tarnp_piece *pieces, size_t n_pieces)
 {
     parcel *p = &d->parcels[d->n_chunks++];
@@ -117,9 +126,9 @@ static void add_parcel(draft *d, const tarnp_section *s, const tarnp_chunk *c,
                                .raw_bytes = c->raw_bytes};
 }
 
-static void add_tokens(draft *d, tarnp_section *section)
+static void add_tokens(tarnp_draft *d, tarnp_section *section)
 {
-    const tarnp_commit *c = d->commit;
+    const tarnp_commit *c = &d->commit;
     *section = (tarnp_section){
         .kind = TARNP_SECTION_TOKENS, .elem = TARNP_ELEM_U32, .codec = TARNP_STATE_LOSSLESS};
     for (uint32_t at = 0; at < c->n_tokens; at += TOKENS_PER_CHUNK) {
@@ -133,7 +142,7 @@ static void add_tokens(draft *d, tarnp_section *section)
 }
 
 /* How the chunks of a section are to be kept; NULL: without loss. */
-static const tarnp_lossy *choose_lossy(draft *d, const tarnp_section *s)
+static const tarnp_lossy *choose_lossy(tarnp_draft *d, const tarnp_section *s)
 {
     if (d->state_codec == TARNP_STATE_LOSSLESS || s->kind != TARNP_SECTION_STATE ||
         s->elem != TARNP_ELEM_F32 || s->row_elems == 0 || s->unit_elems == 0)
@@ -143,9 +152,9 @@ static const tarnp_lossy *choose_lossy(draft *d, const tarnp_section *s)
     return lossy;
 }
 
-static tarn_status list_parcels(draft *d, const tarn_allocator *allocator, tarn_error *err)
+static tarn_status list_parcels(tarnp_draft *d, const tarn_allocator *allocator, tarn_error *err)
 {
-    const tarnp_commit *c = d->commit;
+    const tarnp_commit *c = &d->commit;
     size_t n = c->n_tokens / TOKENS_PER_CHUNK + (c->n_tokens % TOKENS_PER_CHUNK != 0);
     for (size_t i = 0; i < c->n_sections; i++)
         if (!tarni_add_size(n, c->sections[i].n_chunks, &n) || n > UINT32_MAX)
@@ -178,20 +187,30 @@ static size_t parcel_room(const parcel *p)
            (((size_t)p->ref.raw_bytes + TARNI_ALIGNMENT - 1) & ~(size_t)(TARNI_ALIGNMENT - 1));
 }
 
-static tarn_status take_slab(tarnp_store *store, draft *d, tarn_error *err)
+/* The kept slab if it is large enough, else a new one. A draft that is going to wait takes none that
+ * is much too large for it. */
+static tarn_status take_slab(tarnp_store *store, tarnp_draft *d, bool will_wait, tarn_error *err)
 {
     size_t n_bytes = 0;
     for (uint32_t i = 0; i < d->n_chunks; i++)
         if (!tarni_add_size(n_bytes, parcel_room(&d->parcels[i]), &n_bytes))
             return tarni_fail_memory(err, SIZE_MAX);
-    if (n_bytes > store->slab_bytes) {
-        tarni_free_aligned(&store->allocator, store->slab);
+    pthread_mutex_lock(&store->slab_mutex);
+    if (!will_wait || store->slab_bytes / 2 <= n_bytes) {
+        d->slab = store->slab;
+        d->slab_bytes = store->slab_bytes;
         store->slab = NULL;
         store->slab_bytes = 0;
-        TARNI_TRY(tarni_alloc_aligned(&store->allocator, n_bytes, 1, &store->slab, err));
-        store->slab_bytes = n_bytes;
     }
-    uint8_t *at = store->slab;
+    pthread_mutex_unlock(&store->slab_mutex);
+    if (n_bytes > d->slab_bytes) {
+        tarni_free_aligned(&store->allocator, d->slab);
+        d->slab = NULL;
+        d->slab_bytes = 0;
+        TARNI_TRY(tarni_alloc_aligned(&store->allocator, n_bytes, 1, &d->slab, err));
+        d->slab_bytes = n_bytes;
+    }
+    uint8_t *at = d->slab;
     for (uint32_t i = 0; i < d->n_chunks; i++) {
         d->parcels[i].at = at;
         at += parcel_room(&d->parcels[i]);
@@ -199,9 +218,25 @@ static tarn_status take_slab(tarnp_store *store, draft *d, tarn_error *err)
     return TARN_OK;
 }
 
+/* Keeps the larger of two slabs, unless it is so large that keeping it would be waste. */
+static void give_slab(tarnp_store *store, tarnp_draft *d)
+{
+    pthread_mutex_lock(&store->slab_mutex);
+    if (d->slab_bytes <= SLAB_KEPT_BYTES && d->slab_bytes > store->slab_bytes) {
+        uint8_t *slab = store->slab;
+        store->slab = d->slab;
+        store->slab_bytes = d->slab_bytes;
+        d->slab = slab;
+    }
+    pthread_mutex_unlock(&store->slab_mutex);
+    tarni_free_aligned(&store->allocator, d->slab);
+    d->slab = NULL;
+    d->slab_bytes = 0;
+}
+
 static tarn_status encode_parcel(void *arg, tarnp_codec *codec, size_t i, tarn_error *err)
 {
-    parcel *p = &((draft *)arg)->parcels[i];
+    parcel *p = &((tarnp_draft *)arg)->parcels[i];
     uint8_t *payload = p->at + TARNP_CHUNK_HEAD_BYTES;
     tarnp_encoded made;
     TARNI_TRY(tarnp_encode(codec, p->ref.elem, p->lossy, p->pieces, p->n_pieces, p->ref.raw_bytes,
@@ -220,7 +255,7 @@ static tarn_status encode_parcel(void *arg, tarnp_codec *codec, size_t i, tarn_e
 }
 
 /* What the codecs lost, chunk by chunk, into the sections. */
-static void sum_up_loss(draft *d)
+static void sum_up_loss(tarnp_draft *d)
 {
     const parcel *p = d->parcels;
     for (uint32_t i = 0; i < d->n_sections; i++) {
@@ -235,17 +270,100 @@ static void sum_up_loss(draft *d)
     }
 }
 
-static void free_draft(tarnp_store *store, draft *d)
+/* Copies a text to *room and moves it on. */
+static char *move_text(char **room, const char *text)
 {
+    char *copy = *room;
+    size_t n = strlen(text) + 1;
+    memcpy(copy, text, n);
+    *room += n;
+    return copy;
+}
+
+/* Copies what the second half looks at into one block: segments, their lists of call ids, texts. */
+static tarn_status own_commit(tarnp_draft *d, const tarn_allocator *allocator, tarn_error *err)
+{
+    tarnp_commit *c = &d->commit;
+    size_t n_ids = 0, n_text = c->numerics ? strlen(c->numerics) + 1 : 0, n_bytes, n_lists;
+    for (size_t i = 0; i < c->n_segments; i++) {
+        n_ids += c->segments[i].n_call_ids;
+        for (size_t k = 0; k < c->segments[i].n_call_ids; k++)
+            n_text += strlen(c->segments[i].call_ids[k]) + 1;
+    }
+    if (!tarni_mul_size(c->n_segments, sizeof *c->segments, &n_bytes) ||
+        !tarni_mul_size(n_ids, sizeof(char *), &n_lists) ||
+        !tarni_add_size(n_bytes, n_lists, &n_bytes) || !tarni_add_size(n_bytes, n_text, &n_bytes))
+        return tarni_fail_memory(err, SIZE_MAX);
+    TARNI_TRY(tarni_alloc(allocator, n_bytes, 1, &d->owned, err));
+    tarnp_segment *segments = d->owned;
+    char **ids = (char **)(segments + c->n_segments), *text = (char *)(ids + n_ids);
+    for (size_t i = 0; i < c->n_segments; i++) {
+        segments[i] = c->segments[i];
+        segments[i].call_ids = ids;
+        for (size_t k = 0; k < segments[i].n_call_ids; k++)
+            *ids++ = move_text(&text, c->segments[i].call_ids[k]);
+    }
+    c->segments = segments;
+    if (c->numerics)
+        c->numerics = move_text(&text, c->numerics);
+    return TARN_OK;
+}
+
+/* The commit's own choice, or the store's policy. */
+static tarn_status choose_codec(tarnp_store *store, tarnp_draft *d, tarn_error *err)
+{
+    tarnp_policy policy;
+    d->state_codec = d->commit.state_codec;
+    if (d->state_codec != TARNP_STATE_POLICY)
+        return TARN_OK;
+    TARNI_TRY(tarnp_policy_get(store, &policy, err));
+    d->state_codec = policy.state_codec;
+    return TARN_OK;
+}
+
+tarn_status tarnp_draft_make(tarnp_store *store, const tarnp_commit *commit, bool own,
+                             tarnp_draft **out, tarn_error *err)
+{
+    tarnp_draft *d;
+    *out = NULL;
+    TARNI_TRY(check_commit(commit, err));
+    TARNI_TRY(tarni_alloc(&store->allocator, 1, sizeof *d, &d, err));
+    d->commit = *commit;
+    tarn_status status = choose_codec(store, d, err);
+    if (status == TARN_OK)
+        status = list_parcels(d, &store->allocator, err);
+    if (status == TARN_OK)
+        status = take_slab(store, d, own, err);
+    if (status == TARN_OK)
+        status = tarnp_each(store, d->n_chunks, encode_parcel, d, err);
+    if (status == TARN_OK)
+        sum_up_loss(d);
+    if (status == TARN_OK && own)
+        status = own_commit(d, &store->allocator, err);
+    if (status != TARN_OK) {
+        tarnp_draft_free(store, d);
+        return status;
+    }
+    *out = d;
+    return TARN_OK;
+}
+
+void tarnp_draft_free(tarnp_store *store, tarnp_draft *d)
+{
+    if (!d)
+        return;
+    give_slab(store, d);
     tarni_free(&store->allocator, d->parcels);
     tarni_free(&store->allocator, d->refs);
     tarni_free(&store->allocator, d->sections);
     tarni_free(&store->allocator, d->lossy);
-    if (store->slab_bytes > SLAB_KEPT_BYTES) {
-        tarni_free_aligned(&store->allocator, store->slab);
-        store->slab = NULL;
-        store->slab_bytes = 0;
-    }
+    tarni_free(&store->allocator, d->owned);
+    tarni_free(&store->allocator, d);
+}
+
+size_t tarnp_draft_bytes(const tarnp_draft *d)
+{
+    return sizeof *d + d->slab_bytes + d->n_chunks * (sizeof *d->parcels + sizeof *d->refs);
 }
 
 /* ---- inside the transaction ----------------------------------------------------------------- */
@@ -289,7 +407,7 @@ tarn_status tarnp_node_put(tarnp_write *w, tarnp_manifest *m, const tarnp_segmen
     return status;
 }
 
-static tarn_status put_chunks(tarnp_write *w, draft *d, tarn_error *err)
+static tarn_status put_chunks(tarnp_write *w, tarnp_draft *d, tarn_error *err)
 {
     for (uint32_t i = 0; i < d->n_chunks; i++) {
         parcel *p = &d->parcels[i];
@@ -321,7 +439,9 @@ static tarn_status check_place(tarnp_write *w, const tarnp_commit *c, const tarn
     if (s->id == 0)
         return tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu",
                           (unsigned long long)c->session_id);
-    if (s->head != c->expected_head)
+    if (c->expected_head != TARNP_NODE_NONE)
+        TARNI_TRY(tarnp_lease_admit(w, s, c->lease, err));
+    if (c->expected_head != TARNP_NODE_NONE && s->head != c->expected_head)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s: the head is node %llu, expected %llu",
                           s->name, (unsigned long long)s->head,
                           (unsigned long long)c->expected_head);
@@ -357,10 +477,10 @@ static tarn_status link_node(tarnp_write *w, const tarnp_commit *c, const tarnp_
     return TARN_OK;
 }
 
-static tarn_status put_node(tarnp_write *w, draft *d, tarnp_session *s, tarnp_committed *out,
+static tarn_status put_node(tarnp_write *w, tarnp_draft *d, tarnp_session *s, tarnp_committed *out,
                             tarn_error *err)
 {
-    const tarnp_commit *c = d->commit;
+    const tarnp_commit *c = &d->commit;
     tarnp_manifest parent, m = {0};
     TARNI_TRY(check_place(w, c, s, &parent, err));
     m.first_chunk = w->counters.next_chunk;
@@ -408,24 +528,32 @@ tarn_status tarnp_commit_find(tarnp_store *store, const uint8_t key[TARNP_KEY_BY
     return status;
 }
 
-static tarn_status write_draft(tarnp_store *store, draft *d, tarnp_committed *out, tarn_error *err)
+tarn_status tarnp_draft_put(tarnp_write *w, tarnp_draft *d, tarnp_committed *out, tarn_error *err)
+{
+    const tarnp_commit *c = &d->commit;
+    tarnp_session session = {0};
+    *out = (tarnp_committed){0};
+    d->chunk_bytes = 0; /* of an attempt that was aborted */
+    TARNI_TRY(tarnp_id_get(&w->txn, TARNP_TABLE_KEY, c->key, sizeof c->key, &out->node, err));
+    if (out->node != TARNP_NODE_NONE) {
+        out->existed = true;
+        return TARN_OK;
+    }
+    tarn_status status =
+        tarnp_session_load(&w->txn, c->session_id, &w->store->allocator, &session, err);
+    if (status == TARN_OK)
+        status = put_node(w, d, &session, out, err);
+    tarnp_session_fini(&session);
+    return status;
+}
+
+static tarn_status write_draft(tarnp_store *store, tarnp_draft *d, tarnp_committed *out,
+                               tarn_error *err)
 {
     tarnp_write w;
-    tarnp_session session = {0};
-    const tarnp_commit *c = d->commit;
     TARNI_TRY(tarnp_write_begin(store, &w, err));
-    tarn_status status =
-        tarnp_id_get(&w.txn, TARNP_TABLE_KEY, c->key, sizeof c->key, &out->node, err);
-    if (status == TARN_OK && out->node != TARNP_NODE_NONE) {
-        out->existed = true;
-        return tarnp_write_abort(&w, TARN_OK);
-    }
-    if (status == TARN_OK)
-        status = tarnp_session_load(&w.txn, c->session_id, &store->allocator, &session, err);
-    if (status == TARN_OK)
-        status = put_node(&w, d, &session, out, err);
-    tarnp_session_fini(&session);
-    if (status != TARN_OK)
+    tarn_status status = tarnp_draft_put(&w, d, out, err);
+    if (status != TARN_OK || out->existed)
         return tarnp_write_abort(&w, status);
     return tarnp_write_commit(&w, &out->bytes_written, err);
 }
@@ -433,32 +561,18 @@ static tarn_status write_draft(tarnp_store *store, draft *d, tarnp_committed *ou
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
                               tarn_error *err)
 {
+    tarnp_draft *d;
     *out = (tarnp_committed){0};
     TARNI_TRY(check_commit(commit, err));
-    /* A retry is answered before anything is encoded; write_draft asks again under the lock. */
+    /* A retry is answered before anything is encoded; the put asks again under the lock. */
     tarn_status status = tarnp_commit_find(store, commit->key, &out->node, err);
     if (status != TARN_E_NOT_FOUND) {
         out->existed = status == TARN_OK;
         return status;
     }
-    draft d = {.commit = commit, .state_codec = commit->state_codec};
-    status = TARN_OK;
-    if (d.state_codec == TARNP_STATE_POLICY) {
-        tarnp_policy policy;
-        status = tarnp_policy_get(store, &policy, err);
-        d.state_codec = policy.state_codec;
-    }
-    if (status == TARN_OK)
-        status = list_parcels(&d, &store->allocator, err);
-    if (status == TARN_OK)
-        status = take_slab(store, &d, err);
-    if (status == TARN_OK)
-        status = tarnp_each(store, d.n_chunks, encode_parcel, &d, err);
-    if (status == TARN_OK) {
-        sum_up_loss(&d);
-        status = write_draft(store, &d, out, err);
-    }
-    free_draft(store, &d);
+    TARNI_TRY(tarnp_draft_make(store, commit, false, &d, err));
+    status = write_draft(store, d, out, err);
+    tarnp_draft_free(store, d);
     if (status != TARN_OK)
         *out = (tarnp_committed){0};
     return status;

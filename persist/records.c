@@ -48,10 +48,10 @@ tarn_status tarnp_format_get(tarnp_txn *txn, tarnp_format *out, tarn_error *err)
     if (out->major != TARNP_FORMAT_MAJOR)
         return tarni_fail(err, TARN_E_FORMAT, "the store's format is %u.%u, this reads %d",
                           out->major, out->minor, TARNP_FORMAT_MAJOR);
-    if (out->incompat != 0)
+    if ((out->incompat & ~TARNP_INCOMPAT_KNOWN) != 0)
         return tarni_fail(err, TARN_E_FORMAT,
                           "the store uses features 0x%llx, which this version does not know",
-                          (unsigned long long)out->incompat);
+                          (unsigned long long)(out->incompat & ~TARNP_INCOMPAT_KNOWN));
     return TARN_OK;
 }
 

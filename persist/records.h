@@ -26,6 +26,10 @@
 #define TARNP_FORMAT_MAJOR 1
 #define TARNP_FORMAT_MINOR 0
 
+/* Incompatible features this version knows. */
+#define TARNP_FEATURE_SCRATCH ((uint64_t)1 << 4) /* never synced: wiped after an unclean stop */
+#define TARNP_INCOMPAT_KNOWN  TARNP_FEATURE_SCRATCH
+
 typedef struct tarnp_format {
     uint16_t major, minor;
     uint64_t compat, ro_compat, incompat;

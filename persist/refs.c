@@ -13,6 +13,7 @@
  * can be neither found nor adopted). */
 #include "refs.h"
 
+#include "folder.h"
 #include "log.h"
 
 #include <string.h>
@@ -310,12 +311,11 @@ void tarnp_refs_drain(tarnp_store *store)
         settled = last && status == TARN_OK;
         if (status == TARN_E_NO_SPACE && !lent) {
             lent = true;
-            status = tarnp_tables_reserve(store->tables, true, &err);
+            status = tarnp_room_lend(store, &err);
         }
     }
-    tarn_error ignored;
-    if (lent && tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
-        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
+    if (lent)
+        tarnp_room_return(store);
     if (status != TARN_OK)
         TARNI_LOG(&store->log, TARN_LOG_WARN, "freeing stopped: %s", err.detail);
 }

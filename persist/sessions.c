@@ -1,11 +1,14 @@
 /* sessions.c - names for heads. Every change is one write transaction. */
 #include "commit.h"
-#include "log.h"
+#include "folder.h"
+#include "lease.h"
 #include "names.h"
 #include "refs.h"
 
 #include <stdio.h>
 #include <string.h>
+
+static const uint8_t no_token[TARNP_TOKEN_BYTES];
 
 static tarn_status find_name(tarnp_txn *txn, const char *name, uint64_t *id, tarn_error *err)
 {
@@ -248,6 +251,15 @@ static tarn_status move_head(tarnp_write *w, tarnp_session *s, uint64_t node, ta
 tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t expected_head,
                                uint64_t node, uint64_t *bytes_written, tarn_error *err)
 {
+    return tarnp_session_move_leased(store, session_id, no_token, expected_head, node,
+                                     bytes_written, err);
+}
+
+tarn_status tarnp_session_move_leased(tarnp_store *store, uint64_t session_id,
+                                      const uint8_t token[TARNP_TOKEN_BYTES],
+                                      uint64_t expected_head, uint64_t node,
+                                      uint64_t *bytes_written, tarn_error *err)
+{
     tarnp_write w;
     tarnp_session s;
     if (bytes_written)
@@ -257,6 +269,8 @@ tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t
     if (status == TARN_OK && s.id == 0)
         status = tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu",
                             (unsigned long long)session_id);
+    if (status == TARN_OK)
+        status = tarnp_lease_admit(&w, &s, token, err);
     if (status == TARN_OK && s.head != expected_head)
         status =
             tarni_fail(err, TARN_E_CONFLICT, "session %s: the head is node %llu, expected %llu",
@@ -284,7 +298,9 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
         tarnp_session_fini(&s);
         return tarnp_write_abort(&w, TARN_OK);
     }
-    status = take_name(&w, new_name, s.id, err);
+    status = tarnp_lease_admit(&w, &s, no_token, err);
+    if (status == TARN_OK)
+        status = take_name(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
     if (status == TARN_OK) {
@@ -304,7 +320,11 @@ static tarn_status remove_record(tarnp_store *store, const char *name, tarn_erro
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
     w.counters.sessions--;
-    status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
+    status = tarnp_lease_admit(&w, &s, no_token, err);
+    if (status == TARN_OK)
+        status = tarnp_lease_drop(&w, s.id, err);
+    if (status == TARN_OK)
+        status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
     if (status == TARN_OK)
         status = tarnp_delete_id(&w.txn, TARNP_TABLE_SESSION, s.id, NULL, err);
     if (status == TARN_OK)
@@ -318,11 +338,12 @@ tarn_status tarnp_session_remove(tarnp_store *store, const char *name, tarn_erro
     tarn_status status = remove_record(store, name, err);
     if (status == TARN_E_NO_SPACE) {
         /* Removing needs new pages before it frees any. */
-        TARNI_TRY(tarnp_tables_reserve(store->tables, true, err));
+        TARNI_TRY(tarnp_room_lend(store, err));
         status = remove_record(store, name, err);
-        tarn_error ignored;
-        if (tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
-            TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
+        if (status == TARN_OK)
+            tarnp_refs_drain(store);
+        tarnp_room_return(store);
+        return status;
     }
     if (status == TARN_OK)
         tarnp_refs_drain(store);

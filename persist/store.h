@@ -14,10 +14,13 @@
  *  3. Everything is verified when it is read: chunks against sums in their manifest, manifests and
  *     small records against sums beside them, and LMDB's own pages when the store is opened.
  *  4. No LMDB pointer and no transaction outlives a call of this header.
+ *  5. A session that is leased is changed by the holder of the lease alone.
  *
- * Threads: one call at a time per store handle, from any thread. Other processes may read and write
- * the same store meanwhile. After a failed commit whose outcome is unknown the handle is poisoned:
- * every call but close returns POISONED; reopen and look the commit key up.
+ * Threads: one call at a time per store handle, from any thread; only tarnp_ticket_wait and
+ * tarnp_ticket_poll may be called while another call is on. The first tarnp_commit_submit starts one
+ * thread, which lives until the store is closed. Other processes may read and write the same store
+ * meanwhile. After a failed commit whose outcome is unknown the handle is poisoned: every call but
+ * close returns POISONED; reopen and look the commit key up.
  *
  * After fork() the handle is dead in the child: every call is INVALID there and close only forgets
  * it. The child may open the store anew.
@@ -39,8 +42,30 @@
 #define TARNP_NODE_NONE       0 /* node and session ids start at 1 */
 #define TARNP_TAGS_MAX        64
 #define TARNP_MODEL_BYTES_MAX (512 * 1024) /* of a model's descriptor */
+#define TARNP_TOKEN_BYTES     16
+#define TARNP_HOST_BYTES      65
+#define TARNP_NOTE_BYTES      64
 
 typedef struct tarnp_store tarnp_store;
+
+/* What a commit that was acknowledged survives. A kill of any process: always. A power cut:
+ *
+ *     DURABLE    yes
+ *     RELAXED    all but the last commits; the store is never damaged
+ *     DEFERRED   yes; commits that are submitted wait up to TARNP_GROUP_DELAY_MS for others, to
+ *                share one transaction, unless somebody waits for one of them
+ *     SCRATCH    no: nothing is ever synced, and the store is made empty when it is opened after
+ *                anything but a clean close of the last process that had it open
+ *
+ * A store is made a scratch store or not for ever; the other three are the handle's choice. */
+typedef enum tarnp_durability {
+    TARNP_DURABLE = 0,
+    TARNP_RELAXED = 1,
+    TARNP_DEFERRED = 2,
+    TARNP_SCRATCH = 3
+} tarnp_durability;
+
+#define TARNP_GROUP_DELAY_MS 50
 
 typedef struct tarnp_options {
     const tarn_allocator *allocator; /* copied; NULL: the heap */
@@ -48,11 +73,17 @@ typedef struct tarnp_options {
     bool create;                     /* make the folder and the store if there is none */
     size_t map_bytes;                /* 0: 1 TiB; the store can never grow beyond it */
     tarni_pool *pool; /* borrowed, may be NULL: encodes and decodes chunks in parallel */
+    tarnp_durability durability;
+    size_t queue_bytes_max;    /* of submitted commits in memory; 0: 256 MiB */
+    uint32_t queue_length_max; /* 0: 64 */
 } tarnp_options;
 
-/* The store is a folder (mode 0700, files 0600), made whole or not at all. NOT_FOUND if absent and
- * not `create`; FORMAT for a foreign or newer one; BUSY if this process has it open already;
- * CORRUPT for a truncated or damaged one; UNSUPPORTED on a network file system; IO. */
+/* The store is a folder (mode 0700, files 0600), made whole or not at all. Beside data.mdb and
+ * lock.mdb it holds `reserve`, disk space that is given back when a removal finds the disk full, and
+ * `scratch` and `clean` where it is a scratch store. NOT_FOUND if absent and not `create`; FORMAT
+ * for a foreign or newer one; BUSY if this process has it open already; CORRUPT for a truncated or
+ * damaged one; UNSUPPORTED on a network file system; INVALID for a scratch store opened as another
+ * or the other way; IO. Close writes what was submitted. */
 tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tarnp_store **out,
                              tarn_error *err);
 void tarnp_store_close(tarnp_store *store); /* NULL is allowed */
@@ -114,6 +145,11 @@ tarn_status tarnp_session_fork(tarnp_store *store, uint64_t node, const char *ne
  * writes nothing. No node a session wrote goes before the session does. */
 tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t expected_head,
                                uint64_t node, uint64_t *bytes_written, tarn_error *err);
+/* The same by the holder of the session's lease. */
+tarn_status tarnp_session_move_leased(tarnp_store *store, uint64_t session_id,
+                                      const uint8_t token[TARNP_TOKEN_BYTES],
+                                      uint64_t expected_head, uint64_t node,
+                                      uint64_t *bytes_written, tarn_error *err);
 tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const char *new_name,
                                  tarn_error *err);
 /* Removes the name, its tips and every node nothing else needs. The record goes at once; chunks are
@@ -124,6 +160,36 @@ tarn_status tarnp_session_remove(tarnp_store *store, const char *name, tarn_erro
 /* All sessions by name. Free with tarnp_sessions_free. */
 tarn_status tarnp_session_list(tarnp_store *store, tarnp_session **out, size_t *n, tarn_error *err);
 void tarnp_sessions_free(tarnp_session *sessions, size_t n);
+
+/* ---- leases --------------------------------------------------------------------------------- *
+ *
+ * While somebody holds a lease of a session, a commit to it, a move of its head, its renaming and
+ * its removal are BUSY for everybody else; the detail names host, process and when the lease ends.
+ * Reading, forking and commits that name no expected head are not affected. A lease ends when its
+ * time is over, and at once when its holder is a process of this machine that is gone, or closed the
+ * store. Nobody needs a lease: without any, commits compare heads all the same. */
+
+typedef struct tarnp_lease {
+    uint64_t session_id;
+    uint8_t token[TARNP_TOKEN_BYTES]; /* knowing it is holding the lease */
+    char host[TARNP_HOST_BYTES];
+    char note[TARNP_NOTE_BYTES];
+    uint32_t pid;
+    uint64_t taken_ms, ends_ms; /* Unix */
+} tarnp_lease;
+
+/* `note` may be NULL; it is cut to TARNP_NOTE_BYTES - 1. BUSY, NOT_FOUND, NO_SPACE, IO. */
+tarn_status tarnp_lease_take(tarnp_store *store, uint64_t session_id, uint32_t duration_ms,
+                             const char *note, tarnp_lease *out, tarn_error *err);
+/* Lasts duration_ms from now on. A lease that ended is taken again if nobody else has it (BUSY).
+ * After an error *lease is unchanged. */
+tarn_status tarnp_lease_renew(tarnp_store *store, tarnp_lease *lease, uint32_t duration_ms,
+                              tarn_error *err);
+/* Giving up what was lost already is OK. */
+tarn_status tarnp_lease_release(tarnp_store *store, const tarnp_lease *lease, tarn_error *err);
+/* Who holds it; NOT_FOUND where nobody does. */
+tarn_status tarnp_lease_find(tarnp_store *store, uint64_t session_id, tarnp_lease *out,
+                             tarn_error *err);
 
 /* ---- nodes ---------------------------------------------------------------------------------- */
 
@@ -207,7 +273,8 @@ enum {
 typedef struct tarnp_commit {
     uint8_t key[TARNP_KEY_BYTES]; /* the caller's, not all zero; one seen before returns its node */
     uint64_t session_id;
-    uint64_t expected_head; /* CONFLICT if the session's head is another */
+    uint64_t expected_head; /* CONFLICT if the session's head is another; TARNP_NODE_NONE: any, where
+                               move_head is false */
     bool move_head;         /* false: the node stays a tip of the session until it gets a child */
     uint64_t parent;        /* any node; position must be parent's position + n_tokens */
     uint8_t flags;          /* TARNP_NODE_... */
@@ -220,6 +287,7 @@ typedef struct tarnp_commit {
     const tarnp_section *sections; /* all but TOKENS */
     size_t n_sections;
     tarnp_state_codec state_codec; /* of STATE sections of fp32 */
+    uint8_t lease[TARNP_TOKEN_BYTES]; /* token of the session's lease; all zero: none */
 } tarnp_commit;
 
 typedef struct tarnp_committed {
@@ -230,13 +298,54 @@ typedef struct tarnp_committed {
 } tarnp_committed;
 
 /* Chunks are encoded and hashed before the write lock is taken; encoded, all of them are in memory.
- * CONFLICT, NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an error: nothing of
- * the node is in the store, except that IO in the commit itself poisons the handle. */
+ * CONFLICT, BUSY (leased), NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an error:
+ * nothing of the node is in the store, except that IO in the commit itself poisons the handle. */
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
                               tarn_error *err);
 /* The node of a commit key; NOT_FOUND. */
 tarn_status tarnp_commit_find(tarnp_store *store, const uint8_t key[TARNP_KEY_BYTES],
                               uint64_t *node, tarn_error *err);
+
+/* ---- tickets -------------------------------------------------------------------------------- *
+ *
+ *     submit --> MEMORY --> WRITTEN --> SYNCED
+ *                   \------> FAILED
+ *
+ * A submitted commit is encoded before submit returns; the caller's memory is not looked at again.
+ * The store's writer puts all that are queued into one transaction, in their order; one that is
+ * refused (CONFLICT, BUSY, ...) fails alone. Other calls do not wait for the queue: they see what is
+ * WRITTEN. After a transaction of unknown outcome its tickets are IO and all behind POISONED. */
+
+typedef struct tarnp_ticket tarnp_ticket;
+
+typedef enum tarnp_ticket_state {
+    TARNP_TICKET_FAILED = 0,
+    TARNP_TICKET_MEMORY = 1,
+    TARNP_TICKET_WRITTEN = 2, /* seen by every process; survives a kill */
+    TARNP_TICKET_SYNCED = 3   /* survives a power cut */
+} tarnp_ticket_state;
+
+#define TARNP_WAIT_FOREVER UINT32_MAX
+
+/* Waits while the queue is full (tarnp_options; a commit beyond queue_bytes_max is taken when
+ * nothing else is queued). INVALID, LIMIT, NO_MEMORY, POISONED; everything else is the ticket's. */
+tarn_status tarnp_commit_submit(tarnp_store *store, const tarnp_commit *commit, tarnp_ticket **out,
+                                tarn_error *err);
+/* Waits until the ticket is at least at `state`. `out` may be NULL; it is filled from WRITTEN on.
+ * The failure of the commit; BUSY also when timeout_ms are over (poll tells which); UNSUPPORTED for
+ * SYNCED in a scratch store. */
+tarn_status tarnp_ticket_wait(tarnp_store *store, tarnp_ticket *ticket, tarnp_ticket_state state,
+                              uint32_t timeout_ms, tarnp_committed *out, tarn_error *err);
+/* Never waits. `out` and `err` may be NULL; filled as of WRITTEN, and where it is FAILED. */
+tarnp_ticket_state tarnp_ticket_poll(tarnp_ticket *ticket, tarnp_committed *out, tarn_error *err);
+/* Gives up the ticket, not the commit; a failure nobody can see any more is logged. Before the store
+ * is closed. NULL is allowed. */
+void tarnp_ticket_free(tarnp_ticket *ticket);
+/* Waits until everything submitted and everything committed so far is SYNCED (in a scratch store:
+ * WRITTEN). What failed is its ticket's to say. */
+tarn_status tarnp_store_flush(tarnp_store *store, tarn_error *err);
+
+/* ---- reading nodes -------------------------------------------------------------------------- */
 
 /* What a node's manifest says; no chunk is read. */
 typedef struct tarnp_node {

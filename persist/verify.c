@@ -9,6 +9,7 @@
  * walked ends the search: the pages are checked before anything else. */
 #include "commit.h"
 #include "handle.h"
+#include "lease.h"
 #include "node.h"
 
 #include <stdarg.h>
@@ -386,6 +387,16 @@ static tarn_status check_counts(survey *v)
     return TARN_OK;
 }
 
+static tarn_status see_lease(survey *v, tarnp_span key, tarnp_span value)
+{
+    tarnp_lease_record r;
+    uint64_t id = tarni_load_u64_be(key.data);
+    tarn_status status = tarnp_lease_decode(value, id, &r, v->err);
+    if (status == TARN_OK && find_session(v, id) == SIZE_MAX)
+        return bad(v, 0, 0, "a lease of session %llu, which is not there", (unsigned long long)id);
+    return note(v, status, 0, 0);
+}
+
 static tarn_status survey_tables(survey *v)
 {
     tarn_status status = tarnp_counters_get(&v->txn, &v->counters, v->err);
@@ -405,6 +416,7 @@ static tarn_status survey_tables(survey *v)
     TARNI_TRY(for_each(v, TARNP_TABLE_TIP, see_tip));
     TARNI_TRY(for_each(v, TARNP_TABLE_GCQ, see_drop));
     TARNI_TRY(for_each(v, TARNP_TABLE_KEY, see_key));
+    TARNI_TRY(for_each(v, TARNP_TABLE_LEASE, see_lease));
     TARNI_TRY(for_each(v, TARNP_TABLE_CHUNK, see_chunk));
     return check_counts(v);
 }

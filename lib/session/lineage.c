@@ -224,8 +224,8 @@ static uint8_t flags_inside(const tarni_lineage *l, const tarnp_node *holder)
     return flags;
 }
 
-tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_committed *out,
-                                    tarn_error *err)
+tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, const tarnp_lease *lease,
+                                    tarnp_committed *out, tarn_error *err)
 {
     TARN_ASSERT(!tarni_lineage_at_node(l) && l->n_nodes == l->n_at + 1);
     const tarnp_node *before = tarni_lineage_node(l), *holder = &l->nodes[l->n_at];
@@ -237,7 +237,7 @@ tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_com
     tarn_status status = tarnp_node_tokens(l->store, holder, &ids, err);
     if (status == TARN_OK) {
         tarnp_commit c = {.session_id = l->session.id,
-                          .expected_head = l->session.head,
+                          .expected_head = move ? l->session.head : TARNP_NODE_NONE,
                           .move_head = move,
                           .parent = before->id,
                           .flags = flags_inside(l, holder),
@@ -247,6 +247,8 @@ tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_com
                           .segments = segments,
                           .n_segments = slice_segments(holder, n_tokens, segments)};
         memcpy(c.fp, holder->fp, sizeof c.fp);
+        if (lease)
+            memcpy(c.lease, lease->token, sizeof c.lease);
         if (getrandom(c.key, sizeof c.key, 0) != (ssize_t)sizeof c.key)
             status = tarni_fail(err, TARN_E_IO, "no random bytes for a commit key");
         else

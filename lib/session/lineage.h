@@ -53,8 +53,9 @@ tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent
 tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err);
 
 /* Commits a node without state at the place (which is at none): the tokens between. With `move` it
- * becomes the session's head if that still is session.head. */
-tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_committed *out,
-                                    tarn_error *err);
+ * becomes the session's head if that still is session.head, by the holder of `lease` (NULL: none).
+ * Without `move` it needs no lease and the head may be anywhere. */
+tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, const tarnp_lease *lease,
+                                    tarnp_committed *out, tarn_error *err);
 
 #endif

@@ -79,13 +79,14 @@ static inline void kit_file(const kit *k, const char *name, char out[260])
 
 static inline void kit_end(kit *k)
 {
+    static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};
     char file[260];
     tarnp_store_close(k->store);
     k->store = NULL;
-    kit_file(k, "data.mdb", file);
-    unlink(file);
-    kit_file(k, "lock.mdb", file);
-    unlink(file);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        kit_file(k, files[i], file);
+        unlink(file);
+    }
     rmdir(k->path);
     if (rmdir(k->folder) != 0)
         CHECK_FAIL("%s is not empty after the test", k->folder);
