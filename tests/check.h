@@ -29,7 +29,10 @@ typedef struct check_case {
 } check_case;
 
 #define CASE(name) static void case_##name(void)
-#define ENTRY(name) {#name, case_##name}
+#define ENTRY(name)                                                                                \
+    {                                                                                              \
+#        name, case_##name                                                                         \
+    }
 
 #define CHECK_FAIL(...)                                                                            \
     (check_failures++, printf("%s:%d: ", __FILE__, __LINE__), printf(__VA_ARGS__), printf("\n"))
