@@ -168,10 +168,10 @@ TARN_API tarn_status tarn_model_synth(const char *dir, const tarn_synth_options 
 enum { TARN_STORE_CREATE = 1 };
 
 /* What a commit that returned survives. A kill of any process: always. A power cut: DURABLE and
- * DEFERRED yes; RELAXED all but the last commits, the store itself is never damaged; SCRATCH no, and
- * such a store is made empty when it is opened after anything but a clean close. DEFERRED differs
- * from DURABLE for commits that are begun (tarn_session_commit_begin): they wait a little for others
- * to share one write, unless somebody waits for one of them. */
+ * DEFERRED yes; RELAXED all but the last commits, the store itself is never damaged; SCRATCH no,
+ * and such a store is made empty when it is opened after anything but a clean close. DEFERRED
+ * differs from DURABLE for commits that are begun (tarn_session_commit_begin): they wait a little
+ * for others to share one write, unless somebody waits for one of them. */
 typedef enum tarn_durability {
     TARN_DURABLE = 0,
     TARN_RELAXED = 1,
@@ -663,8 +663,8 @@ typedef struct tarn_committed {
 
 /* Makes everything fed so far durable as a node and moves the session's head to it: all or nothing.
  * Tokens that still wait are not part of it. Without new tokens or sampling changes writes nothing.
- * CONFLICT if another process moved the head, BUSY if it took over the lease; NO_SPACE, IO. After an
- * error the session goes on, not committed. Blocks for encoding and one durable write. */
+ * CONFLICT if another process moved the head, BUSY if it took over the lease; NO_SPACE, IO. After
+ * an error the session goes on, not committed. Blocks for encoding and one durable write. */
 TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 
@@ -678,13 +678,14 @@ typedef enum tarn_commit_level {
 
 /* As tarn_session_commit, but returns when everything is encoded: a thread of the store writes it.
  * Commits of many sessions that are begun before the first is waited for share one write. The next
- * step with rows of this session, and every other call that changes it, waits until it is WRITTEN. */
+ * step with rows of this session, and every other call that changes it, waits until it is WRITTEN.
+ */
 TARN_API tarn_status tarn_session_commit_begin(tarn_session *session, tarn_ticket *ticket,
                                                tarn_error *err) TARN_MUST_CHECK;
-/* Waits until the session's last begun commit is at `level`; timeout_ms 0: for ever. From WRITTEN on
- * `out` (may be NULL) is filled. What tarn_session_commit returns (the session then goes on, not
- * committed); BUSY also when the time is over; NOT_FOUND for an older ticket; UNSUPPORTED for SYNCED
- * in a scratch store. */
+/* Waits until the session's last begun commit is at `level`; timeout_ms 0: for ever. From WRITTEN
+ * on `out` (may be NULL) is filled. What tarn_session_commit returns (the session then goes on, not
+ * committed); BUSY also when the time is over; NOT_FOUND for an older ticket; UNSUPPORTED for
+ * SYNCED in a scratch store. */
 TARN_API tarn_status tarn_session_wait(tarn_session *session, tarn_ticket ticket,
                                        tarn_commit_level level, uint32_t timeout_ms,
                                        tarn_committed *out, tarn_error *err) TARN_MUST_CHECK;

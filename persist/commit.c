@@ -187,8 +187,8 @@ static size_t parcel_room(const parcel *p)
            (((size_t)p->ref.raw_bytes + TARNI_ALIGNMENT - 1) & ~(size_t)(TARNI_ALIGNMENT - 1));
 }
 
-/* The kept slab if it is large enough, else a new one. A draft that is going to wait takes none that
- * is much too large for it. */
+/* The kept slab if it is large enough, else a new one. A draft that is going to wait takes none
+ * that is much too large for it. */
 static tarn_status take_slab(tarnp_store *store, tarnp_draft *d, bool will_wait, tarn_error *err)
 {
     size_t n_bytes = 0;

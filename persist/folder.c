@@ -1,14 +1,14 @@
 /* folder.c
  *
  * The lock of a scratch store: whoever opens it tries to lock alone. Who succeeds is the only one:
- * without the mark `clean` the contents are of an unclean stop. The mark is put under the lock of one
- * and taken away by everyone who has got a lock (one may have waited while the last one left), so it
- * is there only while nobody has written anything after it. These are locks of the open
- * file, not of the process: a process that dies leaves them, a second handle in one process does not
- * drop them, and turning one into the other is one step, which flock's are not.
+ * without the mark `clean` the contents are of an unclean stop. The mark is put under the lock of
+ * one and taken away by everyone who has got a lock (one may have waited while the last one left),
+ * so it is there only while nobody has written anything after it. These are locks of the open file,
+ * not of the process: a process that dies leaves them, a second handle in one process does not drop
+ * them, and turning one into the other is one step, which flock's are not.
  *
- * The reserve is real blocks (fallocate), not a sparse file; file systems that cannot promise blocks
- * get none. */
+ * The reserve is real blocks (fallocate), not a sparse file; file systems that cannot promise
+ * blocks get none. */
 #include "folder.h"
 
 #include "log.h"

@@ -20,10 +20,10 @@ struct tarnp_store {
     bool read_only; /* the store has features that writing would break */
     _Atomic bool poisoned;
     _Atomic uint64_t bytes_put; /* through this handle */
-    pid_t pid; /* of the process that opened it */
-    char *path; /* of the folder */
+    pid_t pid;                  /* of the process that opened it */
+    char *path;                 /* of the folder */
     tarnp_durability durability;
-    int scratch_fd; /* lock of a scratch store, -1: none */
+    int scratch_fd;                           /* lock of a scratch store, -1: none */
     uint8_t handle_id[TARNP_HANDLE_ID_BYTES]; /* random: tells our leases from those of before */
     struct tarnp_queue *queue;                /* NULL until the first submit */
     size_t queue_bytes_max;
@@ -36,8 +36,8 @@ struct tarnp_store {
     tarnp_codec **codecs; /* one a worker, made when first needed */
     size_t n_codecs;
     size_t codecs_capacity;
-    /* Encoded chunks of a commit; kept, because mapping it anew costs milliseconds. Under the mutex,
-     * as the writer gives back what it has written. */
+    /* Encoded chunks of a commit; kept, because mapping it anew costs milliseconds. Under the
+     * mutex, as the writer gives back what it has written. */
     pthread_mutex_t slab_mutex;
     uint8_t *slab;
     size_t slab_bytes;
@@ -54,6 +54,7 @@ typedef struct tarnp_write {
     tarnp_store *store;
     tarnp_txn txn;
     tarnp_counters counters;
+    bool uncounted; /* what it puts is nothing that stays: leases */
 } tarnp_write;
 
 tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *err);

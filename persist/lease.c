@@ -9,9 +9,9 @@
  *
  * Who is dead: process ids are used again, so the start time is compared too; they mean nothing on
  * another boot or in another namespace (a container), so there only the end of the lease counts. A
- * process that holds a lease and opens the store anew has lost it: the token begins with eight bytes
- * of the open store. A clock that was put back would make leases of another boot endless, so one
- * that was taken later than it lasts from now is taken for ended.
+ * process that holds a lease and opens the store anew has lost it: the token begins with eight
+ * bytes of the open store. A clock that was put back would make leases of another boot endless, so
+ * one that was taken later than it lasts from now is taken for ended.
  *
  * Rejected: file locks (one descriptor a session, and who holds one cannot be asked for portably),
  * and a lease inside the session's record (every renewal would rewrite name and tags). */
@@ -298,8 +298,8 @@ static tarn_status put_lease(tarnp_store *store, tarnp_lease_record *r, uint32_t
     TARNI_TRY(tarnp_write_begin(store, &w, err));
     tarn_status status = tarnp_session_load(&w.txn, id, &store->allocator, &s, err);
     if (status == TARN_OK && s.id == 0)
-        status = tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu",
-                            (unsigned long long)id);
+        status =
+            tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu", (unsigned long long)id);
     if (status == TARN_OK)
         status = tarnp_lease_admit(&w, &s, r->lease.token, err);
     if (status == TARN_OK) {
@@ -310,6 +310,7 @@ static tarn_status put_lease(tarnp_store *store, tarnp_lease_record *r, uint32_t
     tarnp_session_fini(&s);
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
+    w.uncounted = true;
     return tarnp_write_commit(&w, NULL, err);
 }
 
@@ -352,6 +353,7 @@ tarn_status tarnp_lease_release(tarnp_store *store, const tarnp_lease *lease, ta
     status = tarnp_lease_drop(&w, lease->session_id, err);
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
+    w.uncounted = true;
     return tarnp_write_commit(&w, NULL, err);
 }
 

@@ -7,8 +7,8 @@
  * groups form by themselves while the transaction before is being synced.
  *
  * Invariants:
- *  1. Fields of the queue and of its tickets are read and written under `mutex`, which is never held
- *     during a transaction or a sync. A ticket's draft is the writer's from submit on.
+ *  1. Fields of the queue and of its tickets are read and written under `mutex`, which is never
+ * held during a transaction or a sync. A ticket's draft is the writer's from submit on.
  *  2. Tickets are written in the order they were submitted.
  *  3. A ticket that is refused fails alone: refusals come before a commit's first put
  *     (tarnp_draft_put). Whatever else goes wrong aborts the transaction, and each of the group is

@@ -70,7 +70,7 @@ tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *er
 
 tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_error *err)
 {
-    uint64_t n = w->txn.bytes_put + TARNP_COUNTERS_VALUE;
+    uint64_t n = w->uncounted ? 0 : w->txn.bytes_put + TARNP_COUNTERS_VALUE;
     w->counters.txn = tarnp_txn_id(&w->txn);
     w->counters.bytes_written += n;
     tarn_status status = tarnp_counters_put(&w->txn, &w->counters, err);

@@ -17,10 +17,10 @@
  *  5. A session that is leased is changed by the holder of the lease alone.
  *
  * Threads: one call at a time per store handle, from any thread; only tarnp_ticket_wait and
- * tarnp_ticket_poll may be called while another call is on. The first tarnp_commit_submit starts one
- * thread, which lives until the store is closed. Other processes may read and write the same store
- * meanwhile. After a failed commit whose outcome is unknown the handle is poisoned: every call but
- * close returns POISONED; reopen and look the commit key up.
+ * tarnp_ticket_poll may be called while another call is on. The first tarnp_commit_submit starts
+ * one thread, which lives until the store is closed. Other processes may read and write the same
+ * store meanwhile. After a failed commit whose outcome is unknown the handle is poisoned: every
+ * call but close returns POISONED; reopen and look the commit key up.
  *
  * After fork() the handle is dead in the child: every call is INVALID there and close only forgets
  * it. The child may open the store anew.
@@ -79,11 +79,11 @@ typedef struct tarnp_options {
 } tarnp_options;
 
 /* The store is a folder (mode 0700, files 0600), made whole or not at all. Beside data.mdb and
- * lock.mdb it holds `reserve`, disk space that is given back when a removal finds the disk full, and
- * `scratch` and `clean` where it is a scratch store. NOT_FOUND if absent and not `create`; FORMAT
- * for a foreign or newer one; BUSY if this process has it open already; CORRUPT for a truncated or
- * damaged one; UNSUPPORTED on a network file system; INVALID for a scratch store opened as another
- * or the other way; IO. Close writes what was submitted. */
+ * lock.mdb it holds `reserve`, disk space that is given back when a removal finds the disk full,
+ * and `scratch` and `clean` where it is a scratch store. NOT_FOUND if absent and not `create`;
+ * FORMAT for a foreign or newer one; BUSY if this process has it open already; CORRUPT for a
+ * truncated or damaged one; UNSUPPORTED on a network file system; INVALID for a scratch store
+ * opened as another or the other way; IO. Close writes what was submitted. */
 tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tarnp_store **out,
                              tarn_error *err);
 void tarnp_store_close(tarnp_store *store); /* NULL is allowed */
@@ -166,8 +166,8 @@ void tarnp_sessions_free(tarnp_session *sessions, size_t n);
  * While somebody holds a lease of a session, a commit to it, a move of its head, its renaming and
  * its removal are BUSY for everybody else; the detail names host, process and when the lease ends.
  * Reading, forking and commits that name no expected head are not affected. A lease ends when its
- * time is over, and at once when its holder is a process of this machine that is gone, or closed the
- * store. Nobody needs a lease: without any, commits compare heads all the same. */
+ * time is over, and at once when its holder is a process of this machine that is gone, or closed
+ * the store. Nobody needs a lease: without any, commits compare heads all the same. */
 
 typedef struct tarnp_lease {
     uint64_t session_id;
@@ -273,8 +273,8 @@ enum {
 typedef struct tarnp_commit {
     uint8_t key[TARNP_KEY_BYTES]; /* the caller's, not all zero; one seen before returns its node */
     uint64_t session_id;
-    uint64_t expected_head; /* CONFLICT if the session's head is another; TARNP_NODE_NONE: any, where
-                               move_head is false */
+    uint64_t expected_head; /* CONFLICT if the session's head is another; TARNP_NODE_NONE: any,
+                               where move_head is false */
     bool move_head;         /* false: the node stays a tip of the session until it gets a child */
     uint64_t parent;        /* any node; position must be parent's position + n_tokens */
     uint8_t flags;          /* TARNP_NODE_... */
@@ -298,8 +298,9 @@ typedef struct tarnp_committed {
 } tarnp_committed;
 
 /* Chunks are encoded and hashed before the write lock is taken; encoded, all of them are in memory.
- * CONFLICT, BUSY (leased), NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an error:
- * nothing of the node is in the store, except that IO in the commit itself poisons the handle. */
+ * CONFLICT, BUSY (leased), NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an
+ * error: nothing of the node is in the store, except that IO in the commit itself poisons the
+ * handle. */
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
                               tarn_error *err);
 /* The node of a commit key; NOT_FOUND. */
@@ -313,8 +314,8 @@ tarn_status tarnp_commit_find(tarnp_store *store, const uint8_t key[TARNP_KEY_BY
  *
  * A submitted commit is encoded before submit returns; the caller's memory is not looked at again.
  * The store's writer puts all that are queued into one transaction, in their order; one that is
- * refused (CONFLICT, BUSY, ...) fails alone. Other calls do not wait for the queue: they see what is
- * WRITTEN. After a transaction of unknown outcome its tickets are IO and all behind POISONED. */
+ * refused (CONFLICT, BUSY, ...) fails alone. Other calls do not wait for the queue: they see what
+ * is WRITTEN. After a transaction of unknown outcome its tickets are IO and all behind POISONED. */
 
 typedef struct tarnp_ticket tarnp_ticket;
 
@@ -338,8 +339,8 @@ tarn_status tarnp_ticket_wait(tarnp_store *store, tarnp_ticket *ticket, tarnp_ti
                               uint32_t timeout_ms, tarnp_committed *out, tarn_error *err);
 /* Never waits. `out` and `err` may be NULL; filled as of WRITTEN, and where it is FAILED. */
 tarnp_ticket_state tarnp_ticket_poll(tarnp_ticket *ticket, tarnp_committed *out, tarn_error *err);
-/* Gives up the ticket, not the commit; a failure nobody can see any more is logged. Before the store
- * is closed. NULL is allowed. */
+/* Gives up the ticket, not the commit; a failure nobody can see any more is logged. Before the
+ * store is closed. NULL is allowed. */
 void tarnp_ticket_free(tarnp_ticket *ticket);
 /* Waits until everything submitted and everything committed so far is SYNCED (in a scratch store:
  * WRITTEN). What failed is its ticket's to say. */
@@ -408,7 +409,8 @@ tarn_status tarnp_policy_set(tarnp_store *store, const tarnp_policy *policy, tar
 
 /* ---- the whole store ------------------------------------------------------------------------ */
 
-/* Bytes of values put through this handle since it was opened, by every call. */
+/* Bytes of values put through this handle since it was opened, by every call; leases, which come
+ * and go, are not counted. */
 uint64_t tarnp_store_bytes_put(const tarnp_store *store);
 
 typedef struct tarnp_stat {

@@ -1,8 +1,9 @@
 /* tables.c
  *
  * Owns the MDB_env. Invariants:
- *  1. A commit that returned is on disk unless tarnp_tables_set_sync said otherwise. No WRITEMAP (a full disk would be a
- *     SIGBUS), no DUPSORT and no nested transactions (broken in the LMDB that Debian ships).
+ *  1. A commit that returned is on disk unless tarnp_tables_set_sync said otherwise. No WRITEMAP (a
+ * full disk would be a SIGBUS), no DUPSORT and no nested transactions (broken in the LMDB that
+ * Debian ships).
  *  2. The map is opened once at its full size; other processes need not agree on it, and LMDB's
  *     "map resized" is healed by taking over the size that is on disk.
  *  3. LMDB touches no page that structure.c has not seen: the meta pages before LMDB opens the
@@ -11,8 +12,8 @@
  *  4. The map is moved (set_mapsize) while this process has no transaction: each holds map_lock
  *     shared from begin to end, and whoever moves the map takes it alone. LMDB asks for this and
  *     does not check it. LMDB's own lock lets one writer in at a time, of any thread or process.
- *  5. Slots of readers that died are cleared at open, when the file has grown by GROWTH_PAGES (their
- *     snapshots may be why: pages they saw cannot be used again), and when no slot is free.
+ *  5. Slots of readers that died are cleared at open, when the file has grown by GROWTH_PAGES
+ * (their snapshots may be why: pages they saw cannot be used again), and when no slot is free.
  *
  * FUSE counts as a network file system: sshfs, GlusterFS and the like cannot be told from a local
  * one, and neither shared maps nor locks can be relied on there. */

@@ -6,8 +6,8 @@
  * CORRUPT and never handed out.
  *
  * Lifetime: spans point into the map or into the transaction's pages and are valid until the next
- * put or delete in the transaction, at most until its end. Threads: each thread one transaction at a
- * time, and a transaction ends on the thread that began it. */
+ * put or delete in the transaction, at most until its end. Threads: each thread one transaction at
+ * a time, and a transaction ends on the thread that began it. */
 #ifndef TARNP_TABLES_H
 #define TARNP_TABLES_H
 

@@ -27,8 +27,7 @@ static void warn(const tarn_session *s, const tarn_error *err)
 
 tarn_status tarni_hold_take(tarn_session *s, tarn_error *err)
 {
-    tarn_status status =
-        tarnp_lease_take(s->store, s->store_id, duration(s), NULL, &s->lease, err);
+    tarn_status status = tarnp_lease_take(s->store, s->store_id, duration(s), NULL, &s->lease, err);
     if (status != TARN_E_NO_SPACE)
         return status;
     warn(s, err);
@@ -62,7 +61,9 @@ void tarni_hold_release(tarn_session *s)
 {
     tarn_error err;
     if (s->lease.session_id != 0 && tarnp_lease_release(s->store, &s->lease, &err) != TARN_OK)
-        TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN, "session %s: its lease stays until it ends: "
-                  "%s", s->name, err.detail);
+        TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN,
+                  "session %s: its lease stays until it ends: "
+                  "%s",
+                  s->name, err.detail);
     s->lease = (tarnp_lease){0};
 }
