@@ -144,7 +144,9 @@ static int32_t halve_unit(const uint8_t *restrict in, size_t n, float a, float b
         float y = float_of(m);
         uint32_t normal = (m + 0xFFF + (m >> 13 & 1) - 0x38000000u) >> 13;
         uint32_t denormal = bits_of(y + 0.5F) - 0x3F000000u; /* rounded at 2^-24 by the sum */
-        uint32_t h = (int32_t)m < 0x38800000 ? denormal : normal;
+        /* A choice by ?: would keep gcc from vectorising: the sum above may trap. */
+        uint32_t small = 0 - ((m - 0x38800000u) >> 31);
+        uint32_t h = (denormal & small) | (normal & ~small);
         int32_t d = (int32_t)(bits_of(y - float_of(h << 13) * 0x1p112F) & ABS_BITS);
         off = d > off ? d : off;
         h = h << 1 | v >> 31;

@@ -73,7 +73,26 @@ CASE(round_trip)
     CHECK_EQ(s.m.chain_bytes, 1000 + 6190 + s.m.n_bytes);
     tarnp_manifest m;
     REQUIRE_OK(tarnp_manifest_get(span_of(&s), 9, &m, &err), &err);
-    CHECK_BYTES(&m, &s.m, offsetof(tarnp_manifest, n_bytes));
+#define SAME(field) CHECK_BYTES(&m.field, &s.m.field, sizeof m.field)
+    SAME(id);
+    SAME(parent);
+    SAME(session_id);
+    SAME(position);
+    SAME(n_tokens);
+    SAME(turns);
+    SAME(flags);
+    SAME(created_ms);
+    SAME(chunk_bytes);
+    SAME(chain_bytes);
+    SAME(base_bytes);
+    SAME(first_chunk);
+    SAME(n_segments);
+    SAME(n_sections);
+    SAME(n_chunks);
+    SAME(key);
+    SAME(fp);
+    SAME(numerics);
+    SAME(n_bytes);
     tarnp_chunk_ref ref;
     tarnp_manifest_chunk(span_of(&s), &m, 2, &ref);
     CHECK_EQ(ref.id, 42);

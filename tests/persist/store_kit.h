@@ -36,10 +36,12 @@ static inline uint64_t kit_random(uint64_t *state)
 /* Normal with standard deviation 1, as good as needed: 12 uniform numbers. */
 static inline float kit_normal(uint64_t *state)
 {
-    double sum = -6;
-    for (int i = 0; i < 12; i++)
-        sum += (double)(kit_random(state) >> 11) * 0x1p-53;
-    return (float)sum;
+    uint64_t sum = 0;
+    for (int i = 0; i < 3; i++) {
+        uint64_t z = kit_random(state);
+        sum += (z & 0xFFFF) + (z >> 16 & 0xFFFF) + (z >> 32 & 0xFFFF) + (z >> 48);
+    }
+    return (float)((double)sum * 0x1p-16 - 6);
 }
 
 static inline void kit_folder(kit *k)
