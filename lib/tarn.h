@@ -319,11 +319,12 @@ TARN_API tarn_status tarn_store_group(tarn_store *store, const char *session, co
 
 /* The most bytes_stored may be; of a group (NULL: of the store) the most its sessions may own
  * together. 0: no limit. Kept in the store. A commit that would exceed it first drops states of
- * others, then of the session's own past, then latents, last the states of other heads, cheapest to
- * compute again per byte first and only as much as needed; QUOTA if that is not enough, with nothing
- * dropped. INVALID for a quota below the largest node there is. */
+ * others, then of the session's own past, then latents, last the states of other heads: the
+ * cheapest to compute again per byte first, and only as much as needed; QUOTA if that is not
+ * enough, with nothing dropped. INVALID for a quota below the largest node there is. */
 TARN_API tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
                                           tarn_error *err) TARN_MUST_CHECK;
+/* 0: no limit. */
 TARN_API tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
                                           tarn_error *err) TARN_MUST_CHECK;
 
@@ -367,6 +368,7 @@ typedef struct tarn_gc_report {
  * Cost: reads every node's record; frees in small transactions. */
 TARN_API tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options,
                                    tarn_gc_report *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
 TARN_API void tarn_gc_report_free(tarn_gc_report *report);
 
 typedef struct tarn_turn_price {
@@ -385,6 +387,7 @@ typedef struct tarn_explanation {
 /* What going back to the end of each turn up to a place would cost; changes nothing. */
 TARN_API tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
                                         tarn_explanation *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
 TARN_API void tarn_explanation_free(tarn_explanation *explanation);
 
 /* ---- the whole store ------------------------------------------------------------------------ */

@@ -196,4 +196,5 @@ CASE(evicted_sections_keep_their_numbers)
     tarni_writer_fini(&s.w);
 }
 
-CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
+CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(round_trip),
+           ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
