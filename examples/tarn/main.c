@@ -69,8 +69,8 @@ static const verb verbs[] = {
      verb_quota, 0, 1, OPTIONS_STORE | SET(GROUP)},
     {"gc", "[--dry-run] --store PATH", "drop what has expired and what stands too close", verb_gc,
      0, 0, OPTIONS_STORE | SET(DRY_RUN)},
-    {"explain", "NAME[WHERE] --store PATH", "what going back to each turn would cost",
-     verb_explain, 1, 1, OPTIONS_STORE},
+    {"explain", "NAME[WHERE] --store PATH", "what going back to each turn would cost", verb_explain,
+     1, 1, OPTIONS_STORE},
     {"verify", "--store PATH", "read and check every byte", verb_verify, 0, 0, OPTIONS_STORE},
     {"stat", "--store PATH", "counters of the store", verb_stat, 0, 0, OPTIONS_STORE},
 };

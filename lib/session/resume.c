@@ -126,8 +126,7 @@ static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, pas
 
 /* Tries the states from the place backwards; *n is the one that was whole. */
 static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *t,
-                              size_t *n, passed_over *passed, uint64_t *bytes_read,
-                              tarn_error *err)
+                              size_t *n, passed_over *passed, uint64_t *bytes_read, tarn_error *err)
 {
     for (*n = l->n_at; *n > 0; --*n) {
         tarn_status status = tarni_lineage_state(l, *n, n, &passed->evicted, err);
