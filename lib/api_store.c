@@ -303,3 +303,89 @@ tarn_status tarn_store_verify(tarn_store *store,
     TARNI_API_REQUIRE(store);
     return tarni_list_verified(store->store, progress, user, out, err);
 }
+
+/* ---- keeping it small ----------------------------------------------------------------------- */
+
+tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *key,
+                           const char *value, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(key);
+    return tarnp_session_tag(store->store, session, key, value, err);
+}
+
+tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarnp_session_pin(store->store, session, pinned, err);
+}
+
+tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expires_ms,
+                           tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarnp_session_expire(store->store, session, expires_ms, err);
+}
+
+tarn_status tarn_store_group(tarn_store *store, const char *session, const char *group,
+                             tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(group);
+    return tarnp_session_set_group(store->store, session, group, err);
+}
+
+tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
+                                 tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    return tarnp_quota_set(store->store, group, bytes, err);
+}
+
+tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
+                                 tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(bytes);
+    *bytes = 0;
+    TARNI_API_REQUIRE(store);
+    return tarnp_quota_get(store->store, group, bytes, err);
+}
+
+tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options, tarn_gc_report *out,
+                          tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_gc_report){0};
+    TARNI_API_REQUIRE(store);
+    tarn_gc_options o;
+    TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_gc_options", err));
+    if (o.flags & ~(uint32_t)TARN_GC_DRY_RUN)
+        return tarni_fail(err, TARN_E_INVALID, "tarn_gc_options: flags are %#x", o.flags);
+    tarnp_gc_options p = {.dry_run = o.flags & TARN_GC_DRY_RUN,
+                          .now_ms = o.now_ms,
+                          .keep_newest = o.keep_newest,
+                          .rung_tokens = o.rung_tokens};
+    return tarni_list_gc(store->store, &p, out, err);
+}
+
+tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
+                               tarn_explanation *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_explanation){0};
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarni_list_turns(store->store, session, where, out, err);
+}

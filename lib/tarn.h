@@ -230,6 +230,8 @@ typedef struct tarn_session_entry {
     uint64_t created_ms, updated_ms;
     const tarn_tag *tags;
     size_t n_tags;
+    uint64_t expires_ms; /* 0: never */
+    const char *group;   /* whose quota it counts for; "" none */
 } tarn_session_entry;
 
 typedef struct tarn_session_list {
@@ -260,7 +262,7 @@ typedef struct tarn_node_entry {
     uint64_t created_ms;
     bool has_state; /* false: resuming here replays tokens */
     bool bit_exact;
-    bool pinned;
+    bool pinned;                  /* the session is; tarn_store_log only */
     const tarn_segment *segments; /* since the parent; tarn_store_log only */
     size_t n_segments;
     const char *const *sessions; /* whose head it is; tarn_store_tree only */
@@ -312,6 +314,101 @@ TARN_API tarn_status tarn_store_rename(tarn_store *store, const char *session, c
 /* Removes a session and every node no other session needs. */
 TARN_API tarn_status tarn_store_remove(tarn_store *store, const char *session,
                                        tarn_error *err) TARN_MUST_CHECK;
+
+/* ---- keeping a store small ------------------------------------------------------------------ *
+ *
+ * Nothing is dropped but by a collection, by a quota or by tarn_store_remove. What a session loses
+ * to the first two, unless it is removed as expired, are states and latents: its tokens stay, so
+ * resuming it computes more and gives the same. */
+
+/* Sets a tag, or takes it away (value NULL). INVALID for a key with '='. */
+TARN_API tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *key,
+                                    const char *value, tarn_error *err) TARN_MUST_CHECK;
+/* A pinned session does not expire and nothing in its history is ever evicted. */
+TARN_API tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned,
+                                    tarn_error *err) TARN_MUST_CHECK;
+/* From `expires_ms` (Unix; 0: never) on, the next collection removes the session unless it is
+ * pinned. Until then it can be used as ever. */
+TARN_API tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expires_ms,
+                                    tarn_error *err) TARN_MUST_CHECK;
+/* Puts the session into a group for quotas; "" takes it out. Up to 63 bytes. */
+TARN_API tarn_status tarn_store_group(tarn_store *store, const char *session, const char *group,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+/* The most bytes_stored may be; of a group (NULL: of the store) the most its sessions may own
+ * together. 0: no limit. Kept in the store. A commit that would exceed it first drops states of
+ * others, then of the session's own past, then latents, last the states of other heads: the
+ * cheapest to compute again per byte first, and only as much as needed; QUOTA if that is not
+ * enough, with nothing dropped. INVALID for a quota below the largest node there is. */
+TARN_API tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
+                                          tarn_error *err) TARN_MUST_CHECK;
+/* 0: no limit. */
+TARN_API tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
+                                          tarn_error *err) TARN_MUST_CHECK;
+
+enum { TARN_GC_DRY_RUN = 1 };
+
+typedef struct tarn_gc_options {
+    size_t size;
+    uint32_t flags;       /* TARN_GC_DRY_RUN: only say what would go */
+    uint32_t keep_newest; /* states kept before each head; 0: 8 */
+    uint32_t rung_tokens; /* how far apart the states behind those stand at first; 0: 1024 */
+    uint64_t now_ms;      /* 0: the clock */
+} tarn_gc_options;
+
+typedef enum tarn_dropped_what {
+    TARN_DROPPED_SESSION = 1, /* expired; node is its head */
+    TARN_DROPPED_NODE = 2,    /* no other session needs it */
+    TARN_DROPPED_STATE = 3,
+    TARN_DROPPED_LATENTS = 4
+} tarn_dropped_what;
+
+/* "session", "node", "state", "latents". */
+TARN_API const char *tarn_dropped_name(tarn_dropped_what what);
+
+typedef struct tarn_dropped {
+    uint64_t node;
+    tarn_dropped_what what;
+    uint64_t bytes;
+    char why[120];
+} tarn_dropped;
+
+typedef struct tarn_gc_report {
+    uint64_t freed_bytes;
+    const tarn_dropped *dropped;
+    size_t n_dropped;
+    void *owned;
+} tarn_gc_report;
+
+/* The collection: removes sessions that have expired; thins states, of which those of heads, pinned
+ * sessions, branches, tips and the newest before each head stay, and the others the sparser the
+ * further back; then enforces quotas. CORRUPT where a node cannot be read: then nothing is dropped.
+ * Cost: reads every node's record; frees in small transactions. */
+TARN_API tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options,
+                                   tarn_gc_report *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
+TARN_API void tarn_gc_report_free(tarn_gc_report *report);
+
+typedef struct tarn_turn_price {
+    uint32_t turn; /* 1 the first */
+    uint64_t position;
+    tarn_price price;
+} tarn_turn_price;
+
+typedef struct tarn_explanation {
+    const tarn_turn_price *turns;
+    size_t n_turns;
+    uint64_t bytes_owned, bytes_shared; /* of the session */
+    void *owned;
+} tarn_explanation;
+
+/* What going back to the end of each turn up to a place would cost; changes nothing. */
+TARN_API tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
+                                        tarn_explanation *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
+TARN_API void tarn_explanation_free(tarn_explanation *explanation);
+
+/* ---- the whole store ------------------------------------------------------------------------ */
 
 typedef struct tarn_store_stat {
     size_t size;
@@ -663,8 +760,8 @@ typedef struct tarn_committed {
 
 /* Makes everything fed so far durable as a node and moves the session's head to it: all or nothing.
  * Tokens that still wait are not part of it. Without new tokens or sampling changes writes nothing.
- * CONFLICT if another process moved the head, BUSY if it took over the lease; NO_SPACE, IO. After
- * an error the session goes on, not committed. Blocks for encoding and one durable write. */
+ * CONFLICT if another process moved the head, BUSY if it took over the lease; QUOTA, NO_SPACE, IO.
+ * After an error the session goes on, not committed. Blocks for encoding and one durable write. */
 TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 

@@ -55,6 +55,7 @@ typedef struct tarnp_chunk_ref {
     uint32_t raw_bytes;
     uint32_t stored_bytes; /* of the value, header included */
     uint8_t sum[TARNP_SUM_BYTES];
+    bool evicted; /* it is not there any more, by right */
 } tarnp_chunk_ref;
 
 /* Checks a stored value against its manifest entry, header and payload. Errors name the

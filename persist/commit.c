@@ -11,12 +11,15 @@
 #include "commit.h"
 
 #include "lease.h"
+#include "quota.h"
 #include "refs.h"
 
 #include <string.h>
 
 #define TOKENS_PER_CHUNK 32768
-#define SLAB_KEPT_BYTES  ((size_t)64 << 20)
+/* Another process may take the room that was made. */
+#define ROOM_TRIES      3
+#define SLAB_KEPT_BYTES ((size_t)64 << 20)
 
 /* One chunk on its way. */
 typedef struct parcel {
@@ -37,6 +40,7 @@ struct tarnp_draft {
     parcel *parcels;
     tarnp_chunk_ref *refs; /* the manifest's table */
     uint64_t chunk_bytes;
+    uint64_t needed_bytes; /* of chunks and manifest, known before they are put */
     tarnp_state_codec state_codec;
     tarnp_lossy *lossy; /* one a section */
     bool is_lossy;      /* a section is */
@@ -424,6 +428,29 @@ static tarn_status put_chunks(tarnp_write *w, tarnp_draft *d, tarn_error *err)
     return TARN_OK;
 }
 
+static uint64_t encoded_bytes(const tarnp_draft *d)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < d->n_chunks; i++)
+        sum += d->parcels[i].ref.stored_bytes;
+    return sum;
+}
+
+tarn_status tarnp_shared_bytes(tarnp_txn *txn, uint64_t session_id, uint64_t head, uint64_t *out,
+                               tarn_error *err)
+{
+    bool shared = false;
+    *out = 0;
+    for (uint64_t node = head; node != TARNP_NODE_NONE;) {
+        tarnp_manifest m;
+        TARNI_TRY(tarnp_node_get(txn, node, &m, NULL, err));
+        shared = shared || m.session_id != session_id;
+        *out += shared ? m.chunk_bytes + m.n_bytes : 0;
+        node = m.parent; /* smaller than node: this ends */
+    }
+    return TARN_OK;
+}
+
 static uint32_t new_turns(const tarnp_commit *c)
 {
     uint32_t n = 0;
@@ -466,13 +493,14 @@ static tarn_status link_node(tarnp_write *w, const tarnp_commit *c, const tarnp_
         TARNI_TRY(tarnp_ref_get(&w->txn, s->head, &ref, err));
         ref.refs--; /* the head's; the child's came with adopt */
         TARNI_TRY(tarnp_ref_put(&w->txn, s->head, ref, err));
+        /* bytes_shared stays: nothing of another session has come between. */
     } else {
         TARNI_TRY(tarnp_refs_leave(w, s->id, s->head, err));
+        TARNI_TRY(tarnp_shared_bytes(&w->txn, s->id, m->id, &s->bytes_shared, err));
     }
     s->head = m->id;
     s->position = m->position;
     s->turns = m->turns;
-    s->bytes_shared = m->base_bytes;
     s->updated_ms = m->created_ms;
     return TARN_OK;
 }
@@ -483,6 +511,12 @@ static tarn_status put_node(tarnp_write *w, tarnp_draft *d, tarnp_session *s, ta
     const tarnp_commit *c = &d->commit;
     tarnp_manifest parent, m = {0};
     TARNI_TRY(check_place(w, c, s, &parent, err));
+    m.n_segments = (uint32_t)c->n_segments;
+    m.n_sections = d->n_sections;
+    m.n_chunks = d->n_chunks;
+    TARNI_TRY(tarnp_manifest_measure(&m, c->segments, err));
+    d->needed_bytes = encoded_bytes(d) + m.n_bytes;
+    TARNI_TRY(tarnp_quota_check(w, s, d->needed_bytes, err));
     m.first_chunk = w->counters.next_chunk;
     TARNI_TRY(put_chunks(w, d, err));
     m.id = w->counters.next_node++;
@@ -492,11 +526,6 @@ static tarn_status put_node(tarnp_write *w, tarnp_draft *d, tarnp_session *s, ta
     m.flags = d->is_lossy ? c->flags & (uint8_t)~TARNP_NODE_BIT_EXACT : c->flags;
     m.created_ms = tarnp_now_ms();
     m.chunk_bytes = d->chunk_bytes;
-    m.chain_bytes = parent.chain_bytes;
-    m.base_bytes = parent.session_id == c->session_id ? parent.base_bytes : parent.chain_bytes;
-    m.n_segments = (uint32_t)c->n_segments;
-    m.n_sections = d->n_sections;
-    m.n_chunks = d->n_chunks;
     memcpy(m.key, c->key, sizeof m.key);
     memcpy(m.fp, c->fp, sizeof m.fp);
     TARNI_TRY(tarnp_numerics_set(&m, c->numerics, err));
@@ -547,8 +576,8 @@ tarn_status tarnp_draft_put(tarnp_write *w, tarnp_draft *d, tarnp_committed *out
     return status;
 }
 
-static tarn_status write_draft(tarnp_store *store, tarnp_draft *d, tarnp_committed *out,
-                               tarn_error *err)
+static tarn_status write_once(tarnp_store *store, tarnp_draft *d, tarnp_committed *out,
+                              tarn_error *err)
 {
     tarnp_write w;
     TARNI_TRY(tarnp_write_begin(store, &w, err));
@@ -556,6 +585,20 @@ static tarn_status write_draft(tarnp_store *store, tarnp_draft *d, tarnp_committ
     if (status != TARN_OK || out->existed)
         return tarnp_write_abort(&w, status);
     return tarnp_write_commit(&w, &out->bytes_written, err);
+}
+
+tarn_status tarnp_draft_write(tarnp_store *store, tarnp_draft *d, tarnp_committed *out,
+                              tarn_error *err)
+{
+    tarn_status status = write_once(store, d, out, err);
+    for (int i = 0; i < ROOM_TRIES && status == TARN_E_QUOTA; i++) {
+        status = tarnp_quota_make_room(store, &d->commit, d->needed_bytes, err);
+        if (status == TARN_OK)
+            status = write_once(store, d, out, err);
+    }
+    if (status != TARN_OK)
+        *out = (tarnp_committed){0};
+    return status;
 }
 
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
@@ -571,9 +614,7 @@ tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, ta
         return status;
     }
     TARNI_TRY(tarnp_draft_make(store, commit, false, &d, err));
-    status = write_draft(store, d, out, err);
+    status = tarnp_draft_write(store, d, out, err);
     tarnp_draft_free(store, d);
-    if (status != TARN_OK)
-        *out = (tarnp_committed){0};
     return status;
 }

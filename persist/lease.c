@@ -235,21 +235,37 @@ static tarn_status refuse(const tarnp_store *store, const tarnp_lease_record *r,
                       name, (unsigned long)l->pid, l->host, comma, l->note, left);
 }
 
+/* *found is false also where the record is damaged: that must not lock the session for ever. */
+static tarn_status load_binding(tarnp_store *store, tarnp_txn *txn, uint64_t session_id,
+                                uint64_t now, tarnp_lease_record *out, bool *found, tarn_error *err)
+{
+    tarn_status status = load_lease(txn, session_id, out, found, err);
+    if (status == TARN_E_CORRUPT) {
+        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", err->detail);
+        *found = false;
+        return TARN_OK;
+    }
+    *found = status == TARN_OK && *found && binds(store, out, now);
+    return status;
+}
+
+tarn_status tarnp_lease_binds(tarnp_store *store, tarnp_txn *txn, uint64_t session_id, bool *out,
+                              tarn_error *err)
+{
+    tarnp_lease_record r;
+    return load_binding(store, txn, session_id, tarnp_now_ms(), &r, out, err);
+}
+
 tarn_status tarnp_lease_admit(tarnp_write *w, const tarnp_session *s,
                               const uint8_t token[TARNP_TOKEN_BYTES], tarn_error *err)
 {
     tarnp_lease_record r;
     bool found;
-    tarn_status status = load_lease(&w->txn, s->id, &r, &found, err);
-    if (status == TARN_E_CORRUPT) { /* must not lock the session for ever */
-        TARNI_LOG(&w->store->log, TARN_LOG_WARN, "%s", err->detail);
-        return TARN_OK;
-    }
-    TARNI_TRY(status);
+    uint64_t now = tarnp_now_ms();
+    TARNI_TRY(load_binding(w->store, &w->txn, s->id, now, &r, &found, err));
     if (!found || memcmp(r.lease.token, token, TARNP_TOKEN_BYTES) == 0)
         return TARN_OK;
-    uint64_t now = tarnp_now_ms();
-    return binds(w->store, &r, now) ? refuse(w->store, &r, s->name, now, err) : TARN_OK;
+    return refuse(w->store, &r, s->name, now, err);
 }
 
 tarn_status tarnp_lease_drop(tarnp_write *w, uint64_t session_id, tarn_error *err)

@@ -47,6 +47,9 @@ tarn_status tarnp_lease_decode(tarnp_span value, uint64_t session_id, tarnp_leas
  * of the session that binds. */
 tarn_status tarnp_lease_admit(tarnp_write *w, const tarnp_session *s,
                               const uint8_t token[TARNP_TOKEN_BYTES], tarn_error *err);
+/* Does anybody hold a lease of the session that binds? A record that is damaged does not. */
+tarn_status tarnp_lease_binds(tarnp_store *store, tarnp_txn *txn, uint64_t session_id, bool *out,
+                              tarn_error *err);
 /* Of a session that is removed. */
 tarn_status tarnp_lease_drop(tarnp_write *w, uint64_t session_id, tarn_error *err);
 

@@ -11,9 +11,9 @@
  * held during a transaction or a sync. A ticket's draft is the writer's from submit on.
  *  2. Tickets are written in the order they were submitted.
  *  3. A ticket that is refused fails alone: refusals come before a commit's first put
- *     (tarnp_draft_put). Whatever else goes wrong aborts the transaction, and each of the group is
- *     tried again in one of its own; LMDB's nested transactions would spare that, and are broken in
- *     the LMDB that Debian ships.
+ *     (tarnp_draft_put). One beyond a quota is tried again alone, with room made. Whatever else
+ *     goes wrong aborts the transaction, and each of the group is tried again in one of its own;
+ *     LMDB's nested transactions would spare that, and are broken in the LMDB that Debian ships.
  *  4. A ticket lives until both its owner and the queue have let go of it. */
 #include "queue.h"
 
@@ -62,7 +62,8 @@ struct tarnp_queue {
 static bool is_refusal(tarn_status status)
 {
     return status == TARN_E_CONFLICT || status == TARN_E_BUSY || status == TARN_E_NOT_FOUND ||
-           status == TARN_E_MISMATCH || status == TARN_E_INVALID || status == TARN_E_LIMIT;
+           status == TARN_E_MISMATCH || status == TARN_E_INVALID || status == TARN_E_LIMIT ||
+           status == TARN_E_QUOTA;
 }
 
 static void fail_all(tarnp_ticket *first, const tarn_error *err)
@@ -112,22 +113,24 @@ static bool write_group(tarnp_store *store, tarnp_ticket *first, tarn_error *err
     return tarnp_write_commit(&w, NULL, err) == TARN_OK;
 }
 
+static void write_alone(tarnp_store *store, tarnp_ticket *t)
+{
+    t->error = (tarn_error){0};
+    if (tarnp_draft_write(store, t->draft, &t->result, &t->error) == TARN_OK)
+        t->error = (tarn_error){0}; /* of an attempt before there was room */
+}
+
 static void write_tickets(tarnp_store *store, tarnp_ticket *first)
 {
     tarn_error err = {0};
-    if (write_group(store, first, &err))
-        return;
-    if (!first->next || atomic_load(&store->poisoned)) {
+    bool written = write_group(store, first, &err);
+    if (!written && atomic_load(&store->poisoned)) {
         fail_all(first, &err);
         return;
     }
-    for (tarnp_ticket *t = first, *next; t; t = next) {
-        next = t->next;
-        t->next = NULL;
-        if (!write_group(store, t, &err))
-            fail_all(t, &err);
-        t->next = next;
-    }
+    for (tarnp_ticket *t = first; t; t = t->next)
+        if (!written || t->error.status == TARN_E_QUOTA)
+            write_alone(store, t);
 }
 
 /* ---- the writer ----------------------------------------------------------------------------- */

@@ -93,10 +93,11 @@ tarn_status tarnp_policy_load(tarnp_txn *txn, tarnp_policy *out, tarn_error *err
  *     48      8     bytes owned
  *     56      8     bytes shared
  *     64      32    model fingerprint
- *     96      -     name (4 n, n), 4 number of tags, then key and value of each (4 n, n)
+ *     96      8     expires, Unix ms; 0 never
+ *     104     -     name (4 n, n), group (4 n, n), 4 number of tags, then key and value of each
  *
- * Position, turns and shared bytes repeat what the head's manifest says, so that listing sessions
- * reads one table. */
+ * Position, turns and bytes follow from nodes: they stand here so that listing sessions reads one
+ * table. */
 
 /* `out` is freed with tarnp_session_fini. */
 tarn_status tarnp_session_record_put(tarnp_txn *txn, const tarnp_session *session,
@@ -122,15 +123,18 @@ tarn_status tarnp_ref_decode(tarnp_span value, uint64_t node, tarnp_ref *out, ta
  *
  *     OFFSET  SIZE  FIELD
  *     0       8     references to drop
- *     8       8     chunks of the node already deleted */
+ *     8       8     chunks of the node already deleted, once nothing refers to it
+ *     16      8     1 + chunks of its evicted sections already deleted, while something does; 0 if
+ *                   no section was evicted */
 typedef struct tarnp_drop {
-    uint64_t drops, chunks_done;
+    uint64_t drops, chunks_done, evict_next;
 } tarnp_drop;
 
 tarn_status tarnp_drop_decode(tarnp_span value, uint64_t node, tarnp_drop *out, tarn_error *err);
 tarn_status tarnp_drop_put(tarnp_txn *txn, uint64_t node, tarnp_drop drop, tarn_error *err);
 
-/* ---- an id as value: tables name and key ---------------------------------------------------- */
+/* ---- an id as value: tables name, key and meta (quotas)
+ * ---------------------------------------------------- */
 
 /* 0 where there is no entry. */
 tarn_status tarnp_id_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,

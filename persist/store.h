@@ -7,8 +7,9 @@
  *     section   a list of chunks of one kind; a chunk is at most TARNP_CHUNK_BYTES_MAX raw bytes
  *
  * Invariants:
- *  1. A node belongs to the session that first wrote it, holds only what came since its parent, and
- *     is never changed. It lives while it has a child, is a head, or is a tip.
+ *  1. A node belongs to the session that first wrote it and holds only what came since its parent.
+ * It lives while it has a child, is a head, or is a tip. Of what it holds state and latents may be
+ *     evicted, which its flags say; nothing else of it ever changes.
  *  2. One write transaction makes a node, its chunks, its parent's new reference count and the
  *     session's head visible together or not at all; nothing is acknowledged before it is durable.
  *  3. Everything is verified when it is read: chunks against sums in their manifest, manifests and
@@ -36,6 +37,7 @@
 
 #define TARNP_CHUNK_BYTES_MAX (512 * 1024) /* raw */
 #define TARNP_NAME_BYTES_MAX  255
+#define TARNP_GROUP_BYTES_MAX 63
 #define TARNP_FP_BYTES        32
 #define TARNP_BAD_LISTED_MAX  1000 /* damages a verification lists */
 #define TARNP_KEY_BYTES       16
@@ -114,10 +116,14 @@ typedef struct tarnp_session {
     uint64_t position;
     uint32_t turns; /* closed or open assistant turns up to the head */
     uint8_t fp[TARNP_FP_BYTES];
-    bool pinned;
-    uint64_t created_ms, updated_ms; /* Unix */
-    uint64_t bytes_owned;            /* stored bytes of nodes first written under this session */
-    uint64_t bytes_shared; /* stored bytes of the head's chain written by other sessions */
+    bool pinned;                           /* never expires, and nothing of it is ever evicted */
+    uint64_t created_ms, updated_ms;       /* Unix */
+    uint64_t expires_ms;                   /* removed by the first collection after it; 0: never */
+    char group[TARNP_GROUP_BYTES_MAX + 1]; /* whose quota it counts for; "" none */
+    uint64_t bytes_owned; /* stored bytes of nodes first written under this session */
+    /* Stored bytes of the head's chain from the root through the last node that another session
+     * wrote; 0 if there is none. Like bytes_owned without what was evicted. */
+    uint64_t bytes_shared;
     size_t n_tags;
     tarnp_tag *tags;
     const tarn_allocator *allocator;
@@ -156,6 +162,16 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
  * freed in bounded transactions, and what a crash leaves over is freed by the next open or remove.
  */
 tarn_status tarnp_session_remove(tarnp_store *store, const char *name, tarn_error *err);
+
+/* Marks on a session; NOT_FOUND, INVALID. Setting what is set already writes nothing. `value` NULL
+ * takes the tag away, `group` "" the group. */
+tarn_status tarnp_session_tag(tarnp_store *store, const char *name, const char *key,
+                              const char *value, tarn_error *err);
+tarn_status tarnp_session_pin(tarnp_store *store, const char *name, bool pinned, tarn_error *err);
+tarn_status tarnp_session_expire(tarnp_store *store, const char *name, uint64_t expires_ms,
+                                 tarn_error *err);
+tarn_status tarnp_session_set_group(tarnp_store *store, const char *name, const char *group,
+                                    tarn_error *err);
 
 /* All sessions by name. Free with tarnp_sessions_free. */
 tarn_status tarnp_session_list(tarnp_store *store, tarnp_session **out, size_t *n, tarn_error *err);
@@ -266,9 +282,22 @@ typedef struct tarnp_section {
 
 enum {
     TARNP_NODE_HAS_STATE = 1, /* the sections resume the session at this node's position */
-    TARNP_NODE_BIT_EXACT = 2  /* a pure function of the tokens under the node's numerics; taken off
-                                 by the store where a section is lossy */
+    /* A pure function of the tokens under the node's numerics. Taken off by the store where a
+     * section is lossy. */
+    TARNP_NODE_BIT_EXACT = 2,
+    /* Set by the store alone: */
+    TARNP_NODE_STATE_EVICTED = 4,  /* it had a state */
+    TARNP_NODE_LATENTS_EVICTED = 8 /* it had latents: states from here on lack them */
 };
+
+/* What may leave a node when room is needed: it can be computed again from the tokens, which, like
+ * segments and sampler, never leave. */
+enum {
+    TARNP_PART_STATE = 1,  /* sections STATE, CONV and LOGITS */
+    TARNP_PART_LATENTS = 2 /* section LATENT */
+};
+/* The part a section is of, 0 for one that stays. */
+unsigned tarnp_part_of(tarnp_section_kind kind);
 
 typedef struct tarnp_commit {
     uint8_t key[TARNP_KEY_BYTES]; /* the caller's, not all zero; one seen before returns its node */
@@ -298,9 +327,10 @@ typedef struct tarnp_committed {
 } tarnp_committed;
 
 /* Chunks are encoded and hashed before the write lock is taken; encoded, all of them are in memory.
- * CONFLICT, BUSY (leased), NOT_FOUND (session, parent), MISMATCH (fp), NO_SPACE, IO. After an
- * error: nothing of the node is in the store, except that IO in the commit itself poisons the
- * handle. */
+ * A commit beyond a quota first evicts just enough of what the collection would; QUOTA if that is
+ * not enough, and then nothing is evicted. CONFLICT, BUSY (leased), NOT_FOUND (session, parent),
+ * MISMATCH (fp), NO_SPACE, IO. After an error: nothing of the node is in the store, except that IO
+ * in the commit itself poisons the handle. */
 tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, tarnp_committed *out,
                               tarn_error *err);
 /* The node of a commit key; NOT_FOUND. */
@@ -364,7 +394,7 @@ typedef struct tarnp_node {
     size_t n_segments;
     tarnp_segment *segments;
     size_t n_sections;
-    tarnp_section *sections; /* TOKENS first if there are any; no pieces in the chunks */
+    tarnp_section *sections; /* those not evicted, TOKENS first; no pieces in the chunks */
     const tarn_allocator *allocator;
 } tarnp_node;
 
@@ -378,8 +408,9 @@ tarn_status tarnp_node_chain(tarnp_store *store, uint64_t node, uint64_t **out, 
 tarn_status tarnp_node_tokens(tarnp_store *store, const tarnp_node *node, tarni_ids *out,
                               tarn_error *err);
 /* Reads, verifies and decodes chunks of a node into the pieces given (chunks[i].pieces must add up
- * to its raw_bytes), in parallel where the store has a pool. CORRUPT names node and chunk; then the
- * pieces hold nothing usable. *bytes_read, if not NULL, is increased by the stored bytes. */
+ * to its raw_bytes), in parallel where the store has a pool. CORRUPT names node and chunk,
+ * NOT_FOUND too where it was evicted since the node was read; then the pieces hold nothing usable.
+ * *bytes_read, if not NULL, is increased by the stored bytes. */
 tarn_status tarnp_node_read_chunks(tarnp_store *store, const tarnp_node *node, tarnp_elem elem,
                                    const tarnp_chunk *chunks, size_t n_chunks, uint64_t *bytes_read,
                                    tarn_error *err);
@@ -406,6 +437,56 @@ typedef struct tarnp_policy {
 tarn_status tarnp_policy_get(tarnp_store *store, tarnp_policy *out, tarn_error *err);
 /* INVALID for what is no codec, UNSUPPORTED for a lossy latent_codec. */
 tarn_status tarnp_policy_set(tarnp_store *store, const tarnp_policy *policy, tarn_error *err);
+
+/* ---- keeping it small ----------------------------------------------------------------------- */
+
+/* Takes these parts off a node, whoever needs them; *freed_bytes 0 if they were not there. */
+tarn_status tarnp_node_evict(tarnp_store *store, uint64_t node, unsigned parts,
+                             uint64_t *freed_bytes, tarn_error *err);
+
+/* The most bytes that nodes may take: of all, or (group not NULL) of the sessions of a group. 0: no
+ * limit. INVALID for one that the largest node there is would not fit. Kept in the store; what is
+ * beyond it goes with the next collection. The root of a new session, some 200 bytes, is not
+ * refused. */
+tarn_status tarnp_quota_set(tarnp_store *store, const char *group, uint64_t n_bytes,
+                            tarn_error *err);
+tarn_status tarnp_quota_get(tarnp_store *store, const char *group, uint64_t *n_bytes,
+                            tarn_error *err);
+
+typedef struct tarnp_gc_options {
+    bool dry_run;         /* only says what would go */
+    uint64_t now_ms;      /* 0: the clock */
+    uint32_t keep_newest; /* states kept before each head; 0: 8 */
+    uint32_t rung_tokens; /* distance of the first states thinned; 0: 1024 */
+} tarnp_gc_options;
+
+typedef enum tarnp_dropped_what {
+    TARNP_DROPPED_SESSION = 1,
+    TARNP_DROPPED_NODE = 2,
+    TARNP_DROPPED_STATE = 3,
+    TARNP_DROPPED_LATENTS = 4
+} tarnp_dropped_what;
+
+typedef struct tarnp_dropped {
+    uint64_t node; /* of a session: its head */
+    tarnp_dropped_what what;
+    uint64_t n_bytes; /* of a session 0: its nodes are listed themselves */
+    char why[120];
+} tarnp_dropped;
+
+typedef struct tarnp_gc_report {
+    uint64_t freed_bytes;
+    size_t n_dropped;
+    tarnp_dropped *dropped; /* owned by the caller: tarni_free */
+} tarnp_gc_report;
+
+/* The collection: removes sessions that have expired and are not pinned; drops states that stand
+ * too close together for their age; then, while a quota is exceeded, states, latents and last the
+ * states of heads, cheapest to compute again per byte first. Nothing of a pinned session and no
+ * token goes. CORRUPT where a manifest cannot be read: then nothing is dropped. After another error
+ * part of it is done, and the next collection does the rest. */
+tarn_status tarnp_store_gc(tarnp_store *store, const tarnp_gc_options *options,
+                           tarnp_gc_report *out, tarn_error *err);
 
 /* ---- the whole store ------------------------------------------------------------------------ */
 
