@@ -25,7 +25,8 @@ void tarnp_draft_free(tarnp_store *store, tarnp_draft *draft);
 /* Memory it takes. */
 size_t tarnp_draft_bytes(const tarnp_draft *draft);
 /* Puts the node; all of `out` but bytes_written is filled in. After CONFLICT, BUSY, NOT_FOUND,
- * MISMATCH, INVALID, LIMIT and QUOTA with no byte more put than before the transaction is as it was. */
+ * MISMATCH, INVALID, LIMIT and QUOTA with no byte more put than before the transaction is as it
+ * was. */
 tarn_status tarnp_draft_put(tarnp_write *w, tarnp_draft *draft, tarnp_committed *out,
                             tarn_error *err);
 /* The same in a transaction of its own, where need be after making room within a quota. */

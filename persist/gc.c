@@ -11,6 +11,7 @@
  *
  * A round is one transaction: load, decide, apply. It evicts from at most ROUND_NODES nodes,
  * because LMDB keeps what a transaction writes in memory. */
+#include "folder.h"
 #include "forest.h"
 #include "lease.h"
 #include "log.h"

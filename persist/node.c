@@ -7,18 +7,18 @@
 #include <assert.h>
 #include <string.h>
 
-#define MAGIC           0x444F4E54u /* "TNOD" */
-#define VERSION         1
-#define PLAIN_BYTES     200 /* of the head, before key id and nonce */
-#define HEAD_BYTES      224
-#define SEGMENT_BYTES   8
-#define SECTION_BYTES   24
-#define CHUNK_BYTES     32
-#define AT_FLAGS        6
-#define AT_CHUNK_BYTES  64
+#define MAGIC            0x444F4E54u /* "TNOD" */
+#define VERSION          1
+#define PLAIN_BYTES      200 /* of the head, before key id and nonce */
+#define HEAD_BYTES       224
+#define SEGMENT_BYTES    8
+#define SECTION_BYTES    24
+#define CHUNK_BYTES      32
+#define AT_FLAGS         6
+#define AT_CHUNK_BYTES   64
 #define AT_SECTION_FLAGS 3
-#define SECTION_EVICTED 1
-#define ONE_BITS        0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
+#define SECTION_EVICTED  1
+#define ONE_BITS         0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
 
 static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
 

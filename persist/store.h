@@ -315,7 +315,7 @@ typedef struct tarnp_commit {
     size_t n_segments;
     const tarnp_section *sections; /* all but TOKENS */
     size_t n_sections;
-    tarnp_state_codec state_codec; /* of STATE sections of fp32 */
+    tarnp_state_codec state_codec;    /* of STATE sections of fp32 */
     uint8_t lease[TARNP_TOKEN_BYTES]; /* token of the session's lease; all zero: none */
 } tarnp_commit;
 

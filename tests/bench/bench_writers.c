@@ -84,7 +84,8 @@ static void prepare(job *j, uint64_t session_id, uint64_t head, size_t n_floats)
     j->piece = (tarnp_piece){state, n_floats * 4};
     j->chunk = (tarnp_chunk){
         .count = 1, .raw_bytes = (uint32_t)n_floats * 4, .n_pieces = 1, .pieces = &j->piece};
-    j->section = (tarnp_section){TARNP_SECTION_STATE, TARNP_ELEM_F32, 1, &j->chunk};
+    j->section = (tarnp_section){
+        .kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &j->chunk};
     j->commit = (tarnp_commit){.session_id = session_id,
                                .expected_head = head,
                                .move_head = true,

@@ -186,16 +186,16 @@ CASE(hostile_fields)
                 {12, 8, TARN_E_CORRUPT, "add up to its tokens"},
                 {52, 0x7FFFFFFF, TARN_E_CORRUPT, "segments"},
                 {64, 1, TARN_E_CORRUPT, "add up to its bytes"},
-                 {80, 0x20000000, TARN_E_CORRUPT, "more chunks"},
-                 {84, 0x10000000, TARN_E_CORRUPT, "more chunks"},
-                 {n - 16 - 3 * 32 - 3 * 24 + 4, 2, TARN_E_CORRUPT, "sections"},
-                 {n - 16 - 3 * 32 - 3 * 24 + 8, 0x7FC00000, TARN_E_CORRUPT, "no share"},
-                 {n - 16 - 3 * 32 - 3 * 24, 0x00000201, TARN_E_FORMAT, "unknown codec 0"},
-                 {n - 16 - 3 * 32 - 3 * 24, 0x01010201, TARN_E_CORRUPT, "cannot be evicted"},
-                 {n - 16 - 3 * 32 - 2 * 24, 0x02010403, TARN_E_FORMAT, "unknown flags"},
-                 {n - 16 - 3 * 32 - 1 * 24, 0x01010302, TARN_E_CORRUPT, "add up to its bytes"},
-                 {200, 7, TARN_E_FORMAT, "encrypted"},
-                 {216, 7, TARN_E_FORMAT, "encrypted"}};
+                {80, 0x20000000, TARN_E_CORRUPT, "more chunks"},
+                {84, 0x10000000, TARN_E_CORRUPT, "more chunks"},
+                {n - 16 - 3 * 32 - 3 * 24 + 4, 2, TARN_E_CORRUPT, "sections"},
+                {n - 16 - 3 * 32 - 3 * 24 + 8, 0x7FC00000, TARN_E_CORRUPT, "no share"},
+                {n - 16 - 3 * 32 - 3 * 24, 0x00000201, TARN_E_FORMAT, "unknown codec 0"},
+                {n - 16 - 3 * 32 - 3 * 24, 0x01010201, TARN_E_CORRUPT, "cannot be evicted"},
+                {n - 16 - 3 * 32 - 2 * 24, 0x02010403, TARN_E_FORMAT, "unknown flags"},
+                {n - 16 - 3 * 32 - 1 * 24, 0x01010302, TARN_E_CORRUPT, "add up to its bytes"},
+                {200, 7, TARN_E_FORMAT, "encrypted"},
+                {216, 7, TARN_E_FORMAT, "encrypted"}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         memcpy(copy, s.w.data, n);
         tarni_store_u32(copy + list[i].at, list[i].value);

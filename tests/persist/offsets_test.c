@@ -148,8 +148,6 @@ CASE(manifest)
                         .flags = 3,
                         .created_ms = 0x5152535455565758,
                         .chunk_bytes = 0x118,
-                        .chain_bytes = 0x1000,
-                        .base_bytes = 0x6162636465666768,
                         .first_chunk = 0xC1C2C3C4C5C6C7C8,
                         .n_segments = 2,
                         .n_sections = 2,
@@ -161,7 +159,7 @@ CASE(manifest)
     tarni_writer_init(&w, &tarni_heap);
     CHECK_STATUS(tarnp_manifest_put(&w, &m, segments, sections, refs, &err), TARN_OK);
     record r = begin(w.data, w.n_bytes);
-    size_t n_segments = 8 + (8 + 4 + 6 + 4), at = 240 + n_segments;
+    size_t n_segments = 8 + (8 + 4 + 6 + 4), at = 224 + n_segments;
     bytes(&r, 0, 4, "TNOD");
     number(&r, 4, 2, 1);
     number(&r, 6, 1, 3);
@@ -176,27 +174,25 @@ CASE(manifest)
     number(&r, 52, 4, 2);
     number(&r, 56, 8, m.created_ms);
     number(&r, 64, 8, 0x118);
-    number(&r, 72, 8, 0x1000 + 0x118 + w.n_bytes);
-    number(&r, 80, 8, m.base_bytes);
-    number(&r, 88, 8, m.first_chunk);
-    number(&r, 96, 4, 2);
-    number(&r, 100, 4, 2);
-    bytes(&r, 104, 16, m.key);
-    bytes(&r, 120, 32, m.fp);
-    bytes(&r, 152, 64, m.numerics);
-    zeros(&r, 216, 4);
-    zeros(&r, 220, 16);
-    zeros(&r, 236, 4);
-    number(&r, 240, 1, TARN_ROLE_USER);
-    number(&r, 241, 1, TARNP_SEGMENT_CLOSED);
-    number(&r, 242, 2, 0);
-    number(&r, 244, 4, 0x0102);
-    number(&r, 248, 1, TARN_ROLE_TOOL);
-    number(&r, 249, 1, 0);
-    number(&r, 250, 2, 2);
-    number(&r, 252, 4, 3);
-    text(&r, 256, "call-a");
-    text(&r, 266, "");
+    number(&r, 72, 8, m.first_chunk);
+    number(&r, 80, 4, 2);
+    number(&r, 84, 4, 2);
+    bytes(&r, 88, 16, m.key);
+    bytes(&r, 104, 32, m.fp);
+    bytes(&r, 136, 64, m.numerics);
+    zeros(&r, 200, 4);
+    zeros(&r, 204, 16);
+    zeros(&r, 220, 4);
+    number(&r, 224, 1, TARN_ROLE_USER);
+    number(&r, 225, 1, TARNP_SEGMENT_CLOSED);
+    number(&r, 226, 2, 0);
+    number(&r, 228, 4, 0x0102);
+    number(&r, 232, 1, TARN_ROLE_TOOL);
+    number(&r, 233, 1, 0);
+    number(&r, 234, 2, 2);
+    number(&r, 236, 4, 3);
+    text(&r, 240, "call-a");
+    text(&r, 250, "");
     for (size_t i = 0; i < 2; i++, at += 24) {
         const tarnp_section *s = &sections[i];
         number(&r, at, 1, s->kind);

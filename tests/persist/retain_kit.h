@@ -69,10 +69,11 @@ static inline tarn_status rk_commit(tarnp_store *store, const tarnp_session *s, 
         {.raw_bytes = (uint32_t)state.n_bytes, .n_pieces = 1, .pieces = &state},
         {.raw_bytes = (uint32_t)logits.n_bytes, .n_pieces = 1, .pieces = &logits},
         {.raw_bytes = (uint32_t)sampler.n_bytes, .n_pieces = 1, .pieces = &sampler}};
-    tarnp_section sections[] = {{TARNP_SECTION_STATE, TARNP_ELEM_F32, 1, &one[0]},
-                                {TARNP_SECTION_LATENT, TARNP_ELEM_BF16, n, chunks},
-                                {TARNP_SECTION_LOGITS, TARNP_ELEM_F32, 1, &one[1]},
-                                {TARNP_SECTION_SAMPLER, TARNP_ELEM_U8, 1, &one[2]}};
+    tarnp_section sections[] = {
+        {.kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &one[0]},
+        {.kind = TARNP_SECTION_LATENT, .elem = TARNP_ELEM_BF16, .n_chunks = n, .chunks = chunks},
+        {.kind = TARNP_SECTION_LOGITS, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &one[1]},
+        {.kind = TARNP_SECTION_SAMPLER, .elem = TARNP_ELEM_U8, .n_chunks = 1, .chunks = &one[2]}};
     tarnp_segment segment = {
         .role = TARN_ROLE_USER, .flags = TARNP_SEGMENT_CLOSED, .n_tokens = n_tokens};
     tarnp_commit commit = {.session_id = s->id,
