@@ -133,8 +133,7 @@ typedef struct tarnp_drop {
 tarn_status tarnp_drop_decode(tarnp_span value, uint64_t node, tarnp_drop *out, tarn_error *err);
 tarn_status tarnp_drop_put(tarnp_txn *txn, uint64_t node, tarnp_drop drop, tarn_error *err);
 
-/* ---- an id as value: tables name, key and meta (quotas)
- * ---------------------------------------------------- */
+/* ---- an id as value: tables name, key and meta (quotas) ------------------------------------- */
 
 /* 0 where there is no entry. */
 tarn_status tarnp_id_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,

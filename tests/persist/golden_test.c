@@ -4,9 +4,9 @@
  *     persist_golden_test --write FOLDER    makes data.mdb and expected.txt of this version there
  *
  * A golden store is never written again: a new format gets a folder of its own. It holds every
- * codec, every kind of section, call ids, tags, a policy, a model, a fork, a rewound session with
- * its tip, and free pages. expected.txt is what `tell` says of it, sums of all decoded bytes
- * included. */
+ * codec, every kind of section, call ids, tags, a policy, quotas, a pinned session, a group, a time
+ * of expiry, an evicted node, an old lease, a model, a fork, a rewound session with its tip, and
+ * free pages. expected.txt is what `tell` says of it, sums of all decoded bytes included. */
 #include "store_kit.h"
 
 #include "handle.h"
@@ -38,8 +38,10 @@ static bool tell_sessions(kit *k, FILE *out)
                 (unsigned long long)s->id, s->name, (unsigned long long)s->head,
                 (unsigned long long)s->position, s->turns, (unsigned long long)s->bytes_owned,
                 (unsigned long long)s->bytes_shared);
-        fprintf(out, ", created %llu, updated %llu, model %016llx\n",
+        fprintf(out,
+                ", created %llu, updated %llu, expires %llu, pinned %d, group %s, model %016llx\n",
                 (unsigned long long)s->created_ms, (unsigned long long)s->updated_ms,
+                (unsigned long long)s->expires_ms, s->pinned, s->group,
                 (unsigned long long)sum_of(s->fp, sizeof s->fp));
         for (size_t t = 0; t < s->n_tags; t++)
             fprintf(out, "    tag %s=%s\n", s->tags[t].key, s->tags[t].value);
@@ -219,6 +221,23 @@ static void append(kit *k, const char *name, uint64_t seed, tarnp_state_codec co
     CHECK_STATUS(tarnp_commit_node(k->store, &commit, &made, &k->err), TARN_OK);
 }
 
+/* What people set on sessions, what was evicted, and a lease nobody released. */
+static void mark(kit *k, uint64_t evict)
+{
+    tarnp_lease lease;
+    uint64_t freed;
+    CHECK_STATUS(tarnp_session_pin(k->store, "branch", true, &k->err), TARN_OK);
+    CHECK_STATUS(tarnp_session_set_group(k->store, "branch", "team", &k->err), TARN_OK);
+    CHECK_STATUS(tarnp_session_expire(k->store, "main", 4000000000000, &k->err), TARN_OK);
+    CHECK_STATUS(tarnp_quota_set(k->store, NULL, 1 << 20, &k->err), TARN_OK);
+    CHECK_STATUS(tarnp_quota_set(k->store, "team", 1 << 19, &k->err), TARN_OK);
+    CHECK_STATUS(
+        tarnp_node_evict(k->store, evict, TARNP_PART_STATE | TARNP_PART_LATENTS, &freed, &k->err),
+        TARN_OK);
+    CHECK_STATUS(tarnp_lease_take(k->store, kit_id(k, "branch"), 1, "golden", &lease, &k->err),
+                 TARN_OK);
+}
+
 static void make(kit *k)
 {
     static const tarnp_tag tags[] = {{"team", "red"}, {"language", "Ελληνικά"}, {"empty", ""}};
@@ -232,6 +251,8 @@ static void make(kit *k)
     append(k, "main", 2, TARNP_STATE_LOSSLESS);
     uint64_t fork_at = kit_head(k, "main");
     append(k, "main", 3, TARNP_STATE_LOSSLESS);
+    append(k, "main", 8, TARNP_STATE_LOSSLESS);
+    uint64_t last = kit_head(k, "main");
     kit_fork(k, fork_at, "branch");
     append(k, "branch", 4, TARNP_STATE_BF16);
     CHECK_STATUS(tarnp_policy_set(k->store, &policy, &k->err), TARN_OK);
@@ -241,8 +262,9 @@ static void make(kit *k)
     append(k, "gone", 7, TARNP_STATE_LOSSLESS);
     CHECK_STATUS(tarnp_session_move(k->store, kit_id(k, "main"), kit_head(k, "main"), fork_at, NULL,
                                     &k->err),
-                 TARN_OK); /* node of seed 3 is a tip now */
+                 TARN_OK); /* node of seed 8 is a tip now */
     CHECK_STATUS(tarnp_session_remove(k->store, "gone", &k->err), TARN_OK);
+    mark(k, last);
     KIT_CLEAN(k);
 }
 

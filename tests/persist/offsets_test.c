@@ -4,6 +4,7 @@
 #include "store_kit.h"
 
 #include "handle.h"
+#include "lease.h"
 #include "node.h"
 
 #include <xxhash.h>
@@ -299,6 +300,8 @@ CASE(session_record)
                        .updated_ms = 0x5152535455565758,
                        .bytes_owned = 0x6162636465666768,
                        .bytes_shared = 0x7172737475767778,
+                       .expires_ms = 0x0192939495969798,
+                       .group = "group",
                        .n_tags = 2,
                        .tags = tags};
     memset(s.fp, 0x81, sizeof s.fp);
@@ -318,12 +321,14 @@ CASE(session_record)
     number(&r, 48, 8, s.bytes_owned);
     number(&r, 56, 8, s.bytes_shared);
     bytes(&r, 64, 32, s.fp);
-    text(&r, 96, "name");
-    number(&r, 104, 4, 2);
-    text(&r, 108, "team");
-    text(&r, 116, "red");
-    text(&r, 123, "k");
-    text(&r, 128, "");
+    number(&r, 96, 8, s.expires_ms);
+    text(&r, 104, "name");
+    text(&r, 112, "group");
+    number(&r, 121, 4, 2);
+    text(&r, 125, "team");
+    text(&r, 133, "red");
+    text(&r, 140, "k");
+    text(&r, 145, "");
     end(&r);
     tarnp_write_abort(&w, TARN_OK);
     kit_end(&k);
@@ -344,15 +349,53 @@ CASE(pairs_and_ids)
     number(&r, 8, 8, 0x12);
     end(&r);
     CHECK_STATUS(
-        tarnp_drop_put(&w.txn, 0x102, (tarnp_drop){.drops = 0x21, .chunks_done = 0x22}, &err),
+        tarnp_drop_put(&w.txn, 0x102,
+                       (tarnp_drop){.drops = 0x21, .chunks_done = 0x22, .evict_next = 0x23}, &err),
         TARN_OK);
     r = get(&w.txn, TARNP_TABLE_GCQ, key, 8);
     number(&r, 0, 8, 0x21);
     number(&r, 8, 8, 0x22);
+    number(&r, 16, 8, 0x23);
     end(&r);
     CHECK_STATUS(tarnp_id_put(&w.txn, TARNP_TABLE_NAME, "n", 1, 0x3132333435363738, &err), TARN_OK);
     r = get(&w.txn, TARNP_TABLE_NAME, "n", 1);
     number(&r, 0, 8, 0x3132333435363738);
+    end(&r);
+    tarnp_write_abort(&w, TARN_OK);
+    kit_end(&k);
+}
+
+CASE(lease_record)
+{
+    kit k;
+    tarnp_write w;
+    static const uint8_t key[8] = {0, 0, 0, 0, 0, 0, 0x01, 0x02};
+    tarnp_lease_record lease = {.lease = {.session_id = 0x102,
+                                          .pid = 0x11121314,
+                                          .taken_ms = 0x2122232425262728,
+                                          .ends_ms = 0x3132333435363738,
+                                          .host = "host",
+                                          .note = "n"},
+                                .holder = {.pid = 0x11121314,
+                                           .started = 0x4142434445464748,
+                                           .pid_space = 0x5152535455565758}};
+    memset(lease.holder.boot, 0x61, sizeof lease.holder.boot);
+    memset(lease.lease.token, 0x71, sizeof lease.lease.token);
+    REQUIRE(kit_begin(&k));
+    REQUIRE_OK(tarnp_write_begin(k.store, &w, &err), &err);
+    CHECK_STATUS(tarnp_lease_put(&w.txn, &lease, &tarni_heap, &err), TARN_OK);
+    record r = get(&w.txn, TARNP_TABLE_LEASE, key, 8);
+    number(&r, 0, 2, 1);
+    zeros(&r, 2, 2);
+    number(&r, 4, 4, lease.holder.pid);
+    number(&r, 8, 8, lease.holder.started);
+    bytes(&r, 16, 16, lease.holder.boot);
+    number(&r, 32, 8, lease.holder.pid_space);
+    bytes(&r, 40, 16, lease.lease.token);
+    number(&r, 56, 8, lease.lease.taken_ms);
+    number(&r, 64, 8, lease.lease.ends_ms);
+    text(&r, 72, "host");
+    text(&r, 80, "n");
     end(&r);
     tarnp_write_abort(&w, TARN_OK);
     kit_end(&k);
@@ -435,4 +478,4 @@ CASE(payloads)
 }
 
 CHECK_MAIN(ENTRY(chunk_header), ENTRY(manifest), ENTRY(meta_records), ENTRY(session_record),
-           ENTRY(pairs_and_ids), ENTRY(payloads))
+           ENTRY(pairs_and_ids), ENTRY(lease_record), ENTRY(payloads))

@@ -49,7 +49,7 @@ CASE(quotas_are_kept_and_checked)
     kit_end(&k);
 }
 
-/* Ten times the quota is written, by one session. */
+/* Five times the quota is written, by one session. */
 CASE(a_session_lives_within_a_quota)
 {
     kit k;
@@ -57,7 +57,7 @@ CASE(a_session_lives_within_a_quota)
     REQUIRE(kit_begin(&k));
     kit_create(&k, "a");
     nodes[0] = rk_append(&k, "a", 1, 10);
-    uint64_t one = kit_stat(&k).bytes_stored, quota = 7 * one;
+    uint64_t one = kit_stat(&k).bytes_stored, quota = 8 * one;
     REQUIRE_OK(set_quota(&k, NULL, quota), &k.err);
     for (size_t i = 1; i < 40; i++) {
         if (i == 20)

@@ -24,7 +24,7 @@ CASE(parts_leave_and_every_counter_knows)
     CHECK_TEXT(rk_has(&k, first), "slt");
 
     uint64_t freed = evict(&k, first, TARNP_PART_STATE);
-    CHECK(freed > 6000 && freed < 9000);
+    CHECK(freed > 5000 && freed < 9000);
     CHECK_TEXT(rk_has(&k, first), "lt");
     tarnp_stat after = kit_stat(&k);
     CHECK_EQ(after.bytes_stored, before.bytes_stored - freed);

@@ -140,6 +140,7 @@ CASE(steps_renew_the_lease)
     uint64_t begun = now_ms(), longest = 0;
     for (uint64_t last = begun, now = begun; now < begun + 2 * LEASE_MS; last = now) {
         rig_feed(a, &id, 1);
+        usleep(2000); /* within the context */
         now = now_ms();
         longest = now - last > longest ? now - last : longest;
     }
