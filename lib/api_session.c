@@ -300,6 +300,31 @@ tarn_status tarn_session_commit(tarn_session *s, tarn_committed *out, tarn_error
     return TARN_OK;
 }
 
+tarn_status tarn_session_commit_begin(tarn_session *s, tarn_ticket *ticket, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(ticket);
+    *ticket = 0;
+    TARNI_API_REQUIRE(s);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_session_commit_begin(s, ticket, err);
+}
+
+tarn_status tarn_session_wait(tarn_session *s, tarn_ticket ticket, tarn_commit_level level,
+                              uint32_t timeout_ms, tarn_committed *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_TRY(not_reentered(s->engine, err));
+    if (level < TARN_COMMIT_MEMORY || level > TARN_COMMIT_SYNCED)
+        return tarni_fail(err, TARN_E_INVALID, "no such level of a commit: %d", (int)level);
+    tarn_committed committed = {.size = sizeof committed};
+    TARNI_TRY(tarni_session_wait(s, ticket, level, timeout_ms, &committed, err));
+    if (out)
+        tarni_api_result(out, &committed, sizeof committed);
+    return TARN_OK;
+}
+
 tarn_status tarn_session_fork(tarn_session *s, const char *new_name, tarn_session **out,
                               tarn_error *err)
 {

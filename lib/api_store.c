@@ -2,6 +2,7 @@
 #include "lineage.h"
 #include "listing.h"
 
+#include <assert.h>
 #include <string.h>
 
 tarn_status tarn_store_open(const char *path, const tarn_store_options *options, tarn_store **out,
@@ -23,7 +24,8 @@ tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
     tarnp_options p = {.allocator = &store->allocator,
                        .log = o.log,
                        .create = o.flags & TARN_STORE_CREATE,
-                       .map_bytes = (size_t)o.map_bytes};
+                       .map_bytes = (size_t)o.map_bytes,
+                       .durability = (tarnp_durability)o.durability};
     tarn_status status = tarnp_store_open(path, &p, &store->store, err);
     if (status != TARN_OK) {
         tarni_free(&a, store);
@@ -40,6 +42,13 @@ void tarn_store_close(tarn_store *store)
     tarn_allocator a = store->allocator;
     tarnp_store_close(store->store);
     tarni_free(&a, store);
+}
+
+tarn_status tarn_store_flush(tarn_store *store, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    return tarnp_store_flush(store->store, err);
 }
 
 tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_list *out,
@@ -128,7 +137,7 @@ static tarn_status place_node(const tarni_lineage *lineage, bool move, uint64_t 
     if (tarni_lineage_at_node(lineage))
         return TARN_OK;
     tarnp_committed made;
-    TARNI_TRY(tarni_lineage_make_node(lineage, move, &made, err));
+    TARNI_TRY(tarni_lineage_make_node(lineage, move, NULL, &made, err));
     *node = made.node;
     *bytes_written += made.bytes_written;
     return TARN_OK;
@@ -251,6 +260,39 @@ tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out, tarn_er
     return TARN_OK;
 }
 
+static_assert((int)TARN_STATE_LOSSLESS == (int)TARNP_STATE_LOSSLESS &&
+                  (int)TARN_STATE_BF16 == (int)TARNP_STATE_BF16 &&
+                  (int)TARN_STATE_FP16 == (int)TARNP_STATE_FP16 &&
+                  (int)TARN_STATE_INT8 == (int)TARNP_STATE_INT8,
+              "the codecs have the store's numbers");
+
+tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(out);
+    tarnp_policy p;
+    TARNI_TRY(tarnp_policy_get(store->store, &p, err));
+    tarn_store_policy policy = {.size = out->size,
+                                .state_codec = (tarn_state_codec)p.state_codec,
+                                .latent_codec = (tarn_state_codec)p.latent_codec};
+    tarni_api_result(out, &policy, sizeof policy);
+    return TARN_OK;
+}
+
+tarn_status tarn_store_set_policy(tarn_store *store, const tarn_store_policy *policy,
+                                  tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(policy);
+    tarn_store_policy o;
+    TARNI_TRY(tarni_api_options(&o, sizeof o, policy, "tarn_store_policy", err));
+    const tarnp_policy p = {.state_codec = (tarnp_state_codec)o.state_codec,
+                            .latent_codec = (tarnp_state_codec)o.latent_codec};
+    return tarnp_policy_set(store->store, &p, err);
+}
+
 tarn_status tarn_store_verify(tarn_store *store,
                               bool (*progress)(void *user, uint64_t done, uint64_t all), void *user,
                               tarn_verify_report *out, tarn_error *err)
@@ -260,4 +302,90 @@ tarn_status tarn_store_verify(tarn_store *store,
     *out = (tarn_verify_report){0};
     TARNI_API_REQUIRE(store);
     return tarni_list_verified(store->store, progress, user, out, err);
+}
+
+/* ---- keeping it small ----------------------------------------------------------------------- */
+
+tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *key,
+                           const char *value, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(key);
+    return tarnp_session_tag(store->store, session, key, value, err);
+}
+
+tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarnp_session_pin(store->store, session, pinned, err);
+}
+
+tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expires_ms,
+                           tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarnp_session_expire(store->store, session, expires_ms, err);
+}
+
+tarn_status tarn_store_group(tarn_store *store, const char *session, const char *group,
+                             tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(group);
+    return tarnp_session_set_group(store->store, session, group, err);
+}
+
+tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
+                                 tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    return tarnp_quota_set(store->store, group, bytes, err);
+}
+
+tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
+                                 tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(bytes);
+    *bytes = 0;
+    TARNI_API_REQUIRE(store);
+    return tarnp_quota_get(store->store, group, bytes, err);
+}
+
+tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options, tarn_gc_report *out,
+                          tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_gc_report){0};
+    TARNI_API_REQUIRE(store);
+    tarn_gc_options o;
+    TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_gc_options", err));
+    if (o.flags & ~(uint32_t)TARN_GC_DRY_RUN)
+        return tarni_fail(err, TARN_E_INVALID, "tarn_gc_options: flags are %#x", o.flags);
+    tarnp_gc_options p = {.dry_run = o.flags & TARN_GC_DRY_RUN,
+                          .now_ms = o.now_ms,
+                          .keep_newest = o.keep_newest,
+                          .rung_tokens = o.rung_tokens};
+    return tarni_list_gc(store->store, &p, out, err);
+}
+
+tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
+                               tarn_explanation *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_explanation){0};
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return tarni_list_turns(store->store, session, where, out, err);
 }

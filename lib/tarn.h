@@ -15,7 +15,8 @@
  *     tarn_session_fork(s, "refactor-42/try-b", &alt, &err);
  *
  * DOES NOT: download models, train, print, call exit(), or start threads other than the engine's
- * compute pool. Nothing is sent anywhere.
+ * compute pool and one writer a store, the latter from the first tarn_session_commit_begin on.
+ * Nothing is sent anywhere.
  *
  * Conventions
  *   Status   Every function that can fail returns a tarn_status: TARN_OK, or an error. The last
@@ -166,12 +167,25 @@ TARN_API tarn_status tarn_model_synth(const char *dir, const tarn_synth_options 
 
 enum { TARN_STORE_CREATE = 1 };
 
+/* What a commit that returned survives. A kill of any process: always. A power cut: DURABLE and
+ * DEFERRED yes; RELAXED all but the last commits, the store itself is never damaged; SCRATCH no,
+ * and such a store is made empty when it is opened after anything but a clean close. DEFERRED
+ * differs from DURABLE for commits that are begun (tarn_session_commit_begin): they wait a little
+ * for others to share one write, unless somebody waits for one of them. */
+typedef enum tarn_durability {
+    TARN_DURABLE = 0,
+    TARN_RELAXED = 1,
+    TARN_DEFERRED = 2,
+    TARN_SCRATCH = 3 /* chosen when the store is made, for ever: INVALID otherwise */
+} tarn_durability;
+
 typedef struct tarn_store_options {
     size_t size;
     uint32_t flags; /* TARN_STORE_CREATE: make it if there is none */
     const tarn_allocator *allocator;
     const tarn_log *log;
     uint64_t map_bytes; /* the most it can ever hold; 0: 1 TiB of address space */
+    tarn_durability durability;
 } tarn_store_options;
 
 /* Opens the store in folder `path`. Needs no model, no engine and no weights. Other processes may
@@ -180,8 +194,11 @@ typedef struct tarn_store_options {
  */
 TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                                      tarn_store **out, tarn_error *err) TARN_MUST_CHECK;
-/* Nothing is lost: what was committed is durable already. */
+/* Nothing is lost: what was committed is as durable as the store's options say, and what was begun
+ * is written first. */
 TARN_API void tarn_store_close(tarn_store *store);
+/* Waits until everything committed and begun so far survives a power cut (SCRATCH: a kill). */
+TARN_API tarn_status tarn_store_flush(tarn_store *store, tarn_error *err) TARN_MUST_CHECK;
 
 /* A place in the store. */
 typedef struct tarn_at {
@@ -213,6 +230,8 @@ typedef struct tarn_session_entry {
     uint64_t created_ms, updated_ms;
     const tarn_tag *tags;
     size_t n_tags;
+    uint64_t expires_ms; /* 0: never */
+    const char *group;   /* whose quota it counts for; "" none */
 } tarn_session_entry;
 
 typedef struct tarn_session_list {
@@ -243,7 +262,7 @@ typedef struct tarn_node_entry {
     uint64_t created_ms;
     bool has_state; /* false: resuming here replays tokens */
     bool bit_exact;
-    bool pinned;
+    bool pinned;                  /* the session is; tarn_store_log only */
     const tarn_segment *segments; /* since the parent; tarn_store_log only */
     size_t n_segments;
     const char *const *sessions; /* whose head it is; tarn_store_tree only */
@@ -282,18 +301,114 @@ TARN_API tarn_status tarn_store_fork(tarn_store *store, const char *session, con
 
 /* Moves the head of a session to a place in its own history, or to any node given as "@n:". The
  * newer branch stays: listed by tarn_store_tree and reachable as "@n:". CONFLICT if the head moved
- * meanwhile. A session open on an engine does not notice: use tarn_session_rewind there. */
+ * meanwhile; BUSY while the session is open for writing on an engine, of this process (use
+ * tarn_session_rewind there) or another, which is named. */
 TARN_API tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
                                        tarn_at *at, tarn_price *price, uint64_t *bytes_written,
                                        tarn_error *err) TARN_MUST_CHECK;
 
 /* Gives a session another name; its history and what was forked from it stay as they are.
- * NOT_FOUND (session), EXISTS (new_name), INVALID. */
+ * NOT_FOUND (session), EXISTS (new_name), INVALID; BUSY as above, also for remove. */
 TARN_API tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
                                        tarn_error *err) TARN_MUST_CHECK;
 /* Removes a session and every node no other session needs. */
 TARN_API tarn_status tarn_store_remove(tarn_store *store, const char *session,
                                        tarn_error *err) TARN_MUST_CHECK;
+
+/* ---- keeping a store small ------------------------------------------------------------------ *
+ *
+ * Nothing is dropped but by a collection, by a quota or by tarn_store_remove. What a session loses
+ * to the first two, unless it is removed as expired, are states and latents: its tokens stay, so
+ * resuming it computes more and gives the same. */
+
+/* Sets a tag, or takes it away (value NULL). INVALID for a key with '='. */
+TARN_API tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *key,
+                                    const char *value, tarn_error *err) TARN_MUST_CHECK;
+/* A pinned session does not expire and nothing in its history is ever evicted. */
+TARN_API tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned,
+                                    tarn_error *err) TARN_MUST_CHECK;
+/* From `expires_ms` (Unix; 0: never) on, the next collection removes the session unless it is
+ * pinned. Until then it can be used as ever. */
+TARN_API tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expires_ms,
+                                    tarn_error *err) TARN_MUST_CHECK;
+/* Puts the session into a group for quotas; "" takes it out. Up to 63 bytes. */
+TARN_API tarn_status tarn_store_group(tarn_store *store, const char *session, const char *group,
+                                      tarn_error *err) TARN_MUST_CHECK;
+
+/* The most bytes_stored may be; of a group (NULL: of the store) the most its sessions may own
+ * together. 0: no limit. Kept in the store. A commit that would exceed it first drops states of
+ * others, then of the session's own past, then latents, last the states of other heads: the
+ * cheapest to compute again per byte first, and only as much as needed; QUOTA if that is not
+ * enough, with nothing dropped. INVALID for a quota below the largest node there is. */
+TARN_API tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
+                                          tarn_error *err) TARN_MUST_CHECK;
+/* 0: no limit. */
+TARN_API tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
+                                          tarn_error *err) TARN_MUST_CHECK;
+
+enum { TARN_GC_DRY_RUN = 1 };
+
+typedef struct tarn_gc_options {
+    size_t size;
+    uint32_t flags;       /* TARN_GC_DRY_RUN: only say what would go */
+    uint32_t keep_newest; /* states kept before each head; 0: 8 */
+    uint32_t rung_tokens; /* how far apart the states behind those stand at first; 0: 1024 */
+    uint64_t now_ms;      /* 0: the clock */
+} tarn_gc_options;
+
+typedef enum tarn_dropped_what {
+    TARN_DROPPED_SESSION = 1, /* expired; node is its head */
+    TARN_DROPPED_NODE = 2,    /* no other session needs it */
+    TARN_DROPPED_STATE = 3,
+    TARN_DROPPED_LATENTS = 4
+} tarn_dropped_what;
+
+/* "session", "node", "state", "latents". */
+TARN_API const char *tarn_dropped_name(tarn_dropped_what what);
+
+typedef struct tarn_dropped {
+    uint64_t node;
+    tarn_dropped_what what;
+    uint64_t bytes;
+    char why[120];
+} tarn_dropped;
+
+typedef struct tarn_gc_report {
+    uint64_t freed_bytes;
+    const tarn_dropped *dropped;
+    size_t n_dropped;
+    void *owned;
+} tarn_gc_report;
+
+/* The collection: removes sessions that have expired; thins states, of which those of heads, pinned
+ * sessions, branches, tips and the newest before each head stay, and the others the sparser the
+ * further back; then enforces quotas. CORRUPT where a node cannot be read: then nothing is dropped.
+ * Cost: reads every node's record; frees in small transactions. */
+TARN_API tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options,
+                                   tarn_gc_report *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
+TARN_API void tarn_gc_report_free(tarn_gc_report *report);
+
+typedef struct tarn_turn_price {
+    uint32_t turn; /* 1 the first */
+    uint64_t position;
+    tarn_price price;
+} tarn_turn_price;
+
+typedef struct tarn_explanation {
+    const tarn_turn_price *turns;
+    size_t n_turns;
+    uint64_t bytes_owned, bytes_shared; /* of the session */
+    void *owned;
+} tarn_explanation;
+
+/* What going back to the end of each turn up to a place would cost; changes nothing. */
+TARN_API tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
+                                        tarn_explanation *out, tarn_error *err) TARN_MUST_CHECK;
+/* NULL is allowed. */
+TARN_API void tarn_explanation_free(tarn_explanation *explanation);
+
+/* ---- the whole store ------------------------------------------------------------------------ */
 
 typedef struct tarn_store_stat {
     size_t size;
@@ -307,6 +422,31 @@ typedef struct tarn_store_stat {
 /* How full the store is. Cost: walks the sessions, reads no state. */
 TARN_API tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out,
                                          tarn_error *err) TARN_MUST_CHECK;
+
+/* How the state of a session is kept at a commit. The others round it once a commit (never what is
+ * in memory), are a fraction of the size, and resume with a state that is not bit-exact. A state
+ * that one cannot hold (not finite, too large) is kept without loss. */
+typedef enum tarn_state_codec {
+    TARN_STATE_LOSSLESS = 1,
+    TARN_STATE_BF16 = 4, /* off by at most 2^-8 of a head's largest value, 0.35 of fp32's bytes */
+    TARN_STATE_FP16 = 5, /* 2^-11, 0.45 */
+    TARN_STATE_INT8 = 6  /* 1/253, 0.21 */
+} tarn_state_codec;
+
+/* What holds for every session of a store, in every process. */
+typedef struct tarn_store_policy {
+    size_t size;
+    tarn_state_codec state_codec;  /* LOSSLESS in a new store */
+    tarn_state_codec latent_codec; /* LOSSLESS: nothing else is supported */
+} tarn_store_policy;
+
+/* [out] out: size set by the caller. */
+TARN_API tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out,
+                                           tarn_error *err) TARN_MUST_CHECK;
+/* Fields that are 0 stay as they are. From the next commit on; what is stored stays as it is.
+ * INVALID for what is no codec, UNSUPPORTED for one that latents cannot have. */
+TARN_API tarn_status tarn_store_set_policy(tarn_store *store, const tarn_store_policy *policy,
+                                           tarn_error *err) TARN_MUST_CHECK;
 
 typedef struct tarn_bad_chunk {
     uint64_t node;
@@ -449,6 +589,7 @@ typedef struct tarn_session_options {
     const char *where;    /* READ_ONLY: the place to open; else the head */
     const tarn_tag *tags; /* of a session that is created */
     size_t n_tags;
+    uint32_t lease_ms; /* how long the session stays this process's if it hangs; 0: 60,000 */
 } tarn_session_options;
 
 /* Opens a session on an engine. With a store: resumes it from there, or creates it (CREATE). With
@@ -456,11 +597,17 @@ typedef struct tarn_session_options {
  * Reads states and latents, computes nothing: tokens to replay are computed by the next steps.
  * NOT_FOUND, EXISTS, MISMATCH (the model differs: which part), LIMIT (sessions_max, tokens_max,
  * context), CORRUPT (tokens damaged: which chunk). A damaged state falls back to an earlier one and
- * says so in `reuse`, which may be NULL. Threads: one. */
+ * says so in `reuse`, which may be NULL. Threads: one.
+ *
+ * A session of a store is open for writing once: unless READ_ONLY it takes the session's lease, and
+ * anybody else who opens, moves, renames or removes it gets BUSY, naming host and process; reading
+ * and forking go on. The lease is renewed by steps and commits and given up by close; that of a
+ * process that died is taken over at once, one that was not renewed for lease_ms by whoever comes
+ * next. Losing it fails no step: the next commit is BUSY or CONFLICT. */
 TARN_API tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char *name,
                                        const tarn_session_options *options, tarn_session **out,
                                        tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
-/* Drops what was not committed. */
+/* Drops what was not committed; waits for a commit that was begun. */
 TARN_API void tarn_session_close(tarn_session *session);
 
 typedef enum tarn_session_state {
@@ -613,10 +760,32 @@ typedef struct tarn_committed {
 
 /* Makes everything fed so far durable as a node and moves the session's head to it: all or nothing.
  * Tokens that still wait are not part of it. Without new tokens or sampling changes writes nothing.
- * CONFLICT if another process moved the head; NO_SPACE, IO. After an error the session goes on, not
- * committed. Blocks for encoding and one durable write. */
+ * CONFLICT if another process moved the head, BUSY if it took over the lease; QUOTA, NO_SPACE, IO.
+ * After an error the session goes on, not committed. Blocks for encoding and one durable write. */
 TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
                                          tarn_error *err) TARN_MUST_CHECK;
+
+typedef uint64_t tarn_ticket; /* of a commit that was begun; 0: none */
+
+typedef enum tarn_commit_level {
+    TARN_COMMIT_MEMORY = 1,
+    TARN_COMMIT_WRITTEN = 2, /* in the store; survives a kill */
+    TARN_COMMIT_SYNCED = 3   /* survives a power cut */
+} tarn_commit_level;
+
+/* As tarn_session_commit, but returns when everything is encoded: a thread of the store writes it.
+ * Commits of many sessions that are begun before the first is waited for share one write. The next
+ * step with rows of this session, and every other call that changes it, waits until it is WRITTEN.
+ */
+TARN_API tarn_status tarn_session_commit_begin(tarn_session *session, tarn_ticket *ticket,
+                                               tarn_error *err) TARN_MUST_CHECK;
+/* Waits until the session's last begun commit is at `level`; timeout_ms 0: for ever. From WRITTEN
+ * on `out` (may be NULL) is filled. What tarn_session_commit returns (the session then goes on, not
+ * committed); BUSY also when the time is over; NOT_FOUND for an older ticket; UNSUPPORTED for
+ * SYNCED in a scratch store. */
+TARN_API tarn_status tarn_session_wait(tarn_session *session, tarn_ticket ticket,
+                                       tarn_commit_level level, uint32_t timeout_ms,
+                                       tarn_committed *out, tarn_error *err) TARN_MUST_CHECK;
 
 /* Opens a new session that continues from here; copies no state and computes nothing. With a store
  * its record is durable at once and starts at the last committed node; tokens fed since then come

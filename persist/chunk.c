@@ -6,7 +6,8 @@
 
 #define MAGIC   0x4B484354u /* "TCHK" */
 #define VERSION 1
-#define AT_SUM  56
+#define AT_KEY  52 /* key id and nonce, up to the sum */
+#define AT_SUM  72
 
 void tarnp_chunk_head_put(const tarnp_chunk_head *head, uint8_t out[TARNP_CHUNK_HEAD_BYTES])
 {
@@ -32,8 +33,10 @@ tarn_status tarnp_chunk_head_get(const uint8_t at[TARNP_CHUNK_HEAD_BYTES], tarnp
         return tarni_fail(err, TARN_E_CORRUPT, "header: wrong magic");
     if (tarni_load_u64(at + AT_SUM) != tarnp_sum64(at, AT_SUM, 0))
         return tarni_fail(err, TARN_E_CORRUPT, "header: does not match its checksum");
-    if (at[4] != VERSION || at[7] != 0 || at[41] != 0 || at[42] != 0 || at[43] != 0 ||
-        tarni_load_u32(at + 52) != 0)
+    bool plain = at[7] == 0 && at[41] == 0 && at[42] == 0 && at[43] == 0;
+    for (size_t i = AT_KEY; i < AT_SUM; i++)
+        plain = plain && at[i] == 0;
+    if (at[4] != VERSION || !plain)
         return tarni_fail(err, TARN_E_FORMAT, "header: version %u, this reads %d", at[4], VERSION);
     *out = (tarnp_chunk_head){.id = tarni_load_u64(at + 16),
                               .codec = at[5],

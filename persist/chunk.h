@@ -1,4 +1,4 @@
-/* chunk.h - the stored value of a chunk: a header of 64 bytes, then the payload of a codec.
+/* chunk.h - the stored value of a chunk: a header of 80 bytes, then the payload of a codec.
  *
  *     OFFSET  SIZE  FIELD                                     (little-endian)
  *     0       4     magic "TCHK"
@@ -14,8 +14,9 @@
  *     41      3     0
  *     44      4     owner: first (the caller's index)
  *     48      4     owner: count
- *     52      4     0, for the id of an encryption key; the id above serves as its nonce
- *     56      8     XXH3-64 of the bytes before
+ *     52      4     0, for the id of an encryption key: only with feature bit 0 (records.h)
+ *     56      16    0, for a nonce of random bytes
+ *     72      8     XXH3-64 of the bytes before
  *
  * The sum kept in the manifest is the XXH3-128 of the header. The header holds the sum of the
  * payload, so together they cover the whole value; and a payload can be hashed before its id is
@@ -27,7 +28,7 @@
 #include "sums.h"
 #include "tables.h"
 
-#define TARNP_CHUNK_HEAD_BYTES 64
+#define TARNP_CHUNK_HEAD_BYTES 80
 
 typedef struct tarnp_chunk_head {
     uint64_t id;
@@ -54,6 +55,7 @@ typedef struct tarnp_chunk_ref {
     uint32_t raw_bytes;
     uint32_t stored_bytes; /* of the value, header included */
     uint8_t sum[TARNP_SUM_BYTES];
+    bool evicted; /* it is not there any more, by right */
 } tarnp_chunk_ref;
 
 /* Checks a stored value against its manifest entry, header and payload. Errors name the

@@ -8,6 +8,14 @@
  *     w       4 w   stored bytes of each plane, little-endian
  *     5 w     -     the planes, 0 first
  *
+ * Payload of a lossy codec, of n elements in groups of g: units (fp16) or rows (int8):
+ *
+ *     OFFSET  SIZE  FIELD
+ *     0       4     g; 0 for bf16
+ *     4       -     fp16: 2 a unit, the exponent e (signed): an element is its half times 2^e
+ *                   int8: 4 a row, the scale (fp32): an element is its integer times the scale
+ *     -       -     as a plane codec with w = 2, int8 with w = 1 and without rotation
+ *
  * Invariants:
  *  1. Encoding the same bytes with the same zstd gives the same payload; decoding never depends on
  *     the version or the level that encoded.
@@ -178,8 +186,9 @@ static bool all_zero(const uint8_t *data, size_t n)
 static bool looks_coded(const uint8_t *data, size_t n)
 {
     uint32_t counts[256] = {0}, samples = n < PROBE_SAMPLES ? (uint32_t)n : PROBE_SAMPLES;
+    size_t step = n / samples; /* a division for each sample would cost a tenth of the encoding */
     for (uint32_t i = 0; i < samples; i++)
-        counts[data[(uint64_t)i * n / samples]]++;
+        counts[data[i * step]]++;
     uint64_t equal = 0;
     for (int i = 0; i < 256; i++)
         equal += (uint64_t)counts[i] * counts[i];
@@ -218,7 +227,7 @@ static bool put_plane(tarnp_codec *c, const uint8_t *plane, size_t n, uint32_t p
     if (all_zero(plane, n)) {
         method = METHOD_ZERO;
     } else {
-        if (looks_coded(plane, n)) {
+        if (width == 1 || looks_coded(plane, n)) { /* int8 gains, if less than the probe asks */
             if (plane != own)
                 plane = memcpy(own, plane, n);
             stored = zstd_frame(c, LEVEL_HUFFMAN, true, plane, n, at, left < n ? left : n, err);
@@ -241,12 +250,25 @@ static bool put_plane(tarnp_codec *c, const uint8_t *plane, size_t n, uint32_t p
     return true;
 }
 
-/* Payload bytes, or 0 where the planes do not get smaller than the raw bytes. All planes but the
- * exponents are split straight to where they stand if they are raw. */
+/* Payload bytes of planes that stand in place, or 0 where they do not fit: all but the last at
+ * out + 5 width, where they belong if they are raw, the last in the codec's buffer. */
+static size_t pack_planes(tarnp_codec *c, uint32_t width, size_t n, uint8_t *out, size_t capacity,
+                          tarn_error *err)
+{
+    size_t head = 5 * (size_t)width, n_out = head;
+    for (uint32_t p = 0; p < width; p++) {
+        const uint8_t *plane = p + 1 < width ? out + head + p * n : c->planes + p * n;
+        if (!put_plane(c, plane, n, p, width, out, &n_out, capacity, err))
+            return 0;
+    }
+    return n_out;
+}
+
+/* Payload bytes, or 0 where the planes do not get smaller than the raw bytes. */
 static size_t encode_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, size_t raw_bytes,
                             uint8_t *out, tarn_error *err)
 {
-    size_t n = raw_bytes / width, head = 5 * (size_t)width, n_out = head;
+    size_t n = raw_bytes / width, head = 5 * (size_t)width;
     if (n <= head)
         return 0;
     uint8_t *low = out + head, *top = c->planes + (width - 1) * n;
@@ -254,16 +276,41 @@ static size_t encode_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, s
         split4(in, n, low, low + n, low + 2 * n, top);
     else
         split2(in, n, low, top);
-    for (uint32_t p = 0; p < width; p++)
-        if (!put_plane(c, p + 1 < width ? low + p * n : top, n, p, width, out, &n_out, raw_bytes,
-                       err))
-            return 0;
-    return n_out;
+    return pack_planes(c, width, n, out, raw_bytes, err);
 }
 
-tarn_status tarnp_encode(tarnp_codec *c, tarnp_elem elem, const tarnp_piece *pieces,
-                         size_t n_pieces, uint32_t raw_bytes, uint8_t *out, tarnp_codec_id *id,
-                         uint32_t *n_out, tarn_error *err)
+/* The same of values made narrower; 0 also where they cannot be. */
+static size_t encode_lossy(tarnp_codec *c, const tarnp_lossy *how, const uint8_t *in,
+                           size_t raw_bytes, uint8_t *out, float *error, tarn_error *err)
+{
+    size_t n = raw_bytes / 4, width = tarnp_lossy_width(how->codec);
+    uint32_t group = how->codec == TARNP_STATE_INT8 ? how->row_elems : how->unit_elems;
+    size_t head = 4 + tarnp_lossy_table_bytes(how->codec, n, group);
+    if (head + 5 * width + width * n > raw_bytes)
+        return 0;
+    uint8_t *low = width == 1 ? c->planes : out + head + 5 * width, *high = c->planes + n;
+    if (!tarnp_lossy_narrow(how, in, n, out + 4, low, high, error))
+        return 0;
+    tarni_store_u32(out, how->codec == TARNP_STATE_BF16 ? 0 : group);
+    size_t packed = pack_planes(c, (uint32_t)width, n, out + head, raw_bytes - head, err);
+    return packed > 0 ? head + packed : 0;
+}
+
+static size_t encode_lossless(tarnp_codec *c, tarnp_elem elem, const uint8_t *in, size_t raw_bytes,
+                              uint8_t *out, tarnp_codec_id *id, tarn_error *err)
+{
+    if (elem == TARNP_ELEM_F32 || elem == TARNP_ELEM_BF16) {
+        *id = elem == TARNP_ELEM_F32 ? TARNP_CODEC_PLANES4 : TARNP_CODEC_PLANES2;
+        return encode_planes(c, elem == TARNP_ELEM_F32 ? 4 : 2, in, raw_bytes, out, err);
+    }
+    *id = TARNP_CODEC_ZSTD;
+    return zstd_frame(c, elem == TARNP_ELEM_U32 ? LEVEL_TOKENS : LEVEL_BYTES, false, in, raw_bytes,
+                      out, raw_bytes, err);
+}
+
+tarn_status tarnp_encode(tarnp_codec *c, tarnp_elem elem, const tarnp_lossy *lossy,
+                         const tarnp_piece *pieces, size_t n_pieces, uint32_t raw_bytes,
+                         uint8_t *out, tarnp_encoded *result, tarn_error *err)
 {
     TARN_ASSERT(raw_bytes <= TARNP_CHUNK_BYTES_MAX);
     const uint8_t *in = c->flat;
@@ -278,26 +325,25 @@ tarn_status tarnp_encode(tarnp_codec *c, tarnp_elem elem, const tarnp_piece *pie
         }
     }
     size_t n = 0;
+    *result = (tarnp_encoded){.id = TARNP_CODEC_RAW};
     err->status = TARN_OK;
-    if (raw_bytes == 0) {
-        *id = TARNP_CODEC_RAW;
-    } else if (elem == TARNP_ELEM_F32 || elem == TARNP_ELEM_BF16) {
-        *id = elem == TARNP_ELEM_F32 ? TARNP_CODEC_PLANES4 : TARNP_CODEC_PLANES2;
-        n = encode_planes(c, elem == TARNP_ELEM_F32 ? 4 : 2, in, raw_bytes, out, err);
-    } else {
-        *id = TARNP_CODEC_ZSTD;
-        n = zstd_frame(c, elem == TARNP_ELEM_U32 ? LEVEL_TOKENS : LEVEL_BYTES, false, in, raw_bytes,
-                       out, raw_bytes, err);
+    if (lossy && elem == TARNP_ELEM_F32 && raw_bytes > 0) {
+        result->id = (tarnp_codec_id)lossy->codec;
+        n = encode_lossy(c, lossy, in, raw_bytes, out, &result->max_error, err);
+    }
+    if (n == 0 && err->status == TARN_OK && raw_bytes > 0) {
+        result->max_error = 0;
+        n = encode_lossless(c, elem, in, raw_bytes, out, &result->id, err);
     }
     if (err->status != TARN_OK)
         return err->status;
     if (n == 0 || n >= raw_bytes) {
-        *id = TARNP_CODEC_RAW;
+        *result = (tarnp_encoded){.id = TARNP_CODEC_RAW};
         n = raw_bytes;
         if (n > 0)
             memcpy(out, in, n);
     }
-    *n_out = (uint32_t)n;
+    result->n_bytes = (uint32_t)n;
     return TARN_OK;
 }
 
@@ -317,14 +363,14 @@ static tarn_status read_frame(tarnp_codec *c, const uint8_t *in, size_t n, uint8
     return TARN_OK;
 }
 
-static tarn_status decode_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, size_t n_bytes,
-                                 uint8_t *out, size_t raw_bytes, tarn_error *err)
+/* Finds each plane of n bytes in the payload, or decodes it into the codec's buffer. */
+static tarn_status read_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, size_t n_bytes,
+                               size_t n, const uint8_t *planes[PLANES_MAX], tarn_error *err)
 {
-    size_t n = raw_bytes / width, at = 5 * (size_t)width;
-    if (raw_bytes % width != 0 || n_bytes < at)
+    size_t at = 5 * (size_t)width;
+    if (n_bytes < at)
         return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes are no planes of %zu bytes",
-                          n_bytes, raw_bytes);
-    const uint8_t *planes[PLANES_MAX];
+                          n_bytes, n);
     for (uint32_t p = 0; p < width; p++) {
         uint32_t method = in[p], stored = tarni_load_u32(in + width + 4 * p);
         uint8_t *own = c->planes + p * n;
@@ -346,11 +392,40 @@ static tarn_status decode_planes(tarnp_codec *c, uint32_t width, const uint8_t *
     }
     if (at != n_bytes)
         return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes too many", n_bytes - at);
+    return TARN_OK;
+}
+
+static tarn_status decode_planes(tarnp_codec *c, uint32_t width, const uint8_t *in, size_t n_bytes,
+                                 uint8_t *out, size_t raw_bytes, tarn_error *err)
+{
+    size_t n = raw_bytes / width;
+    const uint8_t *planes[PLANES_MAX];
+    if (raw_bytes % width != 0)
+        return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes are no elements of %u",
+                          raw_bytes, width);
+    TARNI_TRY(read_planes(c, width, in, n_bytes, n, planes, err));
     if (width == 4)
         merge4(out, n, planes[0], planes[1], planes[2], planes[3]);
     else
         merge2(out, n, planes[0], planes[1]);
     return TARN_OK;
+}
+
+static tarn_status decode_lossy(tarnp_codec *c, tarnp_state_codec codec, const uint8_t *in,
+                                size_t n_bytes, uint8_t *out, size_t raw_bytes, tarn_error *err)
+{
+    size_t n = raw_bytes / 4;
+    const uint8_t *planes[PLANES_MAX] = {0};
+    uint32_t group = n_bytes >= 4 ? tarni_load_u32(in) : 0;
+    if (raw_bytes % 4 != 0 || n_bytes < 4 || (group == 0) != (codec == TARNP_STATE_BF16))
+        return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes in groups of %u for %zu bytes",
+                          n_bytes, group, raw_bytes);
+    size_t head = 4 + (group == 0 ? 0 : tarnp_lossy_table_bytes(codec, n, group));
+    if (head > n_bytes)
+        return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes, %zu of them before the planes",
+                          n_bytes, head);
+    TARNI_TRY(read_planes(c, tarnp_lossy_width(codec), in + head, n_bytes - head, n, planes, err));
+    return tarnp_lossy_widen(codec, group, in + 4, planes[0], planes[1], n, out, err);
 }
 
 tarn_status tarnp_decode(tarnp_codec *c, uint32_t id, const uint8_t *payload, size_t n_bytes,
@@ -375,6 +450,11 @@ tarn_status tarnp_decode(tarnp_codec *c, uint32_t id, const uint8_t *payload, si
         break;
     case TARNP_CODEC_PLANES2:
         TARNI_TRY(decode_planes(c, 2, payload, n_bytes, out, raw_bytes, err));
+        break;
+    case TARNP_CODEC_BF16:
+    case TARNP_CODEC_FP16:
+    case TARNP_CODEC_INT8:
+        TARNI_TRY(decode_lossy(c, (tarnp_state_codec)id, payload, n_bytes, out, raw_bytes, err));
         break;
     default:
         return tarni_fail(err, TARN_E_FORMAT, "payload: unknown codec %u", id);

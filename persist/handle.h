@@ -5,7 +5,11 @@
 #include "codec.h"
 #include "records.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/types.h>
+
+#define TARNP_HANDLE_ID_BYTES 8
 
 struct tarnp_store {
     tarn_allocator allocator;
@@ -14,9 +18,16 @@ struct tarnp_store {
     tarnp_tables *tables;
     tarnp_format format;
     bool read_only; /* the store has features that writing would break */
-    bool poisoned;
-    uint64_t bytes_put; /* through this handle */
-    pid_t pid;          /* of the process that opened it */
+    _Atomic bool poisoned;
+    _Atomic uint64_t bytes_put; /* through this handle */
+    pid_t pid;                  /* of the process that opened it */
+    char *path;                 /* of the folder */
+    tarnp_durability durability;
+    int scratch_fd;                           /* lock of a scratch store, -1: none */
+    uint8_t handle_id[TARNP_HANDLE_ID_BYTES]; /* random: tells our leases from those of before */
+    struct tarnp_queue *queue;                /* NULL until the first submit */
+    size_t queue_bytes_max;
+    uint32_t queue_length_max;
 
     dev_t device; /* of data.mdb: the registry's key */
     ino_t inode;
@@ -25,8 +36,10 @@ struct tarnp_store {
     tarnp_codec **codecs; /* one a worker, made when first needed */
     size_t n_codecs;
     size_t codecs_capacity;
-    uint8_t
-        *slab; /* encoded chunks of a commit; kept, because mapping it anew costs milliseconds */
+    /* Encoded chunks of a commit; kept, because mapping it anew costs milliseconds. Under the
+     * mutex, as the writer gives back what it has written. */
+    pthread_mutex_t slab_mutex;
+    uint8_t *slab;
     size_t slab_bytes;
 };
 
@@ -41,6 +54,7 @@ typedef struct tarnp_write {
     tarnp_store *store;
     tarnp_txn txn;
     tarnp_counters counters;
+    bool uncounted; /* what it puts is nothing that stays: leases */
 } tarnp_write;
 
 tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *err);

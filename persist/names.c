@@ -60,6 +60,11 @@ tarn_status tarnp_name_check(const char *name, tarn_error *err)
     return check_text("the session's name", name, 1, TARNP_NAME_BYTES_MAX, '@', err);
 }
 
+tarn_status tarnp_group_check(const char *group, tarn_error *err)
+{
+    return check_text("the group's name", group, 0, TARNP_GROUP_BYTES_MAX, 0, err);
+}
+
 tarn_status tarnp_tags_check(const tarnp_tag *tags, size_t n_tags, tarn_error *err)
 {
     if (n_tags > TARNP_TAGS_MAX)

@@ -6,5 +6,7 @@
 
 /* INVALID says which tag and why. */
 tarn_status tarnp_tags_check(const tarnp_tag *tags, size_t n_tags, tarn_error *err);
+/* Up to TARNP_GROUP_BYTES_MAX bytes of UTF-8 without control characters; "" is none. */
+tarn_status tarnp_group_check(const char *group, tarn_error *err);
 
 #endif

@@ -7,12 +7,18 @@
 #include <assert.h>
 #include <string.h>
 
-#define MAGIC         0x444F4E54u /* "TNOD" */
-#define VERSION       1
-#define HEAD_BYTES    216
-#define SEGMENT_BYTES 8
-#define SECTION_BYTES 8
-#define CHUNK_BYTES   32
+#define MAGIC            0x444F4E54u /* "TNOD" */
+#define VERSION          1
+#define PLAIN_BYTES      200 /* of the head, before key id and nonce */
+#define HEAD_BYTES       224
+#define SEGMENT_BYTES    8
+#define SECTION_BYTES    24
+#define CHUNK_BYTES      32
+#define AT_FLAGS         6
+#define AT_CHUNK_BYTES   64
+#define AT_SECTION_FLAGS 3
+#define SECTION_EVICTED  1
+#define ONE_BITS         0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
 
 static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
 
@@ -34,14 +40,14 @@ static void put_head(tarni_writer *w, const tarnp_manifest *m)
     tarni_put_u32(w, m->n_segments);
     tarni_put_u64(w, m->created_ms);
     tarni_put_u64(w, m->chunk_bytes);
-    tarni_put_u64(w, m->chain_bytes);
-    tarni_put_u64(w, m->base_bytes);
     tarni_put_u64(w, m->first_chunk);
     tarni_put_u32(w, m->n_sections);
     tarni_put_u32(w, m->n_chunks);
     tarni_put_bytes(w, m->key, sizeof m->key);
     tarni_put_bytes(w, m->fp, sizeof m->fp);
     tarni_put_bytes(w, m->numerics, sizeof m->numerics);
+    static const uint8_t no_key[HEAD_BYTES - PLAIN_BYTES] = {0};
+    tarni_put_bytes(w, no_key, sizeof no_key);
 }
 
 static tarn_status put_segments(tarni_writer *w, const tarnp_segment *segments, uint32_t n,
@@ -68,8 +74,13 @@ static void put_tables(tarni_writer *w, const tarnp_manifest *m, const tarnp_sec
     for (uint32_t i = 0; i < m->n_sections; i++) {
         tarni_put_u8(w, (uint8_t)sections[i].kind);
         tarni_put_u8(w, (uint8_t)sections[i].elem);
-        tarni_put_u16(w, 0);
+        tarni_put_u8(w, (uint8_t)sections[i].codec);
+        tarni_put_u8(w, 0);
         tarni_put_u32(w, (uint32_t)sections[i].n_chunks);
+        tarni_put_f32(w, sections[i].max_error);
+        tarni_put_u32(w, sections[i].row_elems);
+        tarni_put_u32(w, sections[i].unit_elems);
+        tarni_put_u32(w, 0);
     }
     for (uint32_t i = 0; i < m->n_chunks; i++) {
         tarni_put_u32(w, chunks[i].first);
@@ -80,20 +91,30 @@ static void put_tables(tarni_writer *w, const tarnp_manifest *m, const tarnp_sec
     }
 }
 
+tarn_status tarnp_manifest_measure(tarnp_manifest *m, const tarnp_segment *segments,
+                                   tarn_error *err)
+{
+    tarni_writer counter;
+    size_t n_bytes, chunks;
+    tarni_writer_init_counting(&counter);
+    put_head(&counter, m);
+    TARNI_TRY(put_segments(&counter, segments, m->n_segments, err));
+    bool fits = !counter.failed && tarni_mul_size(m->n_sections, SECTION_BYTES, &n_bytes) &&
+                tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) &&
+                tarni_add_size(n_bytes, chunks, &n_bytes) &&
+                tarni_add_size(n_bytes, counter.n_bytes, &n_bytes);
+    if (!fits || n_bytes > UINT32_MAX - TARNP_SUM_BYTES)
+        return tarni_fail(err, TARN_E_LIMIT, "a node of %u segments and %u chunks is too large",
+                          m->n_segments, m->n_chunks);
+    m->n_bytes = (uint32_t)n_bytes + TARNP_SUM_BYTES;
+    return TARN_OK;
+}
+
 tarn_status tarnp_manifest_put(tarni_writer *w, tarnp_manifest *m, const tarnp_segment *segments,
                                const tarnp_section *sections, const tarnp_chunk_ref *chunks,
                                tarn_error *err)
 {
-    tarni_writer counter;
-    tarni_writer_init_counting(&counter);
-    put_head(&counter, m);
-    TARNI_TRY(put_segments(&counter, segments, m->n_segments, err));
-    put_tables(&counter, m, sections, chunks);
-    if (counter.failed || counter.n_bytes > UINT32_MAX - TARNP_SUM_BYTES)
-        return tarni_fail(err, TARN_E_LIMIT, "a node of %u segments and %u chunks is too large",
-                          m->n_segments, m->n_chunks);
-    m->n_bytes = (uint32_t)counter.n_bytes + TARNP_SUM_BYTES;
-    m->chain_bytes += m->chunk_bytes + m->n_bytes;
+    TARNI_TRY(tarnp_manifest_measure(m, segments, err));
     put_head(w, m);
     TARNI_TRY(put_segments(w, segments, m->n_segments, err));
     put_tables(w, m, sections, chunks);
@@ -118,6 +139,71 @@ static size_t sections_at(const tarnp_manifest *m)
            (size_t)m->n_sections * SECTION_BYTES;
 }
 
+/* Goes over the chunks together with the section each is of. */
+typedef struct tables_walk {
+    const uint8_t *section, *chunk;
+    uint32_t left; /* chunks of the section behind this one */
+    bool begun;
+} tables_walk;
+
+static tables_walk walk_tables(const uint8_t *value, const tarnp_manifest *m)
+{
+    const uint8_t *section = value + sections_at(m);
+    return (tables_walk){section, section + (size_t)m->n_sections * SECTION_BYTES, 0, false};
+}
+
+/* To the next chunk, of which there must be one. */
+static void step_chunk(tables_walk *at)
+{
+    if (at->begun) {
+        at->chunk += CHUNK_BYTES;
+    } else {
+        at->left = tarni_load_u32(at->section + 4);
+        at->begun = true;
+    }
+    while (at->left == 0) {
+        at->section += SECTION_BYTES;
+        at->left = tarni_load_u32(at->section + 4);
+    }
+    at->left--;
+}
+
+static bool is_evicted(const uint8_t *section)
+{
+    return (section[AT_SECTION_FLAGS] & SECTION_EVICTED) != 0;
+}
+
+static bool of_parts(const uint8_t *section, unsigned parts)
+{
+    return (parts & tarnp_part_of((tarnp_section_kind)section[0])) != 0;
+}
+
+static tarn_status check_sections(tarnp_span value, uint64_t id, const tarnp_manifest *m,
+                                  tarn_error *err)
+{
+    const uint8_t *at = value.data + sections_at(m);
+    uint64_t n_chunks = 0;
+    for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
+        if (tarnp_elem_bytes((tarnp_elem)at[1]) == 0)
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown elements %u",
+                              (unsigned long long)id, i, at[1]);
+        if (!tarnp_is_state_codec(at[2]))
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown codec %u",
+                              (unsigned long long)id, i, at[2]);
+        if (at[AT_SECTION_FLAGS] > SECTION_EVICTED)
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown flags %u",
+                              (unsigned long long)id, i, at[AT_SECTION_FLAGS]);
+        if (tarni_load_u32(at + 8) > ONE_BITS)
+            return damaged(err, id, "the error of a section is no share");
+        if (is_evicted(at) && tarnp_part_of((tarnp_section_kind)at[0]) == 0)
+            return damaged(err, id, "a section that cannot be evicted claims to be");
+        n_chunks += tarni_load_u32(at + 4);
+    }
+    if (n_chunks != m->n_chunks)
+        return damaged(err, id, "the sections do not add up to its chunks");
+    return TARN_OK;
+}
+
 static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifest *m,
                               tarn_error *err)
 {
@@ -133,20 +219,14 @@ static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifes
         !tarni_add_size(tables, chunks, &tables) ||
         tables > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
         return damaged(err, id, "more chunks than it has bytes");
-    const uint8_t *at = value.data + sections_at(m);
-    uint64_t n_chunks = 0;
-    for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
-        if (tarnp_elem_bytes((tarnp_elem)at[1]) == 0)
-            return tarni_fail(err, TARN_E_FORMAT, "node %llu: section %u has unknown elements %u",
-                              (unsigned long long)id, i, at[1]);
-        n_chunks += tarni_load_u32(at + 4);
-    }
-    if (n_chunks != m->n_chunks)
-        return damaged(err, id, "the sections do not add up to its chunks");
+    TARNI_TRY(check_sections(value, id, m, err));
     uint64_t stored = 0;
-    for (uint32_t i = 0; i < m->n_chunks; i++, at += CHUNK_BYTES) {
-        stored += tarni_load_u32(at + 12);
-        if (tarni_load_u32(at + 8) > TARNP_CHUNK_BYTES_MAX)
+    tables_walk at = walk_tables(value.data, m);
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        step_chunk(&at);
+        if (!is_evicted(at.section))
+            stored += tarni_load_u32(at.chunk + 12);
+        if (tarni_load_u32(at.chunk + 8) > TARNP_CHUNK_BYTES_MAX)
             return damaged(err, id, "a chunk is larger than a chunk can be");
     }
     if (stored != m->chunk_bytes)
@@ -184,15 +264,17 @@ tarn_status tarnp_manifest_get(tarnp_span value, uint64_t id, tarnp_manifest *ou
     out->n_segments = tarni_get_u32(&r);
     out->created_ms = tarni_get_u64(&r);
     out->chunk_bytes = tarni_get_u64(&r);
-    out->chain_bytes = tarni_get_u64(&r);
-    out->base_bytes = tarni_get_u64(&r);
     out->first_chunk = tarni_get_u64(&r);
     out->n_sections = tarni_get_u32(&r);
     out->n_chunks = tarni_get_u32(&r);
     memcpy(out->key, tarni_get_bytes(&r, sizeof out->key), sizeof out->key);
     memcpy(out->fp, tarni_get_bytes(&r, sizeof out->fp), sizeof out->fp);
     memcpy(out->numerics, tarni_get_bytes(&r, sizeof out->numerics), sizeof out->numerics);
-    TARN_ASSERT(!r.failed && r.at == HEAD_BYTES);
+    TARN_ASSERT(!r.failed && r.at == PLAIN_BYTES);
+    while (r.at < HEAD_BYTES)
+        if (tarni_get_u8(&r) != 0)
+            return tarni_fail(err, TARN_E_FORMAT, "node %llu: the manifest is encrypted",
+                              (unsigned long long)id);
     return check_head(value, id, out, err);
 }
 
@@ -207,6 +289,7 @@ void tarnp_manifest_chunk(tarnp_span value, const tarnp_manifest *m, uint32_t i,
     *out = (tarnp_chunk_ref){.id = m->first_chunk + i,
                              .kind = (tarnp_section_kind)section[0],
                              .elem = (tarnp_elem)section[1],
+                             .evicted = is_evicted(section),
                              .first = tarni_load_u32(at),
                              .count = tarni_load_u32(at + 4),
                              .raw_bytes = tarni_load_u32(at + 8),
@@ -250,6 +333,14 @@ static tarn_status read_segments(tarnp_span value, const tarnp_manifest *m, tarn
     return TARN_OK;
 }
 
+static float load_f32(const uint8_t *at)
+{
+    uint32_t bits = tarni_load_u32(at);
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* Segments, call ids and their text share one block, sections and chunks another. */
 static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
                                const tarn_allocator *allocator, tarnp_node *out, tarn_error *err)
@@ -266,14 +357,24 @@ static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
                           m->n_sections * sizeof *out->sections +
                               m->n_chunks * sizeof *out->sections->chunks,
                           1, &out->sections, err));
-    out->n_sections = m->n_sections;
     tarnp_chunk *chunks = (tarnp_chunk *)(void *)(out->sections + m->n_sections);
     const uint8_t *at = value.data + sections_at(m);
     uint32_t n = 0;
     for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES) {
-        out->sections[i] = (tarnp_section){(tarnp_section_kind)at[0], (tarnp_elem)at[1],
-                                           tarni_load_u32(at + 4), chunks + n};
-        for (size_t k = 0; k < out->sections[i].n_chunks; k++, n++) {
+        uint32_t n_chunks = tarni_load_u32(at + 4);
+        if (is_evicted(at)) {
+            n += n_chunks;
+            continue;
+        }
+        out->sections[out->n_sections++] = (tarnp_section){.kind = (tarnp_section_kind)at[0],
+                                                           .elem = (tarnp_elem)at[1],
+                                                           .codec = (tarnp_state_codec)at[2],
+                                                           .n_chunks = n_chunks,
+                                                           .max_error = load_f32(at + 8),
+                                                           .row_elems = tarni_load_u32(at + 12),
+                                                           .unit_elems = tarni_load_u32(at + 16),
+                                                           .chunks = chunks + n};
+        for (uint32_t k = 0; k < n_chunks; k++, n++) {
             tarnp_chunk_ref ref;
             tarnp_manifest_chunk(value, m, n, &ref);
             chunks[n] = (tarnp_chunk){.id = ref.id,
@@ -317,4 +418,67 @@ void tarnp_node_fini(tarnp_node *node)
         tarni_free(node->allocator, node->sections);
     }
     *node = (tarnp_node){0};
+}
+
+/* ---- parts ---------------------------------------------------------------------------------- */
+
+unsigned tarnp_part_of(tarnp_section_kind kind)
+{
+    switch (kind) {
+    case TARNP_SECTION_STATE:
+    case TARNP_SECTION_CONV:
+    case TARNP_SECTION_LOGITS:
+        return TARNP_PART_STATE;
+    case TARNP_SECTION_LATENT:
+        return TARNP_PART_LATENTS;
+    case TARNP_SECTION_TOKENS:
+    case TARNP_SECTION_SAMPLER:
+        break;
+    }
+    return 0;
+}
+
+uint64_t tarnp_manifest_part_bytes(tarnp_span value, const tarnp_manifest *m, unsigned parts)
+{
+    uint64_t sum = 0;
+    tables_walk at = walk_tables(value.data, m);
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        step_chunk(&at);
+        if (of_parts(at.section, parts) && !is_evicted(at.section))
+            sum += tarni_load_u32(at.chunk + 12);
+    }
+    return sum;
+}
+
+bool tarnp_manifest_latents(tarnp_span value, const tarnp_manifest *m, uint64_t *begin,
+                            uint64_t *end)
+{
+    bool any = false;
+    tables_walk at = walk_tables(value.data, m);
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        step_chunk(&at);
+        if (at.section[0] != TARNP_SECTION_LATENT)
+            continue;
+        uint64_t first = tarni_load_u32(at.chunk), behind = first + tarni_load_u32(at.chunk + 4);
+        *begin = any && *begin < first ? *begin : first;
+        *end = any && *end > behind ? *end : behind;
+        any = true;
+    }
+    return any;
+}
+
+void tarnp_manifest_evict(uint8_t *value, tarnp_manifest *m, unsigned parts)
+{
+    m->chunk_bytes -= tarnp_manifest_part_bytes((tarnp_span){value, m->n_bytes}, m, parts);
+    uint8_t *at = value + sections_at(m);
+    for (uint32_t i = 0; i < m->n_sections; i++, at += SECTION_BYTES)
+        if (of_parts(at, parts))
+            at[AT_SECTION_FLAGS] |= SECTION_EVICTED;
+    if (parts & TARNP_PART_STATE)
+        m->flags = (uint8_t)((m->flags & ~TARNP_NODE_HAS_STATE) | TARNP_NODE_STATE_EVICTED);
+    if (parts & TARNP_PART_LATENTS)
+        m->flags |= TARNP_NODE_LATENTS_EVICTED;
+    value[AT_FLAGS] = m->flags;
+    tarni_store_u64(value + AT_CHUNK_BYTES, m->chunk_bytes);
+    tarnp_sum128(value, m->n_bytes - TARNP_SUM_BYTES, value + m->n_bytes - TARNP_SUM_BYTES);
 }

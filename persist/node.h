@@ -14,19 +14,27 @@
  *     48      4     turns
  *     52      4     number of segments
  *     56      8     created, Unix ms
- *     64      8     stored bytes of the chunks
- *     72      8     chain bytes: stored bytes from the root through this node, manifests included
- *     80      8     base bytes: chain bytes of the nearest ancestor of another session, or 0
- *     88      8     id of the first chunk; the others follow it without gaps
- *     96      4     number of sections
- *     100     4     number of chunks
- *     104     16    commit key, zero for none
- *     120     32    model fingerprint
- *     152     64    numerics, padded with zeros
- *     216     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
- *     -       8 s   sections:  1 kind  1 elem  2 0  4 chunks
+ *     64      8     stored bytes of the chunks that are there
+ *     72      8     id of the first chunk; the others follow it without gaps
+ *     80      4     number of sections
+ *     84      4     number of chunks, evicted ones included
+ *     88      16    commit key, zero for none
+ *     104     32    model fingerprint
+ *     136     64    numerics, padded with zeros
+ *     200     4     0, for the id of an encryption key: only with feature bit 0 (records.h)
+ *     204     16    0, for a nonce of random bytes
+ *     220     4     0
+ *     224     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
+ *     -       24 s  sections:  1 kind  1 elem  1 codec (tarnp_state_codec)  1 flags: 1 evicted
+ *                              4 chunks  4 largest relative error (fp32)  4 elements of a row
+ *                              4 elements of a unit  4 0
  *     -       32 c  chunks:    4 first  4 count  4 raw bytes  4 stored bytes  16 sum (chunk.h)
  *     -       16    XXH3-128 of all bytes before
+ *
+ * A section that was evicted keeps its entries, so that the numbers of the other chunks stay what
+ * they are and a later part of the file can be told from a lost one; the chunks themselves are
+ * gone. What follows from other nodes (the bytes of a chain) is not kept here: evicting a part of
+ * one node would change it in all descendants.
  *
  * A parent is older than its child, so every chain ends. A later version keeps magic, length and
  * checksum where they are, so that "newer" can be told from "damaged". */
@@ -41,7 +49,7 @@ typedef struct tarnp_manifest {
     uint32_t n_tokens, turns;
     uint8_t flags;
     uint64_t created_ms;
-    uint64_t chunk_bytes, chain_bytes, base_bytes;
+    uint64_t chunk_bytes;
     uint64_t first_chunk;
     uint32_t n_segments, n_sections, n_chunks;
     uint8_t key[TARNP_KEY_BYTES];
@@ -50,9 +58,12 @@ typedef struct tarnp_manifest {
     uint32_t n_bytes; /* of the manifest */
 } tarnp_manifest;
 
-/* Appends the manifest to an empty writer; n_bytes and chain_bytes of `m` are filled in, the latter
- * by adding chunk_bytes and n_bytes. The section's tables are given flat, in order. NO_MEMORY,
- * LIMIT where a count does not fit its field. */
+/* Fills in n_bytes of `m` from its counts and the segments. LIMIT where a count does not fit its
+ * field. */
+tarn_status tarnp_manifest_measure(tarnp_manifest *m, const tarnp_segment *segments,
+                                   tarn_error *err);
+/* Appends the manifest to an empty writer; n_bytes of `m` is filled in. The section's tables are
+ * given flat, in order. NO_MEMORY, LIMIT. */
 tarn_status tarnp_manifest_put(tarni_writer *w, tarnp_manifest *m, const tarnp_segment *segments,
                                const tarnp_section *sections, const tarnp_chunk_ref *chunks,
                                tarn_error *err);
@@ -63,8 +74,17 @@ tarn_status tarnp_manifest_get(tarnp_span value, uint64_t id, tarnp_manifest *ou
 /* Entry i < n_chunks of a manifest that tarnp_manifest_get accepted. */
 void tarnp_manifest_chunk(tarnp_span value, const tarnp_manifest *m, uint32_t i,
                           tarnp_chunk_ref *out);
-/* Decodes all of it. */
+/* Decodes all of it but evicted sections. */
 tarn_status tarnp_manifest_node(tarnp_span value, uint64_t id, const tarn_allocator *allocator,
                                 tarnp_node *out, tarn_error *err);
+
+/* Stored bytes of the chunks of these parts (TARNP_PART_...) that are there. */
+uint64_t tarnp_manifest_part_bytes(tarnp_span value, const tarnp_manifest *m, unsigned parts);
+/* The caller's indices [begin, end) that the latents of the node cover or, evicted, covered; false
+ * where it never had any. */
+bool tarnp_manifest_latents(tarnp_span value, const tarnp_manifest *m, uint64_t *begin,
+                            uint64_t *end);
+/* Marks the parts as evicted in a writable copy of the manifest, and in `m`. */
+void tarnp_manifest_evict(uint8_t *value, tarnp_manifest *m, unsigned parts);
 
 #endif

@@ -151,6 +151,9 @@ static tarn_status find_entry(tarnp_span value, const tarnp_manifest *m, tarnp_e
         return tarni_fail(err, TARN_E_INVALID, "chunk %llu is not of node %llu",
                           (unsigned long long)chunk->id, (unsigned long long)m->id);
     tarnp_manifest_chunk(value, m, (uint32_t)(chunk->id - m->first_chunk), &out->ref);
+    if (out->ref.evicted) /* since the caller read the manifest */
+        return tarni_fail(err, TARN_E_NOT_FOUND, "node %llu: chunk %llu was evicted",
+                          (unsigned long long)m->id, (unsigned long long)chunk->id);
     uint64_t n_bytes = 0;
     for (size_t i = 0; i < chunk->n_pieces; i++)
         n_bytes += chunk->pieces[i].n_bytes;
@@ -239,7 +242,8 @@ static tarn_status aim_tokens(const tarnp_node *node, const tarnp_section *secti
 tarn_status tarnp_node_tokens(tarnp_store *store, const tarnp_node *node, tarni_ids *out,
                               tarn_error *err)
 {
-    const tarnp_section none = {TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 0, NULL}, *section = &none;
+    const tarnp_section none = {.kind = TARNP_SECTION_TOKENS, .elem = TARNP_ELEM_U32},
+                        *section = &none;
     for (size_t i = 0; i < node->n_sections; i++)
         if (node->sections[i].kind == TARNP_SECTION_TOKENS)
             section = &node->sections[i];

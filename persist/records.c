@@ -1,13 +1,17 @@
 #include "records.h"
 
+#include "lossy.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #define FORMAT_BYTES    96
+#define POLICY_BYTES    8
+#define POLICY_VERSION  1
 #define SESSION_VERSION 1
 #define SESSION_PINNED  1
 
-static const char format_key[] = "format", counters_key[] = "counters";
+static const char format_key[] = "format", counters_key[] = "counters", policy_key[] = "policy";
 static const char format_magic[16] = "tarn store";
 
 /* ---- meta ----------------------------------------------------------------------------------- */
@@ -44,10 +48,10 @@ tarn_status tarnp_format_get(tarnp_txn *txn, tarnp_format *out, tarn_error *err)
     if (out->major != TARNP_FORMAT_MAJOR)
         return tarni_fail(err, TARN_E_FORMAT, "the store's format is %u.%u, this reads %d",
                           out->major, out->minor, TARNP_FORMAT_MAJOR);
-    if (out->incompat != 0)
+    if ((out->incompat & ~TARNP_INCOMPAT_KNOWN) != 0)
         return tarni_fail(err, TARN_E_FORMAT,
                           "the store uses features 0x%llx, which this version does not know",
-                          (unsigned long long)out->incompat);
+                          (unsigned long long)(out->incompat & ~TARNP_INCOMPAT_KNOWN));
     return TARN_OK;
 }
 
@@ -84,6 +88,39 @@ tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *
     return TARN_OK;
 }
 
+tarn_status tarnp_policy_put(tarnp_txn *txn, const tarnp_policy *policy, tarn_error *err)
+{
+    uint8_t at[POLICY_BYTES] = {0};
+    tarni_store_u16(at, POLICY_VERSION);
+    at[2] = (uint8_t)policy->state_codec;
+    at[3] = (uint8_t)policy->latent_codec;
+    return tarnp_put(txn, TARNP_TABLE_META, policy_key, sizeof policy_key - 1, at, sizeof at, err);
+}
+
+tarn_status tarnp_policy_load(tarnp_txn *txn, tarnp_policy *out, tarn_error *err)
+{
+    tarnp_span value;
+    *out = (tarnp_policy){TARNP_STATE_LOSSLESS, TARNP_STATE_LOSSLESS};
+    TARNI_TRY(tarnp_get(txn, TARNP_TABLE_META, policy_key, sizeof policy_key - 1, &value, err));
+    if (!value.data)
+        return TARN_OK;
+    uint32_t version = value.n_bytes >= 2 ? tarni_load_u16(value.data) : 0;
+    if (version > POLICY_VERSION)
+        return tarni_fail(err, TARN_E_FORMAT, "the store's policy has version %u, this reads %d",
+                          version, POLICY_VERSION);
+    if (version != POLICY_VERSION || value.n_bytes != POLICY_BYTES)
+        return tarni_fail(err, TARN_E_CORRUPT, "table meta: the policy has %zu bytes",
+                          value.n_bytes);
+    out->state_codec = (tarnp_state_codec)value.data[2];
+    out->latent_codec = (tarnp_state_codec)value.data[3];
+    if (!tarnp_is_state_codec(value.data[2]) || out->latent_codec != TARNP_STATE_LOSSLESS)
+        return tarni_fail(err, TARN_E_FORMAT,
+                          "the store's policy asks for codecs %u and %u, which this version does "
+                          "not know",
+                          value.data[2], value.data[3]);
+    return TARN_OK;
+}
+
 /* ---- sessions ------------------------------------------------------------------------------- */
 
 tarn_status tarnp_session_record_put(tarnp_txn *txn, const tarnp_session *s,
@@ -102,7 +139,9 @@ tarn_status tarnp_session_record_put(tarnp_txn *txn, const tarnp_session *s,
     tarni_put_u64(&w, s->bytes_owned);
     tarni_put_u64(&w, s->bytes_shared);
     tarni_put_bytes(&w, s->fp, sizeof s->fp);
+    tarni_put_u64(&w, s->expires_ms);
     tarni_put_text(&w, s->name, strlen(s->name));
+    tarni_put_text(&w, s->group, strlen(s->group));
     tarni_put_u32(&w, (uint32_t)s->n_tags);
     for (size_t i = 0; i < s->n_tags; i++) {
         tarni_put_text(&w, s->tags[i].key, strlen(s->tags[i].key));
@@ -160,16 +199,19 @@ tarn_status tarnp_session_record_get(tarnp_span value, uint64_t id, const tarn_a
     out->bytes_owned = tarni_get_u64(&r);
     out->bytes_shared = tarni_get_u64(&r);
     const uint8_t *fp = tarni_get_bytes(&r, sizeof out->fp);
-    const char *name;
-    size_t name_bytes;
+    out->expires_ms = tarni_get_u64(&r);
+    const char *name, *group;
+    size_t name_bytes, group_bytes;
     tarni_get_text(&r, &name, &name_bytes);
+    tarni_get_text(&r, &group, &group_bytes);
     tarn_status status = TARN_OK;
     if (version != SESSION_VERSION && value.n_bytes >= 2)
         return tarni_fail(err, TARN_E_FORMAT, "session %llu: record version is %u, this reads %d",
                           (unsigned long long)id, version, SESSION_VERSION);
-    if (!r.failed && name_bytes <= TARNP_NAME_BYTES_MAX) {
+    if (!r.failed && name_bytes <= TARNP_NAME_BYTES_MAX && group_bytes <= TARNP_GROUP_BYTES_MAX) {
         memcpy(out->fp, fp, sizeof out->fp);
         memcpy(out->name, name, name_bytes);
+        memcpy(out->group, group, group_bytes);
         status = read_tags(&r, allocator, out, err);
     } else {
         r.failed = true;
@@ -189,31 +231,35 @@ void tarnp_session_fini(tarnp_session *s)
     *s = (tarnp_session){0};
 }
 
-/* ---- pairs of counts ------------------------------------------------------------------------ */
+/* ---- rows of counts ------------------------------------------------------------------------- */
 
-static tarn_status get_pair(tarnp_span value, uint64_t node, const char *table, uint64_t *a,
-                            uint64_t *b, tarn_error *err)
+static tarn_status get_row(tarnp_span value, uint64_t node, const char *table, uint64_t *row,
+                           size_t n, tarn_error *err)
 {
-    if (!value.data || value.n_bytes != 16)
+    if (!value.data || value.n_bytes != 8 * n)
         return tarni_fail(err, TARN_E_CORRUPT, "node %llu: table %s: %s", (unsigned long long)node,
                           table, value.data ? "a record of wrong size" : "no record");
-    *a = tarni_load_u64(value.data);
-    *b = tarni_load_u64(value.data + 8);
+    for (size_t i = 0; i < n; i++)
+        row[i] = tarni_load_u64(value.data + 8 * i);
     return TARN_OK;
 }
 
-static tarn_status put_pair(tarnp_txn *txn, tarnp_table table, uint64_t node, uint64_t a,
-                            uint64_t b, tarn_error *err)
+static tarn_status put_row(tarnp_txn *txn, tarnp_table table, uint64_t node, const uint64_t *row,
+                           size_t n, tarn_error *err)
 {
-    uint8_t at[16];
-    tarni_store_u64(at, a);
-    tarni_store_u64(at + 8, b);
-    return tarnp_put_id(txn, table, node, at, sizeof at, err);
+    uint8_t at[24];
+    TARN_ASSERT(8 * n <= sizeof at);
+    for (size_t i = 0; i < n; i++)
+        tarni_store_u64(at + 8 * i, row[i]);
+    return tarnp_put_id(txn, table, node, at, 8 * n, err);
 }
 
 tarn_status tarnp_ref_decode(tarnp_span value, uint64_t node, tarnp_ref *out, tarn_error *err)
 {
-    return get_pair(value, node, "ref", &out->refs, &out->own_children, err);
+    uint64_t row[2] = {0};
+    tarn_status status = get_row(value, node, "ref", row, 2, err);
+    *out = (tarnp_ref){row[0], row[1]};
+    return status;
 }
 
 tarn_status tarnp_ref_get(tarnp_txn *txn, uint64_t node, tarnp_ref *out, tarn_error *err)
@@ -225,17 +271,22 @@ tarn_status tarnp_ref_get(tarnp_txn *txn, uint64_t node, tarnp_ref *out, tarn_er
 
 tarn_status tarnp_ref_put(tarnp_txn *txn, uint64_t node, tarnp_ref ref, tarn_error *err)
 {
-    return put_pair(txn, TARNP_TABLE_REF, node, ref.refs, ref.own_children, err);
+    const uint64_t row[] = {ref.refs, ref.own_children};
+    return put_row(txn, TARNP_TABLE_REF, node, row, 2, err);
 }
 
 tarn_status tarnp_drop_decode(tarnp_span value, uint64_t node, tarnp_drop *out, tarn_error *err)
 {
-    return get_pair(value, node, "gcq", &out->drops, &out->chunks_done, err);
+    uint64_t row[3] = {0};
+    tarn_status status = get_row(value, node, "gcq", row, 3, err);
+    *out = (tarnp_drop){row[0], row[1], row[2]};
+    return status;
 }
 
 tarn_status tarnp_drop_put(tarnp_txn *txn, uint64_t node, tarnp_drop drop, tarn_error *err)
 {
-    return put_pair(txn, TARNP_TABLE_GCQ, node, drop.drops, drop.chunks_done, err);
+    const uint64_t row[] = {drop.drops, drop.chunks_done, drop.evict_next};
+    return put_row(txn, TARNP_TABLE_GCQ, node, row, 3, err);
 }
 
 /* ---- ids ------------------------------------------------------------------------------------ */

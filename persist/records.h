@@ -16,13 +16,19 @@
  *     20      4     0
  *     24      8     compatible features: unknown bits are ignored
  *     32      8     read-compatible features: with unknown bits nothing is written
- *     40      8     incompatible features: with unknown bits the store is refused
+ *     40      8     incompatible features: with unknown bits the store is refused. Bit 0: values
+ *                   are encrypted (chunk.h and node.h keep room for key ids and nonces). This
+ *                   version knows none
  *     48      16    uuid
  *     64      32    salt, for keyed hashes
  *
  * Later versions keep this record's place, fields and checksum. */
 #define TARNP_FORMAT_MAJOR 1
 #define TARNP_FORMAT_MINOR 0
+
+/* Incompatible features this version knows. */
+#define TARNP_FEATURE_SCRATCH ((uint64_t)1 << 4) /* never synced: wiped after an unclean stop */
+#define TARNP_INCOMPAT_KNOWN  TARNP_FEATURE_SCRATCH
 
 typedef struct tarnp_format {
     uint16_t major, minor;
@@ -59,6 +65,20 @@ typedef struct tarnp_counters {
 tarn_status tarnp_counters_put(tarnp_txn *txn, const tarnp_counters *counters, tarn_error *err);
 tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *err);
 
+/* ---- table meta, key "policy" --------------------------------------------------------------- *
+ *
+ *     OFFSET  SIZE  FIELD
+ *     0       2     version, 1
+ *     2       1     state codec (tarnp_state_codec)
+ *     3       1     latent codec
+ *     4       4     0
+ *
+ * Without the record both are LOSSLESS. A version with more fields is longer and has a higher
+ * version. */
+tarn_status tarnp_policy_put(tarnp_txn *txn, const tarnp_policy *policy, tarn_error *err);
+/* CORRUPT, or FORMAT for a newer record. */
+tarn_status tarnp_policy_load(tarnp_txn *txn, tarnp_policy *out, tarn_error *err);
+
 /* ---- table session -------------------------------------------------------------------------- *
  *
  *     OFFSET  SIZE  FIELD
@@ -73,10 +93,11 @@ tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *
  *     48      8     bytes owned
  *     56      8     bytes shared
  *     64      32    model fingerprint
- *     96      -     name (4 n, n), 4 number of tags, then key and value of each (4 n, n)
+ *     96      8     expires, Unix ms; 0 never
+ *     104     -     name (4 n, n), group (4 n, n), 4 number of tags, then key and value of each
  *
- * Position, turns and shared bytes repeat what the head's manifest says, so that listing sessions
- * reads one table. */
+ * Position, turns and bytes follow from nodes: they stand here so that listing sessions reads one
+ * table. */
 
 /* `out` is freed with tarnp_session_fini. */
 tarn_status tarnp_session_record_put(tarnp_txn *txn, const tarnp_session *session,
@@ -102,15 +123,17 @@ tarn_status tarnp_ref_decode(tarnp_span value, uint64_t node, tarnp_ref *out, ta
  *
  *     OFFSET  SIZE  FIELD
  *     0       8     references to drop
- *     8       8     chunks of the node already deleted */
+ *     8       8     chunks of the node already deleted, once nothing refers to it
+ *     16      8     1 + chunks of its evicted sections already deleted, while something does; 0 if
+ *                   no section was evicted */
 typedef struct tarnp_drop {
-    uint64_t drops, chunks_done;
+    uint64_t drops, chunks_done, evict_next;
 } tarnp_drop;
 
 tarn_status tarnp_drop_decode(tarnp_span value, uint64_t node, tarnp_drop *out, tarn_error *err);
 tarn_status tarnp_drop_put(tarnp_txn *txn, uint64_t node, tarnp_drop drop, tarn_error *err);
 
-/* ---- an id as value: tables name and key ---------------------------------------------------- */
+/* ---- an id as value: tables name, key and meta (quotas) ------------------------------------- */
 
 /* 0 where there is no entry. */
 tarn_status tarnp_id_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,

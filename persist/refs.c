@@ -7,12 +7,16 @@
  * ids grow from parent to child, so this ends. `own_children` counts such children and falls only
  * when one is freed, that is, after the session.
  *
+ * The chunks of evicted sections go through the same queue: a manifest that says they are gone is
+ * one small put, however many they are.
+ *
  * Freeing walks from a node to its parent through the queue itself: the parent is queued when its
  * child is gone. So neither depth nor a crash in the middle needs anything but the queue, and a
  * node of many chunks is freed over several transactions (its references are zero by then, so it
  * can be neither found nor adopted). */
 #include "refs.h"
 
+#include "folder.h"
 #include "log.h"
 
 #include <string.h>
@@ -103,14 +107,27 @@ tarn_status tarnp_refs_detach(tarnp_write *w, uint64_t session_id, uint64_t node
     return put_tip(w, session_id, node, err);
 }
 
-static tarn_status queue_drop(tarnp_write *w, uint64_t node, tarn_error *err)
+static tarn_status queued(tarnp_write *w, uint64_t node, tarnp_drop *out, tarn_error *err)
 {
     tarnp_span value;
-    tarnp_drop drop = {0};
+    *out = (tarnp_drop){0};
     TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_GCQ, node, &value, err));
-    if (value.data)
-        TARNI_TRY(tarnp_drop_decode(value, node, &drop, err));
+    return value.data ? tarnp_drop_decode(value, node, out, err) : TARN_OK;
+}
+
+static tarn_status queue_drop(tarnp_write *w, uint64_t node, tarn_error *err)
+{
+    tarnp_drop drop;
+    TARNI_TRY(queued(w, node, &drop, err));
     drop.drops++;
+    return tarnp_drop_put(&w->txn, node, drop, err);
+}
+
+tarn_status tarnp_refs_queue_evicted(tarnp_write *w, uint64_t node, tarn_error *err)
+{
+    tarnp_drop drop;
+    TARNI_TRY(queued(w, node, &drop, err));
+    drop.evict_next = 1;
     return tarnp_drop_put(&w->txn, node, drop, err);
 }
 
@@ -146,25 +163,55 @@ static bool used_up(const budget *b)
     return b->chunks == 0 || b->bytes == 0 || b->nodes == 0;
 }
 
+static tarn_status free_chunk(tarnp_write *w, uint64_t id, budget *b, tarn_error *err)
+{
+    tarnp_span value;
+    bool was_there;
+    TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
+    size_t n_bytes = value.n_bytes;
+    TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_CHUNK, id, &was_there, err));
+    if (was_there) {
+        w->counters.chunks--;
+        w->counters.bytes_stored -= n_bytes;
+    }
+    b->chunks--;
+    b->bytes -= n_bytes < b->bytes ? n_bytes : b->bytes;
+    return TARN_OK;
+}
+
 /* Deletes chunks of a node from number `done` on until there are none or the budget is used up. */
 static tarn_status free_chunks(tarnp_write *w, const tarnp_manifest *m, uint64_t *done, budget *b,
                                tarn_error *err)
 {
-    for (; *done < m->n_chunks && !used_up(b); (*done)++) {
-        uint64_t id = m->first_chunk + *done;
-        tarnp_span value;
-        bool was_there;
-        TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
-        size_t n_bytes = value.n_bytes;
-        TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_CHUNK, id, &was_there, err));
-        if (was_there) {
-            w->counters.chunks--;
-            w->counters.bytes_stored -= n_bytes;
-        }
-        b->chunks--;
-        b->bytes -= n_bytes < b->bytes ? n_bytes : b->bytes;
-    }
+    for (; *done < m->n_chunks && !used_up(b); (*done)++)
+        TARNI_TRY(free_chunk(w, m->first_chunk + *done, b, err));
     return TARN_OK;
+}
+
+/* The same for the evicted chunks of a node that lives. The manifest is copied, because deleting
+ * ends what the transaction has given out. */
+static tarn_status free_evicted(tarnp_write *w, uint64_t node, uint64_t *done, bool *finished,
+                                budget *b, tarn_error *err)
+{
+    tarnp_span value;
+    tarnp_manifest m;
+    uint8_t *copy;
+    const tarn_allocator *a = &w->store->allocator;
+    TARNI_TRY(tarnp_node_get(&w->txn, node, &m, &value, err));
+    TARNI_TRY(tarni_alloc(a, value.n_bytes, 1, &copy, err));
+    memcpy(copy, value.data, value.n_bytes);
+    value.data = copy;
+    tarn_status status = TARN_OK;
+    for (; status == TARN_OK && *done < m.n_chunks && !used_up(b); (*done)++) {
+        tarnp_chunk_ref ref;
+        tarnp_manifest_chunk(value, &m, (uint32_t)*done, &ref);
+        if (ref.evicted)
+            status = free_chunk(w, ref.id, b, err);
+    }
+    *finished = *done >= m.n_chunks;
+    b->nodes--;
+    tarni_free(a, copy);
+    return status;
 }
 
 /* Deletes the node itself and queues its hold on the parent. */
@@ -202,7 +249,13 @@ static tarn_status drain_node(tarnp_write *w, uint64_t node, tarnp_drop drop, bu
                           (unsigned long long)ref.refs);
     ref.refs -= drop.drops;
     if (ref.refs > 0) {
+        bool finished = true;
+        uint64_t done = drop.evict_next - 1;
         TARNI_TRY(tarnp_ref_put(&w->txn, node, ref, err));
+        if (drop.evict_next > 0)
+            TARNI_TRY(free_evicted(w, node, &done, &finished, b, err));
+        if (!finished)
+            return tarnp_drop_put(&w->txn, node, (tarnp_drop){.evict_next = done + 1}, err);
         return tarnp_delete_id(&w->txn, TARNP_TABLE_GCQ, node, NULL, err);
     }
     tarnp_span value;
@@ -215,7 +268,7 @@ static tarn_status drain_node(tarnp_write *w, uint64_t node, tarnp_drop drop, bu
         TARNI_TRY(tarnp_delete(&w->txn, TARNP_TABLE_KEY, m.key, sizeof m.key, NULL, err));
     TARNI_TRY(free_chunks(w, &m, &drop.chunks_done, b, err));
     if (drop.chunks_done < m.n_chunks)
-        return tarnp_drop_put(&w->txn, node, (tarnp_drop){0, drop.chunks_done}, err);
+        return tarnp_drop_put(&w->txn, node, (tarnp_drop){.chunks_done = drop.chunks_done}, err);
     b->nodes--;
     return free_node(w, &m, err);
 }
@@ -310,12 +363,11 @@ void tarnp_refs_drain(tarnp_store *store)
         settled = last && status == TARN_OK;
         if (status == TARN_E_NO_SPACE && !lent) {
             lent = true;
-            status = tarnp_tables_reserve(store->tables, true, &err);
+            status = tarnp_room_lend(store, &err);
         }
     }
-    tarn_error ignored;
-    if (lent && tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
-        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
+    if (lent)
+        tarnp_room_return(store);
     if (status != TARN_OK)
         TARNI_LOG(&store->log, TARN_LOG_WARN, "freeing stopped: %s", err.detail);
 }

@@ -27,6 +27,9 @@ tarn_status tarnp_refs_detach(tarnp_write *w, uint64_t session_id, uint64_t node
 /* Takes away the tips of a session, and queues them and `head` to be dropped. */
 tarn_status tarnp_refs_release(tarnp_write *w, uint64_t session_id, uint64_t head, tarn_error *err);
 
+/* Queues the chunks of a node's evicted sections; the manifest must say so already. */
+tarn_status tarnp_refs_queue_evicted(tarnp_write *w, uint64_t node, tarn_error *err);
+
 /* Frees what is queued, in transactions of bounded size. What cannot be freed now (a full disk, a
  * damaged manifest) is logged and left to the next call or to verify. */
 void tarnp_refs_drain(tarnp_store *store);

@@ -1,11 +1,14 @@
 /* sessions.c - names for heads. Every change is one write transaction. */
 #include "commit.h"
-#include "log.h"
+#include "folder.h"
+#include "lease.h"
 #include "names.h"
 #include "refs.h"
 
 #include <stdio.h>
 #include <string.h>
+
+static const uint8_t no_token[TARNP_TOKEN_BYTES];
 
 static tarn_status find_name(tarnp_txn *txn, const char *name, uint64_t *id, tarn_error *err)
 {
@@ -18,8 +21,8 @@ static tarn_status no_session(tarn_error *err, const char *name)
 }
 
 /* The session of this name; NOT_FOUND. A name that points to another session is damage. */
-static tarn_status load_named(tarnp_store *store, tarnp_txn *txn, const char *name,
-                              tarnp_session *out, tarn_error *err)
+tarn_status tarnp_session_load_named(tarnp_store *store, tarnp_txn *txn, const char *name,
+                                     tarnp_session *out, tarn_error *err)
 {
     uint64_t id;
     *out = (tarnp_session){0};
@@ -130,12 +133,13 @@ tarn_status tarnp_session_fork(tarnp_store *store, uint64_t node, const char *ne
                        .position = m.position,
                        .turns = m.turns,
                        .created_ms = now,
-                       .updated_ms = now,
-                       .bytes_shared = m.chain_bytes};
+                       .updated_ms = now};
     snprintf(s.name, sizeof s.name, "%s", new_name);
     memcpy(s.fp, m.fp, sizeof s.fp);
     w.counters.sessions++;
     status = take_name(&w, new_name, s.id, err);
+    if (status == TARN_OK)
+        status = tarnp_shared_bytes(&w.txn, s.id, node, &s.bytes_shared, err);
     if (status == TARN_OK)
         status = tarnp_refs_arrive(&w, s.id, node, err);
     if (status == TARN_OK)
@@ -153,7 +157,7 @@ tarn_status tarnp_session_find(tarnp_store *store, const char *name, tarnp_sessi
     tarnp_txn txn;
     *out = (tarnp_session){0};
     TARNI_TRY(tarnp_read_begin(store, &txn, err));
-    tarn_status status = load_named(store, &txn, name, out, err);
+    tarn_status status = tarnp_session_load_named(store, &txn, name, out, err);
     tarnp_txn_abort(&txn);
     return status;
 }
@@ -186,7 +190,7 @@ static tarn_status list_by_name(tarnp_store *store, tarnp_txn *txn, tarnp_sessio
         memcpy(name, key.data, key.n_bytes < sizeof name ? key.n_bytes : sizeof name - 1);
         status = tarni_grow(&store->allocator, sessions, &capacity, *n + 1, sizeof **sessions, err);
         if (status == TARN_OK)
-            status = load_named(store, txn, name, &(*sessions)[*n], err);
+            status = tarnp_session_load_named(store, txn, name, &(*sessions)[*n], err);
         if (status == TARN_OK) {
             (*n)++;
             status = tarnp_cursor_next(&cursor, &key, &value, err);
@@ -240,13 +244,22 @@ static tarn_status move_head(tarnp_write *w, tarnp_session *s, uint64_t node, ta
     s->head = node;
     s->position = m.position;
     s->turns = m.turns;
-    s->bytes_shared = m.session_id == s->id ? m.base_bytes : m.chain_bytes;
+    TARNI_TRY(tarnp_shared_bytes(&w->txn, s->id, node, &s->bytes_shared, err));
     s->updated_ms = tarnp_now_ms();
     return tarnp_session_record_put(&w->txn, s, &w->store->allocator, err);
 }
 
 tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t expected_head,
                                uint64_t node, uint64_t *bytes_written, tarn_error *err)
+{
+    return tarnp_session_move_leased(store, session_id, no_token, expected_head, node,
+                                     bytes_written, err);
+}
+
+tarn_status tarnp_session_move_leased(tarnp_store *store, uint64_t session_id,
+                                      const uint8_t token[TARNP_TOKEN_BYTES],
+                                      uint64_t expected_head, uint64_t node,
+                                      uint64_t *bytes_written, tarn_error *err)
 {
     tarnp_write w;
     tarnp_session s;
@@ -257,6 +270,8 @@ tarn_status tarnp_session_move(tarnp_store *store, uint64_t session_id, uint64_t
     if (status == TARN_OK && s.id == 0)
         status = tarni_fail(err, TARN_E_NOT_FOUND, "there is no session %llu",
                             (unsigned long long)session_id);
+    if (status == TARN_OK)
+        status = tarnp_lease_admit(&w, &s, token, err);
     if (status == TARN_OK && s.head != expected_head)
         status =
             tarni_fail(err, TARN_E_CONFLICT, "session %s: the head is node %llu, expected %llu",
@@ -277,14 +292,16 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
     tarnp_session s;
     TARNI_TRY(tarnp_name_check(new_name, err));
     TARNI_TRY(tarnp_write_begin(store, &w, err));
-    tarn_status status = load_named(store, &w.txn, name, &s, err);
+    tarn_status status = tarnp_session_load_named(store, &w.txn, name, &s, err);
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
     if (strcmp(name, new_name) == 0) {
         tarnp_session_fini(&s);
         return tarnp_write_abort(&w, TARN_OK);
     }
-    status = take_name(&w, new_name, s.id, err);
+    status = tarnp_lease_admit(&w, &s, no_token, err);
+    if (status == TARN_OK)
+        status = take_name(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
     if (status == TARN_OK) {
@@ -295,20 +312,26 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
     return finish(&w, status, NULL, NULL, err);
 }
 
+tarn_status tarnp_session_drop(tarnp_write *w, const tarnp_session *s, tarn_error *err)
+{
+    w->counters.sessions--;
+    TARNI_TRY(tarnp_lease_drop(w, s->id, err));
+    TARNI_TRY(tarnp_delete(&w->txn, TARNP_TABLE_NAME, s->name, strlen(s->name), NULL, err));
+    TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_SESSION, s->id, NULL, err));
+    return tarnp_refs_release(w, s->id, s->head, err);
+}
+
 static tarn_status remove_record(tarnp_store *store, const char *name, tarn_error *err)
 {
     tarnp_write w;
     tarnp_session s;
     TARNI_TRY(tarnp_write_begin(store, &w, err));
-    tarn_status status = load_named(store, &w.txn, name, &s, err);
+    tarn_status status = tarnp_session_load_named(store, &w.txn, name, &s, err);
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
-    w.counters.sessions--;
-    status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
+    status = tarnp_lease_admit(&w, &s, no_token, err);
     if (status == TARN_OK)
-        status = tarnp_delete_id(&w.txn, TARNP_TABLE_SESSION, s.id, NULL, err);
-    if (status == TARN_OK)
-        status = tarnp_refs_release(&w, s.id, s.head, err);
+        status = tarnp_session_drop(&w, &s, err);
     tarnp_session_fini(&s);
     return finish(&w, status, NULL, NULL, err);
 }
@@ -318,11 +341,12 @@ tarn_status tarnp_session_remove(tarnp_store *store, const char *name, tarn_erro
     tarn_status status = remove_record(store, name, err);
     if (status == TARN_E_NO_SPACE) {
         /* Removing needs new pages before it frees any. */
-        TARNI_TRY(tarnp_tables_reserve(store->tables, true, err));
+        TARNI_TRY(tarnp_room_lend(store, err));
         status = remove_record(store, name, err);
-        tarn_error ignored;
-        if (tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
-            TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
+        if (status == TARN_OK)
+            tarnp_refs_drain(store);
+        tarnp_room_return(store);
+        return status;
     }
     if (status == TARN_OK)
         tarnp_refs_drain(store);

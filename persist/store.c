@@ -7,11 +7,15 @@
  *     handles would drop them for both. The registry below finds out by device and inode.
  *  2. A store appears whole: it is made in a folder beside and renamed into place.
  *  3. A handle is dead in a forked child: LMDB's locks and reader slots belong to the parent. Even
- *     close only forgets it there. */
+ *     close only forgets it there.
+ *  4. A scratch store is opened under its lock (folder.h), so that it is made empty while nobody
+ *     looks. Its new file is renamed over the old one: a crash leaves one of the two. */
 #include "store.h"
 
+#include "folder.h"
 #include "handle.h"
 #include "log.h"
+#include "queue.h"
 #include "refs.h"
 
 #include <errno.h>
@@ -25,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PATH_BYTES 4096
+#define PATH_BYTES TARNP_PATH_BYTES
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 static tarnp_store *registry; /* under registry_mutex */
@@ -38,7 +42,7 @@ tarn_status tarnp_store_enter(const tarnp_store *store, tarn_error *err)
         return tarni_fail(err, TARN_E_INVALID,
                           "the store was opened by process %ld: open it anew after fork",
                           (long)store->pid);
-    if (store->poisoned)
+    if (atomic_load(&store->poisoned))
         return tarni_fail(err, TARN_E_POISONED,
                           "a commit failed with unknown outcome: close the store and reopen it");
     return TARN_OK;
@@ -66,7 +70,7 @@ tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *er
 
 tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_error *err)
 {
-    uint64_t n = w->txn.bytes_put + TARNP_COUNTERS_VALUE;
+    uint64_t n = w->uncounted ? 0 : w->txn.bytes_put + TARNP_COUNTERS_VALUE;
     w->counters.txn = tarnp_txn_id(&w->txn);
     w->counters.bytes_written += n;
     tarn_status status = tarnp_counters_put(&w->txn, &w->counters, err);
@@ -74,11 +78,11 @@ tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_err
         return tarnp_write_abort(w, status);
     status = tarnp_txn_commit(&w->txn, err);
     if (status == TARN_E_IO || status == TARN_E_POISONED) {
-        w->store->poisoned = true;
+        atomic_store(&w->store->poisoned, true);
         TARNI_LOG(&w->store->log, TARN_LOG_ERROR, "%s; the store must be reopened", err->detail);
     }
     if (status == TARN_OK)
-        w->store->bytes_put += n;
+        atomic_fetch_add(&w->store->bytes_put, n);
     if (status == TARN_OK && bytes_written)
         *bytes_written = n;
     return status;
@@ -99,9 +103,11 @@ uint64_t tarnp_now_ms(void)
 
 /* ---- making a store ------------------------------------------------------------------------- */
 
-static tarn_status first_records(tarnp_tables *tables, tarn_error *err)
+static tarn_status first_records(tarnp_tables *tables, bool scratch, tarn_error *err)
 {
-    tarnp_format format = {.major = TARNP_FORMAT_MAJOR, .minor = TARNP_FORMAT_MINOR};
+    tarnp_format format = {.major = TARNP_FORMAT_MAJOR,
+                           .minor = TARNP_FORMAT_MINOR,
+                           .incompat = scratch ? TARNP_FEATURE_SCRATCH : 0};
     tarnp_counters counters = {.next_node = 1, .next_chunk = 1, .next_session = 1};
     if (getrandom(format.uuid, sizeof format.uuid, 0) != (ssize_t)sizeof format.uuid ||
         getrandom(format.salt, sizeof format.salt, 0) != (ssize_t)sizeof format.salt)
@@ -121,36 +127,39 @@ static tarn_status first_records(tarnp_tables *tables, tarn_error *err)
     return status;
 }
 
-static tarn_status sync_folder(const char *folder, tarn_error *err)
-{
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return tarni_fail_errno(err, errno, "%s", folder);
-    int failed = fsync(fd) != 0 ? errno : 0;
-    close(fd);
-    return failed ? tarni_fail_errno(err, failed, "%s: cannot sync", folder) : TARN_OK;
-}
-
 static tarn_status sync_parent(const char *path, tarn_error *err)
 {
     char parent[PATH_BYTES];
     snprintf(parent, sizeof parent, "%s", path);
     char *slash = strrchr(parent, '/');
     if (!slash)
-        return sync_folder(".", err);
+        return tarnp_folder_sync(".", err);
     slash[slash == parent ? 1 : 0] = 0;
-    return sync_folder(parent, err);
+    return tarnp_folder_sync(parent, err);
 }
 
-static void remove_draft(const char *draft)
+/* An empty store in a new folder beside `path`, on disk. After an error there is no folder. */
+static tarn_status make_draft(const char *path, const tarnp_options *options,
+                              const tarn_allocator *allocator, char draft[PATH_BYTES + 8],
+                              tarn_error *err)
 {
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
-    char file[PATH_BYTES + 32];
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(file, sizeof file, "%s/%s", draft, files[i]);
-        unlink(file);
-    }
-    rmdir(draft);
+    bool scratch = options->durability == TARNP_SCRATCH;
+    snprintf(draft, PATH_BYTES + 8, "%s.XXXXXX", path);
+    if (!mkdtemp(draft))
+        return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
+    tarnp_tables *tables = NULL;
+    tarn_status status =
+        tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
+    if (status == TARN_OK)
+        status = first_records(tables, scratch, err);
+    tarnp_tables_close(tables);
+    if (status == TARN_OK && scratch)
+        status = tarnp_scratch_mark(draft, err);
+    if (status == TARN_OK)
+        status = tarnp_folder_sync(draft, err);
+    if (status != TARN_OK)
+        tarnp_folder_remove(draft);
+    return status;
 }
 
 /* Makes an empty store at `path`, which must be absent or an empty folder. Losing the race against
@@ -159,22 +168,28 @@ static tarn_status make_store(const char *path, const tarnp_options *options,
                               const tarn_allocator *allocator, tarn_error *err)
 {
     char draft[PATH_BYTES + 8];
-    snprintf(draft, sizeof draft, "%s.XXXXXX", path);
-    if (!mkdtemp(draft))
-        return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
-    tarnp_tables *tables = NULL;
-    tarn_status status =
-        tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
-    if (status == TARN_OK)
-        status = first_records(tables, err);
-    tarnp_tables_close(tables);
-    if (status == TARN_OK)
-        status = sync_folder(draft, err);
-    if (status == TARN_OK && rename(draft, path) == 0)
+    tarn_status status = TARN_OK;
+    TARNI_TRY(make_draft(path, options, allocator, draft, err));
+    if (rename(draft, path) == 0)
         return sync_parent(path, err);
-    if (status == TARN_OK && errno != EEXIST && errno != ENOTEMPTY)
+    if (errno != EEXIST && errno != ENOTEMPTY)
         status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    remove_draft(draft);
+    tarnp_folder_remove(draft);
+    return status;
+}
+
+/* Makes the store at `path` empty. */
+static tarn_status wipe_store(const char *path, const tarnp_options *options,
+                              const tarn_allocator *allocator, tarn_error *err)
+{
+    char draft[PATH_BYTES + 8], from[PATH_BYTES + 32], to[PATH_BYTES + 32];
+    TARNI_TRY(make_draft(path, options, allocator, draft, err));
+    snprintf(from, sizeof from, "%s/data.mdb", draft);
+    snprintf(to, sizeof to, "%s/data.mdb", path);
+    tarn_status status = TARN_OK;
+    if (rename(from, to) != 0)
+        status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
+    tarnp_folder_remove(draft);
     return status;
 }
 
@@ -252,8 +267,12 @@ static tarn_status check_records(tarnp_store *store, tarn_error *err)
         status = tarni_fail(
             err, TARN_E_CORRUPT, "data.mdb: the snapshot of transaction %llu claims to be %llu",
             (unsigned long long)counters.txn, (unsigned long long)tarnp_txn_id(&txn));
-    store->read_only = store->format.ro_compat != 0;
     tarnp_txn_abort(&txn);
+    store->read_only = store->format.ro_compat != 0;
+    bool scratch = store->format.incompat & TARNP_FEATURE_SCRATCH;
+    if (status == TARN_OK && scratch != (store->durability == TARNP_SCRATCH))
+        status = tarni_fail(err, TARN_E_INVALID, "%s is %s scratch store and was opened as %s",
+                            store->path, scratch ? "a" : "no", scratch ? "another" : "one");
     return status;
 }
 
@@ -271,6 +290,72 @@ static tarn_status clean_path(const char *path, char out[PATH_BYTES], tarn_error
     return TARN_OK;
 }
 
+static tarn_status check_options(const tarnp_options *o, tarn_error *err)
+{
+    if (o->durability < TARNP_DURABLE || o->durability > TARNP_SCRATCH)
+        return tarni_fail(err, TARN_E_INVALID, "durability is %d", (int)o->durability);
+    return TARN_OK;
+}
+
+/* A handle without tables. */
+static tarn_status create_handle(const char *path, const tarnp_options *options,
+                                 const tarn_allocator *allocator, tarnp_store **out,
+                                 tarn_error *err)
+{
+    tarnp_store *store;
+    TARNI_TRY(tarni_alloc(allocator, 1, sizeof *store, &store, err));
+    store->allocator = *allocator;
+    if (options->log)
+        store->log = *options->log;
+    store->pool = options->pool;
+    store->pid = getpid();
+    store->durability = options->durability;
+    store->queue_bytes_max = options->queue_bytes_max;
+    store->queue_length_max = options->queue_length_max;
+    store->scratch_fd = -1;
+    pthread_mutex_init(&store->slab_mutex, NULL);
+    tarn_status status = tarni_copy_text(allocator, path, strlen(path), &store->path, err);
+    if (status == TARN_OK &&
+        getrandom(store->handle_id, sizeof store->handle_id, 0) != (ssize_t)sizeof store->handle_id)
+        status = tarni_fail_errno(err, errno, "cannot get random bytes");
+    if (status != TARN_OK) {
+        tarnp_store_close(store);
+        return status;
+    }
+    *out = store;
+    return TARN_OK;
+}
+
+static tarn_status choose_sync(tarnp_store *store, tarn_error *err)
+{
+    if (store->durability == TARNP_RELAXED)
+        return tarnp_tables_set_sync(store->tables, TARNP_SYNC_DATA, err);
+    if (store->durability == TARNP_SCRATCH)
+        return tarnp_tables_set_sync(store->tables, TARNP_SYNC_NONE, err);
+    return TARN_OK;
+}
+
+static tarn_status open_handle(tarnp_store *store, const tarnp_options *options, tarn_error *err)
+{
+    bool unclean;
+    TARNI_TRY(tarnp_scratch_lock(store->path, store->durability == TARNP_SCRATCH,
+                                 &store->scratch_fd, &unclean, err));
+    if (unclean) {
+        TARNI_LOG(&store->log, TARN_LOG_WARN,
+                  "%s: a scratch store that was not closed cleanly: it is made empty", store->path);
+        TARNI_TRY(wipe_store(store->path, options, &store->allocator, err));
+        TARNI_TRY(tarnp_scratch_share(store->path, store->scratch_fd, err));
+    }
+    TARNI_TRY(enlist(store, store->path, err));
+    TARNI_TRY(tarnp_tables_open(store->path, false, options->map_bytes, &store->allocator,
+                                &store->log, &store->tables, err));
+    TARNI_TRY(check_records(store, err));
+    TARNI_TRY(choose_sync(store, err));
+    tarnp_reserve_make(store->path);
+    tarnp_refs_drain(store);
+    return TARN_OK;
+}
+
 tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tarnp_store **out,
                              tarn_error *err)
 {
@@ -282,46 +367,47 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     char clean[PATH_BYTES];
     bool exists;
     TARNI_TRY(tarni_allocator_check(options->allocator, &allocator, err));
+    TARNI_TRY(check_options(options, err));
     TARNI_TRY(clean_path(path, clean, err));
     TARNI_TRY(find_store(clean, options->create, &exists, err));
     if (!exists)
         TARNI_TRY(make_store(clean, options, &allocator, err));
     tarnp_store *store;
-    TARNI_TRY(tarni_alloc(&allocator, 1, sizeof *store, &store, err));
-    store->allocator = allocator;
-    if (options->log)
-        store->log = *options->log;
-    store->pool = options->pool;
-    store->pid = getpid();
-    tarn_status status = enlist(store, clean, err);
-    if (status != TARN_OK) {
-        tarni_free(&allocator, store);
-        return status;
-    }
-    status = tarnp_tables_open(clean, false, options->map_bytes, &store->allocator, &store->log,
-                               &store->tables, err);
-    if (status == TARN_OK)
-        status = check_records(store, err);
+    TARNI_TRY(create_handle(clean, options, &allocator, &store, err));
+    tarn_status status = open_handle(store, options, err);
     if (status != TARN_OK) {
         tarnp_store_close(store);
         return status;
     }
-    tarnp_refs_drain(store);
     *out = store;
     return TARN_OK;
+}
+
+/* Whether the file holds all that was committed, so that a scratch store may call itself clean. */
+static bool finish_scratch(tarnp_store *store)
+{
+    tarn_error err;
+    if (store->scratch_fd < 0 || !store->tables || atomic_load(&store->poisoned))
+        return false;
+    return tarnp_tables_sync(store->tables, &err) == TARN_OK;
 }
 
 void tarnp_store_close(tarnp_store *store)
 {
     if (!store || store->pid != getpid())
         return;
+    tarnp_queue_stop(store);
     delist(store);
+    bool synced = finish_scratch(store);
     tarnp_tables_close(store->tables);
+    tarnp_scratch_leave(store->path, store->scratch_fd, synced);
     tarn_allocator allocator = store->allocator;
     for (size_t i = 0; i < store->n_codecs; i++)
         tarnp_codec_free(store->codecs[i]);
     tarni_free(&allocator, store->codecs);
     tarni_free_aligned(&allocator, store->slab);
+    pthread_mutex_destroy(&store->slab_mutex);
+    tarni_free(&allocator, store->path);
     tarni_free(&allocator, store);
 }
 
@@ -382,7 +468,7 @@ tarn_status tarnp_model_get(tarnp_store *store, const uint8_t fp[TARNP_FP_BYTES]
 
 uint64_t tarnp_store_bytes_put(const tarnp_store *store)
 {
-    return store->bytes_put;
+    return atomic_load(&store->bytes_put);
 }
 
 /* ---- figures -------------------------------------------------------------------------------- */

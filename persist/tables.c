@@ -1,13 +1,19 @@
 /* tables.c
  *
  * Owns the MDB_env. Invariants:
- *  1. Default durability: a commit that returned is on disk. No WRITEMAP (a full disk would be a
- *     SIGBUS), no DUPSORT and no nested transactions (broken in the LMDB that Debian ships).
+ *  1. A commit that returned is on disk unless tarnp_tables_set_sync said otherwise. No WRITEMAP (a
+ * full disk would be a SIGBUS), no DUPSORT and no nested transactions (broken in the LMDB that
+ * Debian ships).
  *  2. The map is opened once at its full size; other processes need not agree on it, and LMDB's
  *     "map resized" is healed by taking over the size that is on disk.
  *  3. LMDB touches no page that structure.c has not seen: the meta pages before LMDB opens the
  *     file, the trees before the first lookup. Trees of more than CHECK_PAGES_AT_OPEN pages (some
  *     600,000 chunks) are walked only so far at open and in full by verify, to bound the wait.
+ *  4. The map is moved (set_mapsize) while this process has no transaction: each holds map_lock
+ *     shared from begin to end, and whoever moves the map takes it alone. LMDB asks for this and
+ *     does not check it. LMDB's own lock lets one writer in at a time, of any thread or process.
+ *  5. Slots of readers that died are cleared at open, when the file has grown by GROWTH_PAGES
+ * (their snapshots may be why: pages they saw cannot be used again), and when no slot is free.
  *
  * FUSE counts as a network file system: sshfs, GlusterFS and the like cannot be told from a local
  * one, and neither shared maps nor locks can be relied on there. */
@@ -21,6 +27,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <lmdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -37,12 +45,13 @@
 #define KEY_BYTES_MAX       511
 #define RECORD_BYTES_MAX    ((size_t)1 << 20)
 #define PATH_BYTES          4096
+#define GROWTH_PAGES        1024
 
 static const char *const table_names[TARNP_TABLES_COUNT] = {
-    "meta", "model", "session", "name", "node", "key", "chunk", "ref", "tip", "gcq"};
+    "meta", "model", "session", "name", "node", "key", "chunk", "ref", "tip", "gcq", "lease"};
 
 /* 0: any */
-static const size_t key_bytes_of[TARNP_TABLES_COUNT] = {0, 32, 8, 0, 8, 16, 8, 8, 16, 8};
+static const size_t key_bytes_of[TARNP_TABLES_COUNT] = {0, 32, 8, 0, 8, 16, 8, 8, 16, 8, 8};
 
 struct tarnp_tables {
     tarn_allocator allocator;
@@ -50,6 +59,8 @@ struct tarnp_tables {
     MDB_env *env;
     MDB_dbi tables[TARNP_TABLES_COUNT];
     size_t map_bytes; /* as opened, without a lent reserve */
+    pthread_rwlock_t map_lock;
+    _Atomic size_t last_page; /* of the file when readers were last checked */
     char file[PATH_BYTES];
 };
 
@@ -149,6 +160,17 @@ static tarn_status check_meta_pages(const char *file, const tarn_allocator *allo
     return status;
 }
 
+static tarn_status check_readers(tarnp_tables *t, tarn_error *err)
+{
+    int dead = 0;
+    int rc = mdb_reader_check(t->env, &dead);
+    if (rc != 0)
+        return fail_lmdb(err, rc, "cannot check the table of readers");
+    if (dead > 0)
+        TARNI_LOG(&t->log, TARN_LOG_INFO, "%d readers of dead processes were cleared", dead);
+    return TARN_OK;
+}
+
 static tarn_status open_env(tarnp_tables *t, const char *folder, size_t map_bytes, tarn_error *err)
 {
     size_t size = map_bytes ? map_bytes : MAP_BYTES_DEFAULT;
@@ -175,13 +197,12 @@ static tarn_status open_env(tarnp_tables *t, const char *folder, size_t map_byte
             return fail_lmdb(err, rc, folder);
     }
     t->map_bytes = size;
-    int dead = 0;
-    int rc = mdb_reader_check(t->env, &dead);
+    MDB_envinfo info;
+    int rc = mdb_env_info(t->env, &info);
     if (rc != 0)
-        return fail_lmdb(err, rc, "cannot check the table of readers");
-    if (dead > 0)
-        TARNI_LOG(&t->log, TARN_LOG_INFO, "%d readers of dead processes were cleared", dead);
-    return TARN_OK;
+        return fail_lmdb(err, rc, folder);
+    atomic_init(&t->last_page, info.me_last_pgno);
+    return check_readers(t, err);
 }
 
 static tarn_status check_mapped(const tarnp_tables *t, uint64_t txn_id, uint64_t pages_max,
@@ -256,6 +277,7 @@ tarn_status tarnp_tables_open(const char *folder, bool create, size_t map_bytes,
     TARNI_TRY(check_filesystem(folder, err));
     TARNI_TRY(tarni_alloc(allocator, 1, sizeof *t, &t, err));
     t->allocator = *allocator;
+    pthread_rwlock_init(&t->map_lock, NULL);
     if (log)
         t->log = *log;
     int n = snprintf(t->file, sizeof t->file, "%s/data.mdb", folder);
@@ -287,6 +309,7 @@ void tarnp_tables_close(tarnp_tables *t)
         return;
     if (t->env)
         mdb_env_close(t->env);
+    pthread_rwlock_destroy(&t->map_lock);
     tarn_allocator allocator = t->allocator;
     tarni_free(&allocator, t);
 }
@@ -310,13 +333,37 @@ tarn_status tarnp_tables_stat(tarnp_tables *t, tarnp_tables_info *out, tarn_erro
     return TARN_OK;
 }
 
+static int move_map(tarnp_tables *t, size_t size)
+{
+    pthread_rwlock_wrlock(&t->map_lock);
+    int rc = mdb_env_set_mapsize(t->env, size);
+    pthread_rwlock_unlock(&t->map_lock);
+    return rc;
+}
+
 tarn_status tarnp_tables_reserve(tarnp_tables *t, bool lend, tarn_error *err)
 {
     size_t size;
     if (!tarni_add_size(t->map_bytes, lend ? RESERVE_BYTES : 0, &size))
         size = t->map_bytes;
-    int rc = mdb_env_set_mapsize(t->env, size);
+    int rc = move_map(t, size);
     return rc == 0 ? TARN_OK : fail_lmdb(err, rc, "cannot resize the map");
+}
+
+tarn_status tarnp_tables_set_sync(tarnp_tables *t, tarnp_sync sync, tarn_error *err)
+{
+    static const unsigned flags[] = {
+        [TARNP_SYNC_ALL] = 0, [TARNP_SYNC_DATA] = MDB_NOMETASYNC, [TARNP_SYNC_NONE] = MDB_NOSYNC};
+    int rc = mdb_env_set_flags(t->env, MDB_NOMETASYNC | MDB_NOSYNC, 0);
+    if (rc == 0 && flags[sync] != 0)
+        rc = mdb_env_set_flags(t->env, flags[sync], 1);
+    return rc == 0 ? TARN_OK : fail_lmdb(err, rc, "cannot choose what is synced");
+}
+
+tarn_status tarnp_tables_sync(tarnp_tables *t, tarn_error *err)
+{
+    int rc = mdb_env_sync(t->env, 1);
+    return rc == 0 ? TARN_OK : fail_lmdb(err, rc, "cannot sync");
 }
 
 /* ---- transactions --------------------------------------------------------------------------- */
@@ -325,14 +372,24 @@ tarn_status tarnp_txn_begin(tarnp_tables *t, bool write, tarnp_txn *out, tarn_er
 {
     *out = (tarnp_txn){.tables = t};
     MDB_txn *txn;
-    int rc = mdb_txn_begin(t->env, NULL, write ? 0 : MDB_RDONLY, &txn);
-    if (rc == MDB_MAP_RESIZED) {
-        rc = mdb_env_set_mapsize(t->env, 0);
+    int rc = 0;
+    for (bool resized = false, cleared = false;;) {
+        pthread_rwlock_rdlock(&t->map_lock);
+        rc = mdb_txn_begin(t->env, NULL, write ? 0 : MDB_RDONLY, &txn);
         if (rc == 0)
-            rc = mdb_txn_begin(t->env, NULL, write ? 0 : MDB_RDONLY, &txn);
+            break;
+        pthread_rwlock_unlock(&t->map_lock);
+        if (rc == MDB_MAP_RESIZED && !resized) {
+            resized = true;
+            rc = move_map(t, 0);
+        } else if (rc == MDB_READERS_FULL && !cleared) {
+            cleared = true;
+            TARNI_TRY(check_readers(t, err));
+            rc = 0;
+        }
+        if (rc != 0)
+            return fail_lmdb(err, rc, "cannot begin a transaction");
     }
-    if (rc != 0)
-        return fail_lmdb(err, rc, "cannot begin a transaction");
     out->handle = txn;
     return TARN_OK;
 }
@@ -348,19 +405,39 @@ static bool disk_is_full(const tarnp_tables *t, uint64_t bytes_put)
     return left < bytes_put + ((uint64_t)1 << 20);
 }
 
+/* What was committed stays so whatever happens here. */
+static void clear_after_growth(tarnp_tables *t)
+{
+    MDB_envinfo info;
+    tarn_error err;
+    if (mdb_env_info(t->env, &info) != 0 ||
+        info.me_last_pgno < atomic_load(&t->last_page) + GROWTH_PAGES)
+        return;
+    atomic_store(&t->last_page, info.me_last_pgno);
+    if (check_readers(t, &err) != TARN_OK)
+        TARNI_LOG(&t->log, TARN_LOG_WARN, "%s", err.detail);
+}
+
 tarn_status tarnp_txn_commit(tarnp_txn *txn, tarn_error *err)
 {
+    tarnp_tables *t = txn->tables;
     int rc = mdb_txn_commit(txn->handle);
     txn->handle = NULL;
-    if (rc == EIO && disk_is_full(txn->tables, txn->bytes_put))
+    pthread_rwlock_unlock(&t->map_lock);
+    if (rc == EIO && disk_is_full(t, txn->bytes_put))
         rc = ENOSPC;
-    return rc == 0 ? TARN_OK : fail_lmdb(err, rc, "cannot commit");
+    if (rc != 0)
+        return fail_lmdb(err, rc, "cannot commit");
+    clear_after_growth(t);
+    return TARN_OK;
 }
 
 void tarnp_txn_abort(tarnp_txn *txn)
 {
-    if (txn->handle)
+    if (txn->handle) {
         mdb_txn_abort(txn->handle);
+        pthread_rwlock_unlock(&txn->tables->map_lock);
+    }
     txn->handle = NULL;
 }
 

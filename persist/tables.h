@@ -6,7 +6,8 @@
  * CORRUPT and never handed out.
  *
  * Lifetime: spans point into the map or into the transaction's pages and are valid until the next
- * put or delete in the transaction, at most until its end. Threads: one transaction at a time. */
+ * put or delete in the transaction, at most until its end. Threads: each thread one transaction at
+ * a time, and a transaction ends on the thread that began it. */
 #ifndef TARNP_TABLES_H
 #define TARNP_TABLES_H
 
@@ -24,6 +25,7 @@ typedef enum tarnp_table {
     TARNP_TABLE_REF,     /* node id -> reference counts */
     TARNP_TABLE_TIP,     /* session id, node id -> nothing */
     TARNP_TABLE_GCQ,     /* node id -> references still to be dropped */
+    TARNP_TABLE_LEASE,   /* session id -> who may write it */
     TARNP_TABLES_COUNT
 } tarnp_table;
 
@@ -59,11 +61,23 @@ tarn_status tarnp_tables_open(const char *folder, bool create, size_t map_bytes,
                               tarnp_tables **out, tarn_error *err);
 void tarnp_tables_close(tarnp_tables *tables); /* NULL is allowed */
 
+/* What a commit waits for from now on. */
+typedef enum tarnp_sync {
+    TARNP_SYNC_ALL,  /* it is on disk when it returns */
+    TARNP_SYNC_DATA, /* its pages are; a power cut may lose the last commit, nothing else */
+    TARNP_SYNC_NONE  /* nothing: a power cut destroys the file */
+} tarnp_sync;
+
+tarn_status tarnp_tables_set_sync(tarnp_tables *tables, tarnp_sync sync, tarn_error *err);
+/* Puts on disk what was committed without waiting. Also while transactions run. */
+tarn_status tarnp_tables_sync(tarnp_tables *tables, tarn_error *err);
+
 /* Checks the pages of the whole file. */
 tarn_status tarnp_tables_check(tarnp_tables *tables, tarn_error *err);
 tarn_status tarnp_tables_stat(tarnp_tables *tables, tarnp_tables_info *out, tarn_error *err);
 /* Lends the map room beyond its size, so that a full store can still free something; and takes it
- * back as far as it is unused. No transaction may be open. */
+ * back as far as it is unused. This thread may have no transaction open; those of others are waited
+ * for. */
 tarn_status tarnp_tables_reserve(tarnp_tables *tables, bool lend, tarn_error *err);
 
 /* Write transactions wait for the writer of another process. */

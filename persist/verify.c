@@ -9,6 +9,7 @@
  * walked ends the search: the pages are checked before anything else. */
 #include "commit.h"
 #include "handle.h"
+#include "lease.h"
 #include "node.h"
 
 #include <stdarg.h>
@@ -19,15 +20,26 @@
 
 /* What is known of a node, and what has been counted for it. */
 typedef struct seen {
-    uint64_t id, parent, session_id, position, chain_bytes, base_bytes;
+    uint64_t id, parent, session_id, position;
+    /* Of what is there: from the root through this node, and through the last node on its way that
+     * another session wrote. */
+    uint64_t chain_bytes, shared_bytes;
     uint64_t first_chunk, stored_bytes;
-    uint32_t n_chunks, n_tokens, turns;
-    bool readable; /* else only id is set */
+    uint32_t n_chunks, n_evicted, n_tokens, turns;
+    bool readable;       /* else only id is set */
+    bool chain_readable; /* and all before it */
+    bool evicting;       /* evicted chunks may still be there, */
+    uint64_t evict_from; /* from this one on */
     uint64_t refs, own_children;
     uint64_t refs_found, own_found;
     uint8_t fp[TARNP_FP_BYTES];
     uint64_t n_chunks_found;
 } seen;
+
+/* Evicted chunks of a node that follow one another. */
+typedef struct chunk_run {
+    uint64_t first, n;
+} chunk_run;
 
 typedef struct survey {
     tarnp_store *store;
@@ -36,6 +48,8 @@ typedef struct survey {
     size_t bad_capacity;
     seen *nodes; /* by id */
     size_t n_nodes, nodes_capacity;
+    chunk_run *evicted; /* by number */
+    size_t n_evicted, evicted_capacity;
     uint64_t n_unreadable;   /* nodes: what they refer to cannot be counted */
     tarnp_session *sessions; /* by id */
     size_t n_sessions, sessions_capacity;
@@ -130,6 +144,46 @@ static tarn_status for_each(survey *v, tarnp_table table,
 
 /* ---- nodes ---------------------------------------------------------------------------------- */
 
+static tarn_status see_evicted(survey *v, tarnp_span value, const tarnp_manifest *m, uint32_t *n)
+{
+    *n = 0;
+    for (uint32_t i = 0; i < m->n_chunks; i++) {
+        tarnp_chunk_ref ref;
+        tarnp_manifest_chunk(value, m, i, &ref);
+        if (!ref.evicted)
+            continue;
+        chunk_run *last = v->n_evicted > 0 ? &v->evicted[v->n_evicted - 1] : NULL;
+        *n += 1;
+        if (last && last->first + last->n == ref.id) {
+            last->n++;
+            continue;
+        }
+        TARNI_TRY(tarni_grow(&v->store->allocator, &v->evicted, &v->evicted_capacity,
+                             v->n_evicted + 1, sizeof *v->evicted, v->err));
+        v->evicted[v->n_evicted++] = (chunk_run){ref.id, 1};
+    }
+    return TARN_OK;
+}
+
+/* How many evicted chunks have numbers in [begin, end). */
+static uint64_t evicted_between(const survey *v, uint64_t begin, uint64_t end)
+{
+    size_t low = 0, high = v->n_evicted;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (v->evicted[middle].first + v->evicted[middle].n <= begin)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    uint64_t sum = 0;
+    for (; low < v->n_evicted && v->evicted[low].first < end; low++) {
+        uint64_t from = v->evicted[low].first, to = from + v->evicted[low].n;
+        sum += (to < end ? to : end) - (from > begin ? from : begin);
+    }
+    return sum;
+}
+
 static tarn_status see_node(survey *v, tarnp_span key, tarnp_span value)
 {
     seen s = {.id = tarni_load_u64_be(key.data)};
@@ -143,15 +197,15 @@ static tarn_status see_node(survey *v, tarnp_span key, tarnp_span value)
         tarnp_manifest m;
         tarnp_node_fini(&node);
         TARNI_TRY(tarnp_manifest_get(value, s.id, &m, v->err));
+        TARNI_TRY(see_evicted(v, value, &m, &s.n_evicted));
         s = (seen){.id = s.id,
                    .parent = m.parent,
                    .session_id = m.session_id,
                    .position = m.position,
-                   .chain_bytes = m.chain_bytes,
-                   .base_bytes = m.base_bytes,
                    .first_chunk = m.first_chunk,
                    .stored_bytes = m.chunk_bytes + m.n_bytes,
                    .n_chunks = m.n_chunks,
+                   .n_evicted = s.n_evicted,
                    .n_tokens = m.n_tokens,
                    .turns = m.turns,
                    .readable = true};
@@ -168,7 +222,9 @@ static tarn_status see_node(survey *v, tarnp_span key, tarnp_span value)
 static tarn_status check_parent(survey *v, seen *s)
 {
     if (s->parent == TARNP_NODE_NONE) {
-        if (s->position != 0 || s->n_tokens != 0 || s->chain_bytes != s->stored_bytes)
+        s->chain_bytes = s->stored_bytes;
+        s->chain_readable = true;
+        if (s->position != 0 || s->n_tokens != 0)
             return bad(v, s->id, 0, "a root with a position");
         return TARN_OK;
     }
@@ -183,9 +239,9 @@ static tarn_status check_parent(survey *v, seen *s)
     if (s->position != p->position + s->n_tokens || s->turns < p->turns)
         return bad(v, s->id, 0, "position %llu does not follow from its parent's",
                    (unsigned long long)s->position);
-    if (s->chain_bytes != p->chain_bytes + s->stored_bytes ||
-        s->base_bytes != (own ? p->base_bytes : p->chain_bytes))
-        return bad(v, s->id, 0, "its byte sums do not follow from its parent's");
+    s->chain_bytes = p->chain_bytes + s->stored_bytes;
+    s->shared_bytes = own ? p->shared_bytes : p->chain_bytes;
+    s->chain_readable = p->chain_readable;
     if (memcmp(s->fp, p->fp, sizeof s->fp) != 0)
         return bad(v, s->id, 0, "its parent was made with another model");
     return TARN_OK;
@@ -231,8 +287,14 @@ static tarn_status see_drop(survey *v, tarnp_span key, tarnp_span value)
     if (!s)
         return bad(v, id, 0, "queued to be freed, but no node");
     s->refs_found += drop.drops;
-    if (drop.drops == 0 && s->refs == 0)
-        s->n_chunks_found += drop.chunks_done; /* gone by right */
+    s->evicting = drop.evict_next > 0;
+    s->evict_from = s->first_chunk + drop.evict_next - 1;
+    if (drop.drops == 0 && s->refs == 0) { /* what is gone of it is gone by right */
+        uint64_t behind = s->first_chunk + drop.chunks_done;
+        s->n_chunks_found += drop.chunks_done - evicted_between(v, s->first_chunk, behind);
+        s->evicting = true;
+        s->evict_from = behind;
+    }
     return TARN_OK;
 }
 
@@ -282,10 +344,13 @@ static tarn_status check_head(survey *v, const tarnp_session *s, uint64_t owned)
     head->refs_found++;
     if (!head->readable)
         return TARN_OK;
-    uint64_t shared = head->session_id == s->id ? head->base_bytes : head->chain_bytes;
-    if (s->position != head->position || s->turns != head->turns || s->bytes_shared != shared ||
+    uint64_t shared = head->session_id == s->id ? head->shared_bytes : head->chain_bytes;
+    if (s->position != head->position || s->turns != head->turns ||
         memcmp(s->fp, head->fp, sizeof s->fp) != 0)
         return bad(v, s->head, 0, "session %.40s does not agree with its head", s->name);
+    if (s->bytes_shared != shared && head->chain_readable)
+        return bad(v, s->head, 0, "session %.40s shares %llu bytes, should be %llu", s->name,
+                   (unsigned long long)shared, (unsigned long long)s->bytes_shared);
     if (s->bytes_owned != owned && v->n_unreadable == 0)
         return bad(v, s->head, 0, "session %.40s owns %llu bytes, should be %llu", s->name,
                    (unsigned long long)owned, (unsigned long long)s->bytes_owned);
@@ -340,6 +405,11 @@ static tarn_status see_chunk(survey *v, tarnp_span key, tarnp_span value)
         return bad(v, 0, id, "the id is beyond the next one");
     if (!owner)
         return bad(v, 0, id, "no node lists this chunk");
+    if (evicted_between(v, id, id + 1) > 0) {
+        if (!owner->evicting || id < owner->evict_from)
+            return bad(v, owner->id, id, "it was evicted and is still there");
+        return TARN_OK;
+    }
     owner->n_chunks_found++;
     return TARN_OK;
 }
@@ -373,9 +443,10 @@ static tarn_status check_counts(survey *v)
             (s->own_children < s->own_found || s->own_children - s->own_found > v->n_unreadable))
             TARNI_TRY(bad(v, s->id, 0, "%llu own children counted, %llu found",
                           (unsigned long long)s->own_children, (unsigned long long)s->own_found));
-        if (s->readable && s->n_chunks_found != s->n_chunks)
+        uint32_t n_chunks = s->n_chunks - s->n_evicted;
+        if (s->readable && s->n_chunks_found != n_chunks)
             TARNI_TRY(bad(v, s->id, 0, "%llu of %u chunks found",
-                          (unsigned long long)s->n_chunks_found, s->n_chunks));
+                          (unsigned long long)s->n_chunks_found, n_chunks));
     }
     const tarnp_counters *c = &v->counters;
     if (c->nodes != v->n_node_records || c->chunks != v->n_chunks || c->sessions != v->n_sessions)
@@ -386,11 +457,23 @@ static tarn_status check_counts(survey *v)
     return TARN_OK;
 }
 
+static tarn_status see_lease(survey *v, tarnp_span key, tarnp_span value)
+{
+    tarnp_lease_record r;
+    uint64_t id = tarni_load_u64_be(key.data);
+    tarn_status status = tarnp_lease_decode(value, id, &r, v->err);
+    if (status == TARN_OK && find_session(v, id) == SIZE_MAX)
+        return bad(v, 0, 0, "a lease of session %llu, which is not there", (unsigned long long)id);
+    return note(v, status, 0, 0);
+}
+
 static tarn_status survey_tables(survey *v)
 {
     tarn_status status = tarnp_counters_get(&v->txn, &v->counters, v->err);
     if (status != TARN_OK)
         return note(v, status, 0, 0);
+    tarnp_policy policy;
+    TARNI_TRY(note(v, tarnp_policy_load(&v->txn, &policy, v->err), 0, 0));
     TARNI_TRY(for_each(v, TARNP_TABLE_NODE, see_node));
     for (size_t i = 0; i < v->n_nodes; i++)
         if (v->nodes[i].readable)
@@ -403,6 +486,7 @@ static tarn_status survey_tables(survey *v)
     TARNI_TRY(for_each(v, TARNP_TABLE_TIP, see_tip));
     TARNI_TRY(for_each(v, TARNP_TABLE_GCQ, see_drop));
     TARNI_TRY(for_each(v, TARNP_TABLE_KEY, see_key));
+    TARNI_TRY(for_each(v, TARNP_TABLE_LEASE, see_lease));
     TARNI_TRY(for_each(v, TARNP_TABLE_CHUNK, see_chunk));
     return check_counts(v);
 }
@@ -432,6 +516,8 @@ static tarn_status check_node_bytes(survey *v, uint64_t id)
         tarnp_chunk_head head;
         tarnp_span chunk;
         tarnp_manifest_chunk(value, &m, i, &want);
+        if (want.evicted)
+            continue;
         status = tarnp_get_id(&txn, TARNP_TABLE_CHUNK, want.id, &chunk, v->err);
         if (status == TARN_OK)
             status = tarnp_chunk_check(chunk, &want, &head, v->err);
@@ -454,6 +540,7 @@ static void free_survey(survey *v)
         tarnp_session_fini(&v->sessions[i]);
     tarni_free(a, v->sessions);
     tarni_free(a, v->nodes);
+    tarni_free(a, v->evicted);
     tarni_free(a, v->owned);
 }
 

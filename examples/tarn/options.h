@@ -42,6 +42,7 @@ typedef enum option_id {
     OPTION_REPEAT_LAST_N,
     OPTION_STOP,
     OPTION_DOT,
+    OPTION_GROUP,
     OPTION_COUNT
 } option_id;
 

@@ -79,13 +79,15 @@ static json_t *session_object(const tarn_session_entry *e)
     for (size_t i = 0; i < e->n_tags; i++)
         json_object_set_new(tags, e->tags[i].key,
                             result_text(e->tags[i].value, strlen(e->tags[i].value)));
-    return json_pack("{s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o}", "session",
+    json_t *group = *e->group ? result_text(e->group, strlen(e->group)) : json_null();
+    json_t *expires = e->expires_ms ? result_number(e->expires_ms) : json_null();
+    return json_pack("{s:o, s:o, s:o, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "session",
                      result_text(e->name, strlen(e->name)), "node", result_number(e->node),
                      "position", result_number(e->position), "turns", result_number(e->turns),
                      "pinned", e->pinned, "tags", tags, "bytes_owned",
                      result_number(e->bytes_owned), "bytes_shared", result_number(e->bytes_shared),
                      "created", result_number(e->created_ms), "updated",
-                     result_number(e->updated_ms));
+                     result_number(e->updated_ms), "expires", expires, "group", group);
 }
 
 static void print_sessions(const tarn_session_list *list)
@@ -104,6 +106,10 @@ static void print_sessions(const tarn_session_list *list)
                e->node, e->position, e->turns, print_bytes(e->bytes_owned, own),
                print_bytes(e->bytes_shared, shared), print_time(e->updated_ms, when),
                e->pinned ? "  pinned" : "");
+        if (e->expires_ms)
+            printf("  until %s", print_time(e->expires_ms, when));
+        if (*e->group)
+            printf("  group %s", e->group);
         for (size_t k = 0; k < e->n_tags; k++)
             printf("  %s=%s", e->tags[k].key, e->tags[k].value);
         putchar('\n');

@@ -23,5 +23,13 @@ int verb_rename(const arguments *args);
 int verb_rm(const arguments *args);
 int verb_verify(const arguments *args);
 int verb_stat(const arguments *args);
+int verb_tag(const arguments *args);
+int verb_pin(const arguments *args);
+int verb_unpin(const arguments *args);
+int verb_ttl(const arguments *args);
+int verb_group(const arguments *args);
+int verb_quota(const arguments *args);
+int verb_gc(const arguments *args);
+int verb_explain(const arguments *args);
 
 #endif

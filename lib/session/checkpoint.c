@@ -14,6 +14,7 @@ typedef struct section_shape {
     uint32_t align;       /* a chunk does not cross a multiple of this many units */
     uint32_t unit_pieces; /* pieces of a chunk at most: fixed, or times count */
     bool pieces_per_unit;
+    uint32_t row_elems, unit_elems; /* of a state: a lossy codec may know them */
 } section_shape;
 
 static tarnp_elem elem_of(tarnk_dtype dtype)
@@ -49,6 +50,8 @@ static section_shape shape_of(const tarni_image *im, tarnp_section_kind kind)
         s.unit_bytes = l->n_kda > 0 ? l->state_bytes / im->spec->kda_heads : 0;
         s.align = im->spec->kda_heads;
         s.chunk_units = units_in_chunk(s.unit_bytes, im->spec->kda_heads);
+        s.row_elems = im->spec->kda_dim;
+        s.unit_elems = (uint32_t)(s.unit_bytes / sizeof(float));
         break;
     case TARNP_SECTION_CONV:
         s.elem = elem_of(l->conv_dtype);
@@ -190,7 +193,11 @@ static tarn_status save_kinds(const tarni_image *im, const tarnp_section_kind *k
         if (s.begin >= s.end)
             continue;
         tarnp_section *section = &out->items[out->n_items++];
-        *section = (tarnp_section){.kind = kinds[k], .elem = s.elem, .chunks = chunk};
+        *section = (tarnp_section){.kind = kinds[k],
+                                   .elem = s.elem,
+                                   .chunks = chunk,
+                                   .row_elems = s.row_elems,
+                                   .unit_elems = s.unit_elems};
         for (uint64_t at = s.begin; at < s.end; at += chunk[-1].count) {
             uint32_t count = chunk_count(&s, at);
             *chunk = (tarnp_chunk){.first = (uint32_t)at,

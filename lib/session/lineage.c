@@ -25,18 +25,26 @@ static tarn_status read_chain(tarni_lineage *l, uint64_t node, tarn_error *err)
     return status;
 }
 
+tarni_lineage tarni_lineage_at(const tarni_lineage *l, uint64_t position)
+{
+    tarni_lineage out = *l;
+    TARN_ASSERT(position <= l->position);
+    out.position = position;
+    out.n_at = l->n_nodes;
+    while (out.n_at > 1 && l->nodes[out.n_at - 1].position > position)
+        out.n_at--;
+    out.n_nodes = out.n_at + (l->nodes[out.n_at - 1].position < position);
+    TARN_ASSERT(out.n_nodes <= l->n_nodes);
+    return out;
+}
+
 /* Drops what lies behind the place. */
 static void cut(tarni_lineage *l)
 {
-    l->n_at = l->n_nodes;
-    while (l->n_at > 1 && l->nodes[l->n_at - 1].position > l->position)
-        l->n_at--;
-    size_t n_keep = l->n_at;
-    if (l->nodes[l->n_at - 1].position < l->position)
-        n_keep++;
-    TARN_ASSERT(n_keep <= l->n_nodes);
-    while (l->n_nodes > n_keep)
+    tarni_lineage place = tarni_lineage_at(l, l->position);
+    while (l->n_nodes > place.n_nodes)
         tarnp_node_fini(&l->nodes[--l->n_nodes]);
+    l->n_at = place.n_at;
 }
 
 tarn_status tarni_lineage_open(tarnp_store *store, const char *session, const char *where,
@@ -137,10 +145,12 @@ tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent
                                   tarn_error *err)
 {
     uint64_t needed = l->nodes[n - 1].position, begin = 0, end = 0;
-    bool *used, any = false;
-    for (size_t i = 0; i < n; i++)
+    bool *used, any = false, evicted = false;
+    for (size_t i = 0; i < n; i++) {
         any = any || latent_range(&l->nodes[i], &begin, &end);
-    if (!any) /* a model without MLA layers, or nothing fed yet */
+        evicted = evicted || (l->nodes[i].flags & TARNP_NODE_LATENTS_EVICTED);
+    }
+    if (!any && !evicted) /* a model without MLA layers, or nothing fed yet */
         return TARN_OK;
     TARNI_TRY(tarni_alloc(l->allocator, n, sizeof *used, &used, err));
     tarn_status status = TARN_OK;
@@ -153,11 +163,11 @@ tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent
         needed = begin;
     }
     if (needed > 0)
-        status = tarni_fail(err, TARN_E_CORRUPT,
-                            "no node before %llu holds the latents of token "
-                            "%llu",
-                            (unsigned long long)l->nodes[n - 1].id, (unsigned long long)needed - 1);
-    for (size_t i = 0; i < n && status == TARN_OK; i++)
+        status = tarni_fail(err, evicted ? TARN_E_NOT_FOUND : TARN_E_CORRUPT,
+                            "no node before %llu holds the latents of token %llu%s",
+                            (unsigned long long)l->nodes[n - 1].id, (unsigned long long)needed - 1,
+                            evicted ? ": evicted" : "");
+    for (size_t i = 0; i < n && fn && status == TARN_OK; i++)
         if (used[i])
             status = fn(user, &l->nodes[i], err);
     tarni_free(l->allocator, used);
@@ -180,11 +190,27 @@ static uint64_t sampler_bytes(const tarni_lineage *l)
     return 0;
 }
 
+tarn_status tarni_lineage_state(const tarni_lineage *l, size_t from, size_t *n, bool *evicted,
+                                tarn_error *err)
+{
+    for (*n = from; *n > 1; --*n) {
+        const tarnp_node *node = &l->nodes[*n - 1];
+        *evicted = *evicted || (node->flags & TARNP_NODE_STATE_EVICTED);
+        if (!tarni_node_resumable(node))
+            continue;
+        tarn_status status = tarni_lineage_latents(l, *n, NULL, NULL, err);
+        if (status != TARN_E_NOT_FOUND)
+            return status;
+        *evicted = true;
+    }
+    return TARN_OK;
+}
+
 tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err)
 {
-    size_t n = l->n_at;
-    while (n > 1 && !tarni_node_resumable(&l->nodes[n - 1]))
-        n--;
+    size_t n;
+    bool evicted = false;
+    TARNI_TRY(tarni_lineage_state(l, l->n_at, &n, &evicted, err));
     const tarnp_node *node = &l->nodes[n - 1];
     uint64_t bytes = tarni_lineage_token_bytes(l) + sampler_bytes(l);
     bytes += section_bytes(node, TARNP_SECTION_STATE) + section_bytes(node, TARNP_SECTION_CONV) +
@@ -214,8 +240,18 @@ static size_t slice_segments(const tarnp_node *node, uint32_t n_tokens, tarnp_se
     return n;
 }
 
-tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_committed *out,
-                                    tarn_error *err)
+/* A place inside a node is replayed from the state before it. */
+static uint8_t flags_inside(const tarni_lineage *l, const tarnp_node *holder)
+{
+    uint8_t flags = holder->flags & TARNP_NODE_BIT_EXACT;
+    for (size_t n = l->n_at; n > 0; n--)
+        if (tarni_node_resumable(&l->nodes[n - 1]))
+            return flags & l->nodes[n - 1].flags;
+    return flags;
+}
+
+tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, const tarnp_lease *lease,
+                                    tarnp_committed *out, tarn_error *err)
 {
     TARN_ASSERT(!tarni_lineage_at_node(l) && l->n_nodes == l->n_at + 1);
     const tarnp_node *before = tarni_lineage_node(l), *holder = &l->nodes[l->n_at];
@@ -227,16 +263,18 @@ tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_com
     tarn_status status = tarnp_node_tokens(l->store, holder, &ids, err);
     if (status == TARN_OK) {
         tarnp_commit c = {.session_id = l->session.id,
-                          .expected_head = l->session.head,
+                          .expected_head = move ? l->session.head : TARNP_NODE_NONE,
                           .move_head = move,
                           .parent = before->id,
-                          .flags = holder->flags & TARNP_NODE_BIT_EXACT,
+                          .flags = flags_inside(l, holder),
                           .numerics = holder->numerics,
                           .tokens = ids.ids,
                           .n_tokens = n_tokens,
                           .segments = segments,
                           .n_segments = slice_segments(holder, n_tokens, segments)};
         memcpy(c.fp, holder->fp, sizeof c.fp);
+        if (lease)
+            memcpy(c.lease, lease->token, sizeof c.lease);
         if (getrandom(c.key, sizeof c.key, 0) != (ssize_t)sizeof c.key)
             status = tarni_fail(err, TARN_E_IO, "no random bytes for a commit key");
         else

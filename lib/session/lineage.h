@@ -44,17 +44,27 @@ bool tarni_node_resumable(const tarnp_node *node);
 
 /* The chunks of latents that give tokens [0, nodes[n - 1].position): nodes are visited from the
  * last one back, and each covers what the later ones do not. Calls fn from the first token on, in
- * the order in which they must be read. CORRUPT where a stretch is missing. */
+ * the order in which they must be read. NOT_FOUND where a stretch was evicted, CORRUPT where one is
+ * missing. fn may be NULL. */
 typedef tarn_status (*tarni_latent_fn)(void *user, const tarnp_node *node, tarn_error *err);
 tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent_fn fn, void *user,
                                   tarn_error *err);
+
+/* The last of nodes[0 .. from - 1] that can be resumed from with what has not been evicted: it is
+ * nodes[*n - 1], at worst the root. *evicted is set where a nearer one had to be passed over. */
+tarn_status tarni_lineage_state(const tarni_lineage *l, size_t from, size_t *n, bool *evicted,
+                                tarn_error *err);
+
+/* The same history up to an earlier or the same position. Borrows from `l`: not to be finished. */
+tarni_lineage tarni_lineage_at(const tarni_lineage *l, uint64_t position);
 
 /* What resuming here costs, if nothing is damaged. */
 tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err);
 
 /* Commits a node without state at the place (which is at none): the tokens between. With `move` it
- * becomes the session's head if that still is session.head. */
-tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, tarnp_committed *out,
-                                    tarn_error *err);
+ * becomes the session's head if that still is session.head, by the holder of `lease` (NULL: none).
+ * Without `move` it needs no lease and the head may be anywhere. */
+tarn_status tarni_lineage_make_node(const tarni_lineage *l, bool move, const tarnp_lease *lease,
+                                    tarnp_committed *out, tarn_error *err);
 
 #endif

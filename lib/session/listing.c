@@ -45,6 +45,8 @@ static size_t fill_session(const tarnp_session *s, tarn_session_entry *out, tarn
                                 .position = s->position,
                                 .turns = s->turns,
                                 .pinned = s->pinned,
+                                .expires_ms = s->expires_ms,
+                                .group = s->group,
                                 .bytes_owned = s->bytes_owned,
                                 .bytes_shared = s->bytes_shared,
                                 .created_ms = s->created_ms,
@@ -122,7 +124,8 @@ void tarn_node_list_free(tarn_node_list *list)
     *list = (tarn_node_list){0};
 }
 
-static void fill_log(const tarnp_node *node, tarn_node_entry *out, tarn_segment *segments)
+static void fill_log(const tarnp_node *node, bool pinned, tarn_node_entry *out,
+                     tarn_segment *segments)
 {
     *out = (tarn_node_entry){.node = node->id,
                              .parent = node->parent,
@@ -130,6 +133,7 @@ static void fill_log(const tarnp_node *node, tarn_node_entry *out, tarn_segment 
                              .created_ms = node->created_ms,
                              .has_state = tarni_node_resumable(node),
                              .bit_exact = node->flags & TARNP_NODE_BIT_EXACT,
+                             .pinned = pinned,
                              .segments = segments,
                              .n_segments = node->n_segments};
     for (size_t i = 0; i < node->n_segments; i++) {
@@ -164,7 +168,7 @@ tarn_status tarni_list_log(tarnp_store *store, const char *session, const char *
     }
     tarn_segment *segments = l->segments;
     for (size_t i = 0; i < n; i++) {
-        fill_log(&l->lineage.nodes[i], &l->entries[i], segments);
+        fill_log(&l->lineage.nodes[i], l->lineage.session.pinned, &l->entries[i], segments);
         segments += l->lineage.nodes[i].n_segments;
     }
     *out = (tarn_node_list){.entries = l->entries, .n_entries = n, .owned = l};

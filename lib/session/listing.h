@@ -16,5 +16,10 @@ tarn_status tarni_list_tree(tarnp_store *store, const char *session, tarn_node_l
 tarn_status tarni_list_verified(tarnp_store *store,
                                 bool (*progress)(void *user, uint64_t done, uint64_t all),
                                 void *user, tarn_verify_report *out, tarn_error *err);
+tarn_status tarni_list_gc(tarnp_store *store, const tarnp_gc_options *options, tarn_gc_report *out,
+                          tarn_error *err);
+/* The price of every turn's end. */
+tarn_status tarni_list_turns(tarnp_store *store, const char *session, const char *where,
+                             tarn_explanation *out, tarn_error *err);
 
 #endif

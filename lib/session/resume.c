@@ -107,32 +107,41 @@ static void find_tail(const tarni_lineage *l, tarni_timeline *t)
     }
 }
 
-static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, bool damaged,
+/* Why not a nearer state, or why not the nearest. */
+typedef struct passed_over {
+    bool damaged, evicted;
+} passed_over;
+
+static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, passed_over passed,
                              bool foreign)
 {
-    if (damaged)
+    if (passed.damaged)
         return TARN_REASON_CHECKSUM;
     if (foreign)
         return TARN_REASON_NUMERICS;
+    if (passed.evicted)
+        return TARN_REASON_EVICTED;
     return node->position == l->position ? TARN_REASON_EXACT : TARN_REASON_ANCESTOR;
 }
 
 /* Tries the states from the place backwards; *n is the one that was whole. */
 static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *t,
-                              size_t *n, bool *damaged, uint64_t *bytes_read, tarn_error *err)
+                              size_t *n, passed_over *passed, uint64_t *bytes_read, tarn_error *err)
 {
     for (*n = l->n_at; *n > 0; --*n) {
-        if (!tarni_node_resumable(&l->nodes[*n - 1]))
-            continue;
-        TARNI_TRY(tarni_timeline_init(t, pools, err));
-        tarn_status status = load_state(l, *n, t, bytes_read, err);
-        if (status == TARN_OK)
-            return TARN_OK;
-        tarni_timeline_fini(t);
-        if (status != TARN_E_CORRUPT)
+        tarn_status status = tarni_lineage_state(l, *n, n, &passed->evicted, err);
+        if (status == TARN_OK) {
+            TARNI_TRY(tarni_timeline_init(t, pools, err));
+            status = load_state(l, *n, t, bytes_read, err);
+            if (status == TARN_OK)
+                return TARN_OK;
+            tarni_timeline_fini(t);
+        }
+        /* Not found: another process evicted it since the lineage was read. */
+        if (status != TARN_E_CORRUPT && status != TARN_E_NOT_FOUND)
             return status;
         TARNI_LOG(&pools->log, TARN_LOG_WARN, "%s; going back to an earlier state", err->detail);
-        *damaged = true;
+        *(status == TARN_E_CORRUPT ? &passed->damaged : &passed->evicted) = true;
     }
     return tarni_fail(err, TARN_E_CORRUPT, "%s has no root", l->session.name);
 }
@@ -142,11 +151,11 @@ tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, tarni_timel
 {
     *out = (tarni_timeline){0};
     size_t n;
-    bool damaged = false;
+    passed_over passed = {0};
     uint64_t bytes_read = 0;
-    TARNI_TRY(find_state(pools, l, out, &n, &damaged, &bytes_read, err));
+    TARNI_TRY(find_state(pools, l, out, &n, &passed, &bytes_read, err));
     const tarnp_node *node = &l->nodes[n - 1];
-    tarn_status status = find_sampler(l, out, &damaged, &bytes_read, err);
+    tarn_status status = find_sampler(l, out, &passed.damaged, &bytes_read, err);
     if (status == TARN_OK)
         status = tarni_lineage_tokens(l, &out->tokens, err);
     if (status == TARN_OK && l->position > node->position)
@@ -168,6 +177,6 @@ tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, tarni_timel
     *reuse = (tarn_reuse){.tokens_reused = node->position,
                           .tokens_replayed = l->position - node->position,
                           .bytes_read = bytes_read,
-                          .reason = reason_of(l, node, damaged, foreign)};
+                          .reason = reason_of(l, node, passed, foreign)};
     return TARN_OK;
 }

@@ -10,6 +10,7 @@
 #include "schedule.h"
 
 #include "feed.h"
+#include "hold.h"
 #include "keep.h"
 
 #include <math.h>
@@ -381,6 +382,11 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
 {
     /* a session's step gives at most: token or appended, text, flushed text, stop, failed */
     TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 6, err));
+    for (tarn_session *s = e->first; s; s = s->next) {
+        tarni_hold_refresh(s);
+        if (tarni_session_has_work(s))
+            tarni_session_settle(s);
+    }
     begin_step(e);
     struct tarni_batch_space *b = e->space;
     out->n_rows = b->n_rows;

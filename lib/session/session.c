@@ -3,6 +3,7 @@
 #include "session.h"
 
 #include "feed.h"
+#include "hold.h"
 #include "keep.h"
 
 #include <string.h>
@@ -61,6 +62,9 @@ void tarni_session_close(tarn_session *s)
         return;
     tarn_engine *e = s->engine;
     const tarn_allocator *a = &e->pools.allocator;
+    tarni_session_settle(s);
+    tarnp_ticket_free(s->pending.ticket);
+    tarni_hold_release(s);
     *(s->prev ? &s->prev->next : &e->first) = s->next;
     *(s->next ? &s->next->prev : &e->last) = s->prev;
     e->n_sessions--;
@@ -148,6 +152,20 @@ static tarn_status resume(tarn_session *s, const char *name, tarn_reuse *reuse, 
     return status;
 }
 
+/* The lease comes first: what is read after it stays as it is. */
+static tarn_status hold_and_resume(tarn_session *s, tarn_reuse *reuse, tarn_error *err)
+{
+    tarnp_session found;
+    TARNI_TRY(tarnp_session_find(s->store, s->name, &found, err));
+    s->store_id = found.id;
+    tarnp_session_fini(&found);
+    TARNI_TRY(tarni_hold_take(s, err));
+    TARNI_TRY(resume(s, s->name, reuse, err));
+    if (s->lease.session_id != 0 && s->lease.session_id != s->store_id)
+        return tarni_fail(err, TARN_E_CONFLICT, "session %s became another meanwhile", s->name);
+    return TARN_OK;
+}
+
 static tarn_status create_stored(tarn_session *s, const tarn_session_options *o, tarn_error *err)
 {
     const tarni_identity *id = &s->engine->identity;
@@ -174,15 +192,19 @@ static tarn_status open_stored(tarn_session *s, const tarn_session_options *o, t
 {
     tarn_status status = TARN_E_NOT_FOUND;
     s->read_only = o->flags & TARN_SESSION_READ_ONLY;
+    s->lease_ms = o->lease_ms;
     if (o->where)
         TARNI_TRY(tarni_copy_text(&s->engine->pools.allocator, o->where, strlen(o->where),
                                   &s->where, err));
     if (!(o->flags & TARN_SESSION_EXCLUSIVE))
-        status = resume(s, s->name, reuse, err);
+        status = s->read_only ? resume(s, s->name, reuse, err) : hold_and_resume(s, reuse, err);
     if (status != TARN_E_NOT_FOUND || !(o->flags & TARN_SESSION_CREATE))
         return status;
     TARNI_TRY(create_stored(s, o, err));
-    TARNI_TRY(resume(s, s->name, reuse, err));
+    if (s->read_only)
+        TARNI_TRY(resume(s, s->name, reuse, err));
+    else
+        TARNI_TRY(hold_and_resume(s, reuse, err));
     reuse->reason = TARN_REASON_NONE;
     return TARN_OK;
 }
@@ -224,6 +246,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
                                tarn_error *err)
 {
     TARNI_TRY(check_idle(s, false, err));
+    tarni_session_settle(s);
     tarn_session *child;
     tarni_timeline live;
     tarnp_session record = {0};
@@ -233,6 +256,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->live = live;
         child->store = s->store;
         child->read_only = s->read_only;
+        child->lease_ms = s->lease_ms;
         child->store_id = s->store_id; /* of what a read-only child goes back to */
         child->head = s->live.base_node;
     }
@@ -249,6 +273,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
     if (record.id > 0) {
         child->store_id = record.id;
         tarnp_session_fini(&record);
+        tarni_hold_try(child);
     }
     *out = child;
     return TARN_OK;
@@ -271,11 +296,12 @@ static tarn_status move_to(tarn_session *s, const tarni_lineage *lineage, tarn_e
     uint64_t node = tarni_lineage_node(lineage)->id, bytes = 0;
     if (!tarni_lineage_at_node(lineage)) {
         tarnp_committed made;
-        TARNI_TRY(tarni_lineage_make_node(lineage, true, &made, err));
+        TARNI_TRY(tarni_lineage_make_node(lineage, true, &s->lease, &made, err));
         node = made.node;
         bytes = made.bytes_written;
     } else {
-        TARNI_TRY(tarnp_session_move(s->store, s->store_id, s->head, node, &bytes, err));
+        TARNI_TRY(tarnp_session_move_leased(s->store, s->store_id, s->lease.token, s->head, node,
+                                            &bytes, err));
     }
     s->head = node;
     s->bytes_written += bytes;
@@ -314,6 +340,7 @@ tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *
 {
     char name[TARNP_NAME_BYTES_MAX + 1];
     *reuse = (tarn_reuse){0};
+    tarni_session_settle(s);
     if (s->store) {
         TARNI_TRY(stored_name(s, name, err));
         return resume(s, name, reuse, err);

@@ -34,6 +34,16 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
+/* A commit that was begun. Until it is settled nothing of `live` is changed. */
+typedef struct tarni_pending {
+    uint64_t number;      /* 0: none was ever begun */
+    tarnp_ticket *ticket; /* NULL: there was nothing to write */
+    bool settled;
+    bool with_state;
+    tarn_sampling sampling; /* as it was committed */
+    tarn_committed result;  /* as of settled */
+} tarni_pending;
+
 struct tarn_session {
     tarn_engine *engine;
     tarn_session *next, *prev; /* of the engine, in the order they were opened */
@@ -45,6 +55,10 @@ struct tarn_session {
     bool read_only;
     char *where;            /* of a read-only session, NULL: the head */
     uint64_t bytes_written; /* since the last commit was reported */
+    uint32_t lease_ms;      /* 0: the default */
+    tarnp_lease lease;      /* session_id 0: none is held */
+    uint64_t lease_tried_ms;
+    tarni_pending pending;
 
     tarni_timeline live;
     tarni_ids queue;

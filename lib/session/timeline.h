@@ -42,6 +42,7 @@ typedef struct tarni_timeline {
     uint64_t latents_kept;
     tarn_sampling base_sampling; /* as base_node keeps it */
     bool bit_exact;
+    bool base_lossy; /* base_node keeps this state with loss: exact here, not once it is resumed */
 } tarni_timeline;
 
 /* An empty one: position 0, the zero slot, greedy. */

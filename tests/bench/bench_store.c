@@ -1,319 +1,419 @@
-/* bench_store.c - what keeping and resuming a session costs.
+/* bench_store.c - what keeping and resuming a session costs, and what the same job costs others.
  *
- *     bench_store [FOLDER]      (default: $TMPDIR or /tmp)
+ *     bench_store [--quick] [--json] [--tsv FILE] [--peers FILE] [FOLDER]
  *
- * One KDA state of 40 MiB in fp32 (20 layers of 32 heads of 128 x 128), committed again and again
- * to a store in FOLDER, read back and compared. The values come from a delta-rule recurrence run
- * for a few hundred tokens, because noise compresses differently. One thread, then all; beside it,
- * in the same run, a memcpy of the same bytes and a write of 4 MiB with fdatasync. Medians.
- *
- * The same state is committed each time; the session keeps a handful of nodes and is then removed,
- * so the file reuses its pages, as that of a long-lived store does. */
-#include "store.h"
+ * FOLDER (default $TMPDIR or /tmp) is where the stores go: the disk is what is measured. The state
+ * is that of the published 48B model, 40 MiB in fp32. Every round gives each contender its turn,
+ * and the machine its: a memcpy of the state, a write of 4 MiB and one of 4 KiB with fdatasync.
+ * Medians.
+ * --quick takes few samples and small numbers where those are in a metric's name. */
+#include "rows.h"
+#include "store_jobs.h"
 
 #include <fcntl.h>
-#include <math.h>
+#include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#define HEADS       640
-#define DIM         128
-#define HEAD_FLOATS (DIM * DIM)
-#define PER_CHUNK   8 /* heads: 512 KiB */
-#define CHUNKS      (HEADS / PER_CHUNK)
-#define STATE_BYTES ((size_t)HEADS * HEAD_FLOATS * sizeof(float))
-#define TOKENS      256
-#define ROUNDS      6 /* of NODES commits */
-#define NODES       5
-#define SAMPLES     (ROUNDS * NODES)
 #define MIB         (1024.0 * 1024.0)
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double sorted_at(double *samples, int n, double fraction)
-{
-    qsort(samples, (size_t)n, sizeof *samples, by_value);
-    return samples[(int)(fraction * (n - 1) + 0.5)];
-}
-
-static void report(const char *name, double *samples, int n, double bytes)
-{
-    double median = sorted_at(samples, n, 0.5);
-    printf("%-28s n %3d   median %8.3f ms   p10 %8.3f   p90 %8.3f", name, n, median,
-           sorted_at(samples, n, 0.1), sorted_at(samples, n, 0.9));
-    if (bytes > 0)
-        printf("   %6.2f GB/s", bytes / median / 1e6);
-    printf("\n");
-}
-
-static void stop(const char *what, const tarn_error *err)
-{
-    fprintf(stderr, "bench_store: %s: %s\n", what, err->detail);
-    exit(1);
-}
-
-/* ---- a state -------------------------------------------------------------------------------- */
-
-static uint64_t random_state = 1;
-
-static float uniform(void)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (float)(random_state >> 40) * 0x1p-24f;
-}
-
-static float normal(void)
-{
-    return sqrtf(-2 * logf(uniform() + 1e-7f)) * cosf(6.2831853f * uniform());
-}
-
-/* S <- diag(a) S, then S <- S + b k (v - S^T k)^T, with unit keys and per-channel decay. */
-static void run_head(float *s)
-{
-    float decay[DIM], k[DIM], v[DIM], seen[DIM];
-    for (int i = 0; i < DIM; i++)
-        decay[i] = 0.9f + 0.1f * uniform();
-    for (int t = 0; t < TOKENS; t++) {
-        float norm = 0, beta = uniform();
-        for (int i = 0; i < DIM; i++) {
-            float x = normal();
-            k[i] = x / (1 + expf(-x));
-            norm += k[i] * k[i];
-            v[i] = normal();
-            seen[i] = 0;
-        }
-        for (int i = 0; i < DIM; i++) {
-            k[i] /= sqrtf(norm);
-            for (int j = 0; j < DIM; j++) {
-                s[i * DIM + j] *= decay[i];
-                seen[j] += s[i * DIM + j] * k[i];
-            }
-        }
-        for (int i = 0; i < DIM; i++)
-            for (int j = 0; j < DIM; j++)
-                s[i * DIM + j] += beta * k[i] * (v[j] - seen[j]);
-    }
-}
-
-/* A few heads are run, the others are those at another scale: as good for a coder of exponents. */
-static void make_state(float *state)
-{
-    enum { RUN = 32 };
-    for (int h = 0; h < HEADS; h++) {
-        float *s = state + (size_t)h * HEAD_FLOATS;
-        if (h < RUN) {
-            run_head(s);
-            continue;
-        }
-        float scale = expf(0.3f * normal());
-        for (int i = 0; i < HEAD_FLOATS; i++)
-            s[i] = state[(size_t)(h % RUN) * HEAD_FLOATS + (size_t)i] * scale;
-    }
-}
-
-/* ---- the store ------------------------------------------------------------------------------ */
-
-static const uint8_t fp[TARNP_FP_BYTES] = {1};
+#define SAMPLES_MAX 24
+#define JOBS_MAX    5
+#define LIVE        40 /* sessions of the bloat */
 
 typedef struct bench {
+    rows *rows;
+    bool quick;
+    int n_samples;
+    char folder[300], path[340];
+    float *state, *back;
     tarnp_store *store;
     tarn_error err;
-    float *state, *back;
-    tarnp_piece pieces[CHUNKS];
-    tarnp_chunk chunks[CHUNKS];
-    uint64_t next_key;
+    double copy_ms, write_ms, sync_ms; /* medians */
 } bench;
 
-static void aim(bench *b, float *at)
+static void open_store(bench *b)
 {
-    for (uint32_t i = 0; i < CHUNKS; i++) {
-        b->pieces[i] =
-            (tarnp_piece){at + (size_t)i * PER_CHUNK * HEAD_FLOATS, STATE_BYTES / CHUNKS};
-        b->chunks[i] = (tarnp_chunk){.first = i * PER_CHUNK,
-                                     .count = PER_CHUNK,
-                                     .raw_bytes = STATE_BYTES / CHUNKS,
-                                     .n_pieces = 1,
-                                     .pieces = &b->pieces[i]};
-    }
+    const tarnp_options options = {.create = true};
+    bench_must(tarnp_store_open(b->path, &options, &b->store, &b->err), "open", &b->err);
 }
 
-static uint64_t commit_state(bench *b, uint64_t session_id, uint64_t head, double *ms)
+static void remove_store(bench *b)
 {
-    tarnp_section section = {TARNP_SECTION_STATE, TARNP_ELEM_F32, CHUNKS, b->chunks};
-    tarnp_commit c = {.session_id = session_id,
-                      .expected_head = head,
-                      .move_head = true,
-                      .parent = head,
-                      .flags = TARNP_NODE_HAS_STATE,
-                      .sections = &section,
-                      .n_sections = 1};
-    b->next_key++;
-    memcpy(c.key, &b->next_key, sizeof b->next_key);
-    memcpy(c.fp, fp, sizeof fp);
-    tarnp_committed made;
-    aim(b, b->state);
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    char file[400];
+    tarnp_store_close(b->store);
+    b->store = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%s/%s", b->path, files[i]);
+        unlink(file);
+    }
+    rmdir(b->path);
+}
+
+static uint64_t create(bench *b, const char *name, uint64_t *session)
+{
+    tarnp_session s;
+    bench_must(tarnp_session_create(b->store, name, bench_fp, NULL, NULL, 0, &s, &b->err), "create",
+               &b->err);
+    uint64_t head = s.head;
+    *session = s.id;
+    tarnp_session_fini(&s);
+    return head;
+}
+
+/* ---- 40 MiB of state ------------------------------------------------------------------------ */
+
+typedef struct floors {
+    double copy[SAMPLES_MAX], write[SAMPLES_MAX], sync[SAMPLES_MAX];
+} floors;
+
+static double write_synced(int fd, const void *data, size_t n)
+{
     double start = now_ms();
-    if (tarnp_commit_node(b->store, &c, &made, &b->err) != TARN_OK)
-        stop("commit", &b->err);
-    *ms = now_ms() - start;
+    if (pwrite(fd, data, n, 0) != (ssize_t)n || fdatasync(fd) != 0)
+        bench_stop("floor", "cannot write");
+    return now_ms() - start;
+}
+
+static void measure_floors(bench *b, floors *f, int i)
+{
+    char file[340];
+    snprintf(file, sizeof file, "%s/floor", b->folder);
+    int fd = open(file, O_CREAT | O_RDWR, 0600);
+    if (fd < 0)
+        bench_stop(file, "cannot be made");
+    write_synced(fd, b->state, 4 << 20); /* its blocks are new the first time */
+    f->write[i] = write_synced(fd, b->state, 4 << 20);
+    f->sync[i] = write_synced(fd, b->state, 4096);
+    double start = now_ms();
+    memcpy(b->back, b->state, STATE_BYTES);
+    f->copy[i] = now_ms() - start;
+    close(fd);
+    unlink(file);
+}
+
+static void state_rows(bench *b, const job *j, double *commits, double *resumes, unsigned threads)
+{
+    char name[64];
+    double mib = (double)j->stored_bytes / MIB;
+    bool bf16 = strcmp(j->prefix, "state_bf16_") == 0;
+    const char *stem = strncmp(j->prefix, "state_", 6) == 0 ? "" : "state_";
+    rows_set(b->rows, "kimi-linear-48b", bf16 ? "bf16" : "f32");
+    snprintf(name, sizeof name, "%s%scommit_ms", j->prefix, stem);
+    rows_add(b->rows, name, median_of(commits, (size_t)b->n_samples), "ms",
+             b->copy_ms + mib * b->write_ms / 4, threads);
+    snprintf(name, sizeof name, "%s%sresume_ms", j->prefix, stem);
+    rows_add(b->rows, name, median_of(resumes, (size_t)b->n_samples), "ms", b->copy_ms, threads);
+    if (threads > 1)
+        return;
+    snprintf(name, sizeof name, "%s%smib", j->prefix, stem);
+    rows_add(b->rows, name, mib, "MiB", 0, threads);
+}
+
+/* Each round: every contender commits and resumes once. The first round grows the files. */
+static void state_jobs(bench *b, job *jobs, size_t n_jobs, unsigned threads)
+{
+    static double commits[JOBS_MAX][SAMPLES_MAX], resumes[JOBS_MAX][SAMPLES_MAX];
+    static floors f;
+    for (int i = -6; i < b->n_samples; i++) {
+        int at = i < 0 ? 0 : i;
+        for (size_t k = 0; k < n_jobs; k++) {
+            commits[k][at] = jobs[k].commit(&jobs[k]);
+            resumes[k][at] = jobs[k].resume(&jobs[k]);
+        }
+        if (threads == 1)
+            measure_floors(b, &f, at);
+    }
+    if (threads == 1) {
+        size_t n = (size_t)b->n_samples;
+        b->copy_ms = median_of(f.copy, n);
+        b->write_ms = median_of(f.write, n);
+        b->sync_ms = median_of(f.sync, n);
+        rows_set(b->rows, "none", "none");
+        rows_add(b->rows, "floor_memcpy_40mib_ms", b->copy_ms, "ms", 0, 1);
+        rows_add(b->rows, "floor_write_4mib_ms", b->write_ms, "ms", 0, 1);
+        rows_add(b->rows, "floor_write_4kib_ms", b->sync_ms, "ms", 0, 1);
+    }
+    for (size_t k = 0; k < n_jobs; k++)
+        state_rows(b, &jobs[k], commits[k], resumes[k], threads);
+}
+
+static void states(bench *b)
+{
+    job jobs[JOBS_MAX] = {0};
+    size_t n = 0;
+    tarni_pool *pool;
+    open_store(b);
+    for (size_t i = 0; i < JOBS_MAX; i++) {
+        jobs[i].state = b->state;
+        jobs[i].back = b->back;
+    }
+    job_tarn(&jobs[n++], "state_", b->store, TARNP_STATE_LOSSLESS);
+    job_tarn(&jobs[n++], "state_bf16_", b->store, TARNP_STATE_BF16);
+    job_zstd(&jobs[n++], b->folder);
+    job_file(&jobs[n++], b->folder);
+    if (job_sqlite(&jobs[n], b->folder))
+        n++;
+    else
+        rows_note(b->rows, "sqlite: built without libsqlite3-dev, its rows are left out");
+    state_jobs(b, jobs, n, 1);
+    bench_must(tarni_pool_create(0, &tarni_heap, &pool, &b->err), "threads", &b->err);
+    if (tarni_pool_threads(pool) > 1) {
+        tarnp_store_set_pool(b->store, pool);
+        state_jobs(b, jobs, 2, tarni_pool_threads(pool));
+    }
+    for (size_t i = 0; i < n; i++)
+        jobs[i].close(&jobs[i]);
+    remove_store(b);
+    tarni_pool_free(pool);
+    /* fp16 and int8 are not raced: their size and error are what is asked of them. */
+    open_store(b);
+    static const tarnp_state_codec others[] = {TARNP_STATE_FP16, TARNP_STATE_INT8};
+    static const char *const prefixes[] = {"state_fp16_", "state_int8_"};
+    for (size_t i = 0; i < 2; i++) {
+        double commits[SAMPLES_MAX], resumes[SAMPLES_MAX];
+        job_tarn(&jobs[i], prefixes[i], b->store, others[i]);
+        for (int k = -1; k < b->n_samples; k++) {
+            commits[k < 0 ? 0 : k] = jobs[i].commit(&jobs[i]);
+            resumes[k < 0 ? 0 : k] = jobs[i].resume(&jobs[i]);
+        }
+        state_rows(b, &jobs[i], commits, resumes, 1);
+        jobs[i].close(&jobs[i]);
+    }
+    remove_store(b);
+}
+
+/* ---- latents -------------------------------------------------------------------------------- */
+
+static void latents(bench *b)
+{
+    enum { PAGES = 32 };
+    uint16_t *pages = malloc(PAGES * PAGE_BYTES);
+    tarnp_piece pieces[PAGES];
+    tarnp_chunk chunks[PAGES];
+    if (!pages)
+        exit(1);
+    make_latents(pages, PAGES);
+    for (uint32_t i = 0; i < PAGES; i++) {
+        pieces[i] = (tarnp_piece){pages + i * PAGE_BYTES / 2, PAGE_BYTES};
+        chunks[i] = (tarnp_chunk){.first = i * PAGE_TOKENS,
+                                  .count = PAGE_TOKENS,
+                                  .raw_bytes = PAGE_BYTES,
+                                  .n_pieces = 1,
+                                  .pieces = &pieces[i]};
+    }
+    tarnp_section section = {
+        .kind = TARNP_SECTION_LATENT, .elem = TARNP_ELEM_BF16, .n_chunks = PAGES, .chunks = chunks};
+    tarnp_commit c = {.move_head = true, .sections = &section, .n_sections = 1};
+    tarnp_committed made;
+    tarnp_node node;
+    open_store(b);
+    c.parent = c.expected_head = create(b, "latents", &c.session_id);
+    bench_key(c.key);
+    memcpy(c.fp, bench_fp, sizeof bench_fp);
+    bench_must(tarnp_commit_node(b->store, &c, &made, &b->err), "commit", &b->err);
+    bench_must(tarnp_node_read(b->store, made.node, &node, &b->err), "read", &b->err);
+    rows_set(b->rows, "kimi-linear-48b", "bf16");
+    rows_add(b->rows, "latent_ratio", (double)(PAGES * PAGE_BYTES) / (double)node.stored_bytes, "x",
+             0, 1);
+    tarnp_node_fini(&node);
+    remove_store(b);
+    free(pages);
+}
+
+/* ---- forks ---------------------------------------------------------------------------------- */
+
+/* A node that stands on 128K tokens. */
+static uint64_t long_node(bench *b)
+{
+    enum { TOKENS_LONG = 128 * 1024 };
+    uint32_t *tokens = malloc(TOKENS_LONG * sizeof *tokens);
+    if (!tokens)
+        exit(1);
+    for (uint32_t i = 0; i < TOKENS_LONG; i++)
+        tokens[i] = i * 2654435761u % 163840u;
+    const tarnp_segment segment = {.role = TARN_ROLE_TOKENS, .n_tokens = TOKENS_LONG};
+    tarnp_commit c = {.move_head = true,
+                      .tokens = tokens,
+                      .n_tokens = TOKENS_LONG,
+                      .segments = &segment,
+                      .n_segments = 1};
+    tarnp_committed made;
+    c.parent = c.expected_head = create(b, "long", &c.session_id);
+    bench_key(c.key);
+    memcpy(c.fp, bench_fp, sizeof bench_fp);
+    bench_must(tarnp_commit_node(b->store, &c, &made, &b->err), "commit", &b->err);
+    free(tokens);
     return made.node;
 }
 
-static void resume_state(bench *b, uint64_t head, double *ms)
+static void forks(bench *b)
 {
-    tarnp_node node;
-    aim(b, b->back);
-    double start = now_ms();
-    if (tarnp_node_read(b->store, head, &node, &b->err) != TARN_OK)
-        stop("read", &b->err);
-    for (size_t i = 0; i < CHUNKS; i++)
-        b->chunks[i].id = node.sections[0].chunks[i].id;
-    if (tarnp_node_read_chunks(b->store, &node, TARNP_ELEM_F32, b->chunks, CHUNKS, NULL, &b->err) !=
-        TARN_OK)
-        stop("read", &b->err);
-    *ms = now_ms() - start;
-    tarnp_node_fini(&node);
-    if (memcmp(b->state, b->back, STATE_BYTES) != 0) {
-        fprintf(stderr, "bench_store: read back something else\n");
-        exit(1);
-    }
-    memset(b->back, 0, STATE_BYTES);
-}
-
-static double fork_and_remove(bench *b, uint64_t head)
-{
-    tarnp_session s;
-    double start = now_ms();
-    if (tarnp_session_fork(b->store, head, "fork", &s, NULL, &b->err) != TARN_OK)
-        stop("fork", &b->err);
-    double ms = now_ms() - start;
-    tarnp_session_fini(&s);
-    if (tarnp_session_remove(b->store, "fork", &b->err) != TARN_OK)
-        stop("remove", &b->err);
-    return ms;
-}
-
-static void run(bench *b, const char *threads)
-{
-    static double commits[SAMPLES], resumes[SAMPLES], forks[SAMPLES], removes[ROUNDS];
-    tarnp_stat stat = {0};
+    double times[100], lists[20];
+    uint64_t bytes = 0;
     char name[64];
-    int n = 0;
-    for (int round = -1; round < ROUNDS; round++) { /* the first one grows the file */
+    unsigned n_forks = b->quick ? 200 : 10000;
+    open_store(b);
+    uint64_t node = long_node(b);
+    for (unsigned i = 0; i < n_forks; i++) {
         tarnp_session s;
-        if (tarnp_session_create(b->store, "bench", fp, NULL, NULL, 0, &s, &b->err) != TARN_OK)
-            stop("create", &b->err);
-        uint64_t head = s.head;
-        for (int i = 0; i < NODES; i++) {
-            double commit, resume;
-            head = commit_state(b, s.id, head, &commit);
-            resume_state(b, head, &resume);
-            double fork = fork_and_remove(b, head);
-            if (round < 0)
-                continue;
-            commits[n] = commit;
-            resumes[n] = resume;
-            forks[n++] = fork;
-        }
-        if (tarnp_store_stat(b->store, &stat, &b->err) != TARN_OK)
-            stop("stat", &b->err);
+        snprintf(name, sizeof name, "fork-%05u", i);
         double start = now_ms();
-        if (tarnp_session_remove(b->store, "bench", &b->err) != TARN_OK)
-            stop("remove", &b->err);
-        if (round >= 0)
-            removes[round] = now_ms() - start;
+        bench_must(tarnp_session_fork(b->store, node, name, &s, &bytes, &b->err), "fork", &b->err);
+        if (i < 100)
+            times[i] = now_ms() - start;
         tarnp_session_fini(&s);
     }
-    snprintf(name, sizeof name, "commit 40 MiB, %s", threads);
-    report(name, commits, n, (double)STATE_BYTES);
-    snprintf(name, sizeof name, "resume 40 MiB, %s", threads);
-    report(name, resumes, n, (double)STATE_BYTES);
-    report("fork", forks, n, 0);
-    snprintf(name, sizeof name, "remove %d nodes", NODES);
-    report(name, removes, ROUNDS, 0);
-    printf("stored %.2f MiB a state, ratio %.3f\n", (double)stat.bytes_stored / NODES / MIB,
-           (double)STATE_BYTES * NODES / (double)stat.bytes_stored);
+    for (size_t i = 0; i < 20; i++) {
+        tarnp_session *sessions;
+        size_t n;
+        double start = now_ms();
+        bench_must(tarnp_session_list(b->store, &sessions, &n, &b->err), "list", &b->err);
+        lists[i] = now_ms() - start;
+        if (n != n_forks + 1)
+            bench_stop("list", "sessions are missing");
+        tarnp_sessions_free(sessions, n);
+    }
+    rows_set(b->rows, "none", "none");
+    rows_add(b->rows, "fork_ms", median_of(times, 100), "ms", b->sync_ms, 1);
+    rows_add(b->rows, "fork_bytes", (double)bytes, "bytes", 0, 1);
+    rows_add(b->rows, b->quick ? "list_200_ms" : "list_10k_ms", median_of(lists, 20), "ms", 0, 1);
+    remove_store(b);
 }
 
-/* ---- what the machine does without us ------------------------------------------------------- */
+/* ---- thousands of snapshots that come and go ------------------------------------------------ */
 
-static void floors(bench *b, const char *folder)
+/* One session with a state of 1.7 to 2.3 MiB; what was there before goes. */
+static void churn(bench *b, uint32_t cycle)
 {
-    enum { WRITE_BYTES = 4 << 20 };
-    double copies[SAMPLES], writes[SAMPLES];
-    char file[512];
-    snprintf(file, sizeof file, "%s/floor", folder);
-    int fd = open(file, O_CREAT | O_RDWR | O_TRUNC, 0600);
-    for (int i = -2; i < SAMPLES; i++) {
-        double start = now_ms();
-        memcpy(b->back, b->state, STATE_BYTES);
-        double copied = now_ms();
-        if (fd < 0 || pwrite(fd, b->state, WRITE_BYTES, 0) != WRITE_BYTES || fdatasync(fd) != 0) {
-            perror(file);
-            exit(1);
-        }
-        if (i < 0)
-            continue;
-        writes[i] = now_ms() - copied;
-        copies[i] = copied - start;
+    tarnp_piece pieces[4];
+    tarnp_chunk chunks[4];
+    char name[16];
+    uint32_t random = cycle * 2654435761u;
+    snprintf(name, sizeof name, "s%u", cycle % LIVE);
+    if (cycle >= LIVE)
+        bench_must(tarnp_session_remove(b->store, name, &b->err), "remove", &b->err);
+    for (uint32_t i = 0; i < 4; i++) {
+        size_t n_bytes = (size_t)(CHUNK_BYTES * (0.85 + 0.15 * ((random >> 8 * i & 0xFF) / 256.0)));
+        n_bytes = n_bytes / 64 * 64;
+        pieces[i] = (tarnp_piece){b->state + ((cycle * 4 + i) % CHUNKS) * CHUNK_BYTES / 4, n_bytes};
+        chunks[i] =
+            (tarnp_chunk){.first = i, .count = 1, .raw_bytes = (uint32_t)n_bytes, .n_pieces = 1};
+        chunks[i].pieces = &pieces[i];
     }
-    close(fd);
+    tarnp_section section = {
+        .kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 4, .chunks = chunks};
+    tarnp_commit c = {.move_head = true, .sections = &section, .n_sections = 1};
+    tarnp_committed made;
+    c.parent = c.expected_head = create(b, name, &c.session_id);
+    bench_key(c.key);
+    memcpy(c.fp, bench_fp, sizeof bench_fp);
+    bench_must(tarnp_commit_node(b->store, &c, &made, &b->err), "commit", &b->err);
+}
+
+static double file_bytes(const char *folder)
+{
+    char file[400];
+    struct stat info = {0};
+    snprintf(file, sizeof file, "%s/data.mdb", folder);
+    if (stat(file, &info) != 0)
+        bench_stop(file, "is not there");
+    return (double)info.st_size;
+}
+
+/* The size of a compacted copy of the closed store. */
+static double compacted_bytes(bench *b)
+{
+    char folder[340], file[360];
+    MDB_env *env;
+    snprintf(folder, sizeof folder, "%s/compact", b->folder);
+    if (mkdir(folder, 0700) != 0 || mdb_env_create(&env) != 0 || mdb_env_set_maxdbs(env, 64) != 0 ||
+        mdb_env_open(env, b->path, MDB_RDONLY, 0600) != 0 ||
+        mdb_env_copy2(env, folder, MDB_CP_COMPACT) != 0)
+        bench_stop(b->path, "cannot be copied");
+    mdb_env_close(env);
+    double n = file_bytes(folder);
+    snprintf(file, sizeof file, "%s/data.mdb", folder);
     unlink(file);
-    report("memcpy 40 MiB", copies, SAMPLES, (double)STATE_BYTES);
-    report("write 4 MiB + fdatasync", writes, SAMPLES, WRITE_BYTES);
+    rmdir(folder);
+    return n;
+}
+
+static void bloat(bench *b)
+{
+    uint32_t n = b->quick ? 200 : 5000;
+    open_store(b);
+    for (uint32_t i = 0; i < n; i++)
+        churn(b, i);
+    tarnp_store_close(b->store);
+    b->store = NULL;
+    double used = file_bytes(b->path), compact = compacted_bytes(b);
+    rows_set(b->rows, "none", "f32");
+    rows_add(b->rows, b->quick ? "bloat_200_cycles" : "bloat_5000_cycles", used / compact, "x", 1,
+             1);
+    remove_store(b);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------ */
+
+typedef struct arguments {
+    bool quick, json;
+    const char *tsv, *peers, *folder;
+} arguments;
+
+static bool parse(int argc, char **argv, arguments *a)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0)
+            a->quick = true;
+        else if (strcmp(argv[i], "--json") == 0)
+            a->json = true;
+        else if (strcmp(argv[i], "--tsv") == 0 && i + 1 < argc)
+            a->tsv = argv[++i];
+        else if (strcmp(argv[i], "--peers") == 0 && i + 1 < argc)
+            a->peers = argv[++i];
+        else if (argv[i][0] != '-' && !a->folder)
+            a->folder = argv[i];
+        else
+            return false;
+    }
+    return true;
 }
 
 int main(int argc, char **argv)
 {
-    const char *base = argc > 1 ? argv[1] : getenv("TMPDIR");
-    char folder[300], path[400], file[420];
-    snprintf(folder, sizeof folder, "%s/bench-store-XXXXXX", base ? base : "/tmp");
     static bench b;
-    tarni_pool *pool;
-    if (!mkdtemp(folder)) {
-        perror(folder);
-        return 1;
+    arguments a = {0};
+    if (!parse(argc, argv, &a)) {
+        fprintf(stderr, "usage: bench_store [--quick] [--json] [--tsv FILE] [--peers FILE] "
+                        "[FOLDER]\n");
+        return 2;
     }
-    snprintf(path, sizeof path, "%s/store", folder);
+    if (!a.folder)
+        a.folder = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+    b.rows = rows_begin(a.json, a.tsv, a.peers, BENCH_SOURCE);
+    b.quick = a.quick;
+    b.n_samples = a.quick ? 5 : SAMPLES_MAX;
     b.state = calloc(1, STATE_BYTES);
     b.back = calloc(1, STATE_BYTES);
-    if (!b.state || !b.back)
-        return 1;
+    snprintf(b.folder, sizeof b.folder, "%s/bench-store-XXXXXX", a.folder);
+    if (!b.state || !b.back || !mkdtemp(b.folder))
+        bench_stop(b.folder, "cannot be made");
+    snprintf(b.path, sizeof b.path, "%s/store", b.folder);
     make_state(b.state);
-    tarnp_options options = {.create = true};
-    if (tarnp_store_open(path, &options, &b.store, &b.err) != TARN_OK)
-        stop("open", &b.err);
-    floors(&b, folder);
-    run(&b, "1 thread");
-    if (tarni_pool_create(0, &tarni_heap, &pool, &b.err) != TARN_OK)
-        stop("pool", &b.err);
-    if (tarni_pool_threads(pool) > 1) {
-        tarnp_store_set_pool(b.store, pool);
-        snprintf(file, sizeof file, "%u threads", tarni_pool_threads(pool));
-        run(&b, file);
-    }
-    tarnp_store_close(b.store);
-    tarni_pool_free(pool);
-    snprintf(file, sizeof file, "%s/data.mdb", path);
-    unlink(file);
-    snprintf(file, sizeof file, "%s/lock.mdb", path);
-    unlink(file);
-    rmdir(path);
-    rmdir(folder);
+    states(&b);
+    latents(&b);
+    forks(&b);
+    bloat(&b);
+    rows_compare(b.rows, "state_commit_ms", ".state.save_durable.ms");
+    rows_compare(b.rows, "state_resume_ms", ".state.restore_warm.ms");
+    rows_compare(b.rows, "state_mib", ".state.bytes");
+    rows_end(b.rows);
+    if (rmdir(b.folder) != 0)
+        perror(b.folder);
     free(b.state);
     free(b.back);
     return 0;

@@ -153,8 +153,7 @@ def foreign_and_damaged_stores(folder):
     a = Agent(folder)
     a.ask("new", "s")
     a.append("s", list(range(1, 200)))
-    names = sorted(os.listdir(a.store))
-    data = max((os.path.join(a.store, n) for n in names), key=os.path.getsize)
+    data = os.path.join(a.store, "data.mdb")
     whole = open(data, "rb").read()
     with open(data, "wb") as f:
         f.write(b"this is no store" * 1000)
@@ -224,19 +223,26 @@ def no_space_for_a_model(folder):
 
 
 @case
-def conflict_when_another_process_moves_the_head(folder):
+def busy_while_another_process_writes(folder):
     a = Agent(folder)
-    a.ask("new", "s", "--system", "Be short.")
+    made = a.ask("new", "s", "--system", "Be short.")
     # Near to uniform: more than a thousand ids until a stop id is drawn.
     command = [harness.TARN, "generate", "s", "--temp", "100", "--seed", "56"] + a.options
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
     p.stdout.read(1)  # it has begun, so it has read the head
     p.send_signal(signal.SIGSTOP)
-    moved = a.append("s", [7])
-    p.send_signal(signal.SIGCONT)
-    err = p.communicate(timeout=600)[1]
-    check(p.returncode == 1 and b"CONFLICT" in err, "exit %d: %r" % (p.returncode, err))
-    at = a.ask("ls")["sessions"][0]
+    holder = "process %d on host" % p.pid
+    a.refused("BUSY", holder, "append", "s", "--tokens", "7")
+    a.refused("BUSY", holder, "rewind", "s", "@t:0")
+    a.refused("BUSY", holder, "rm", "s")
+    a.ask("fork", "s", "branch")
+    a.append("branch", [7])
+    at = [s for s in a.ask("ls")["sessions"] if s["session"] == "s"][0]
+    equal(at["node"], made["at"]["node"], "nobody moved it")
+    p.kill()
+    p.communicate()
+    moved = a.append("s", [7])  # at once: its holder is dead
+    at = [s for s in a.ask("ls")["sessions"] if s["session"] == "s"][0]
     equal(at["node"], moved["at"]["node"], "the head is where the other process put it")
     equal(at["position"], moved["at"]["position"], "position")
 

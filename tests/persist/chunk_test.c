@@ -33,7 +33,7 @@ static size_t make(uint8_t *value, tarnp_chunk_ref *ref)
 
 CASE(round_trip)
 {
-    uint8_t value[100];
+    uint8_t value[120];
     tarnp_chunk_ref ref;
     tarnp_chunk_head head;
     size_t n = make(value, &ref);
@@ -46,7 +46,7 @@ CASE(round_trip)
 
 CASE(every_flipped_bit_is_found)
 {
-    uint8_t value[100];
+    uint8_t value[120];
     tarnp_chunk_ref ref;
     tarnp_chunk_head head;
     size_t n = make(value, &ref);
@@ -61,14 +61,14 @@ CASE(every_flipped_bit_is_found)
 
 CASE(another_chunk_in_its_place)
 {
-    uint8_t value[100];
+    uint8_t value[120];
     tarnp_chunk_ref ref;
     tarnp_chunk_head head;
     size_t n = make(value, &ref);
     CHECK_STATUS(tarnp_chunk_check((tarnp_span){NULL, 0}, &ref, &head, &err), TARN_E_CORRUPT);
     CHECK_HAS(err.detail, "missing");
     CHECK_STATUS(tarnp_chunk_check((tarnp_span){value, n - 1}, &ref, &head, &err), TARN_E_CORRUPT);
-    CHECK_HAS(err.detail, "83 bytes stored, should be 84");
+    CHECK_HAS(err.detail, "99 bytes stored, should be 100");
     ref.raw_bytes++; /* the sums agree, the fields do not */
     CHECK_STATUS(tarnp_chunk_check((tarnp_span){value, n}, &ref, &head, &err), TARN_E_CORRUPT);
     CHECK_HAS(err.detail, "chunk 77");
@@ -76,14 +76,20 @@ CASE(another_chunk_in_its_place)
 
 CASE(newer_header)
 {
-    uint8_t value[100];
+    uint8_t value[120];
     tarnp_chunk_ref ref;
     tarnp_chunk_head head;
     make(value, &ref);
     value[4] = 2;
-    tarni_store_u64(value + 56, tarnp_sum64(value, 56, 0));
+    tarni_store_u64(value + 72, tarnp_sum64(value, 72, 0));
     CHECK_STATUS(tarnp_chunk_head_get(value, &head, &err), TARN_E_FORMAT);
     CHECK_HAS(err.detail, "version 2");
+    for (size_t at = 52; at < 72; at++) { /* a key id or a nonce */
+        make(value, &ref);
+        value[at] = 1;
+        tarni_store_u64(value + 72, tarnp_sum64(value, 72, 0));
+        CHECK_STATUS(tarnp_chunk_head_get(value, &head, &err), TARN_E_FORMAT);
+    }
 }
 
 CHECK_MAIN(ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(another_chunk_in_its_place),

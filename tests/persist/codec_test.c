@@ -24,9 +24,12 @@ static uint32_t round_trip(tarnp_elem elem, const void *data, uint32_t n, tarnp_
 {
     uint8_t *payload = malloc(n + 1), *back = malloc(n + 1);
     tarnp_piece whole = {(void *)(uintptr_t)data, n}, to = {back, n};
-    uint32_t n_payload = 0;
+    tarnp_encoded made = {0}, again = {0};
     memset(back, 0xA5, n + 1);
-    CHECK_STATUS(tarnp_encode(codec, elem, &whole, 1, n, payload, id, &n_payload, &err), TARN_OK);
+    CHECK_STATUS(tarnp_encode(codec, elem, NULL, &whole, 1, n, payload, &made, &err), TARN_OK);
+    CHECK(made.max_error == 0);
+    uint32_t n_payload = made.n_bytes;
+    *id = made.id;
     CHECK(n_payload <= n);
     CHECK_STATUS(tarnp_decode(codec, (uint32_t)*id, payload, n_payload, &to, 1, n, &err), TARN_OK);
     CHECK_BYTES(back, data, n);
@@ -36,12 +39,10 @@ static uint32_t round_trip(tarnp_elem elem, const void *data, uint32_t n, tarnp_
                          {(uint8_t *)(uintptr_t)data + cut, 0},
                          {(uint8_t *)(uintptr_t)data + cut, n - cut}};
     tarnp_piece out[3] = {{back, cut}, {back + cut, 0}, {back + cut, n - cut}};
-    uint32_t n_again = 0;
-    tarnp_codec_id id_again;
     memset(back, 0xA5, n);
-    CHECK_STATUS(tarnp_encode(codec, elem, in, 3, n, payload, &id_again, &n_again, &err), TARN_OK);
-    CHECK_EQ(n_again, n_payload);
-    CHECK_STATUS(tarnp_decode(codec, (uint32_t)id_again, payload, n_again, out, 3, n, &err),
+    CHECK_STATUS(tarnp_encode(codec, elem, NULL, in, 3, n, payload, &again, &err), TARN_OK);
+    CHECK_EQ(again.n_bytes, n_payload);
+    CHECK_STATUS(tarnp_decode(codec, (uint32_t)again.id, payload, n_payload, out, 3, n, &err),
                  TARN_OK);
     CHECK_BYTES(back, data, n);
     free(payload);
@@ -168,27 +169,35 @@ static void decode_damaged(uint32_t id, const uint8_t *payload, size_t n_payload
 CASE(damaged_payloads)
 {
     REQUIRE(make_codec());
-    for (size_t e = 0; e < 4; e++) {
+    static const tarnp_elem kinds[] = {TARNP_ELEM_U8,   TARNP_ELEM_U32, TARNP_ELEM_F32,
+                                       TARNP_ELEM_BF16, TARNP_ELEM_F32, TARNP_ELEM_F32,
+                                       TARNP_ELEM_F32};
+    static const tarnp_lossy lossy[] = {
+        {TARNP_STATE_BF16, 10, 50}, {TARNP_STATE_FP16, 10, 50}, {TARNP_STATE_INT8, 10, 50}};
+    const tarnp_lossy *const how[] = {NULL, NULL, NULL, NULL, &lossy[0], &lossy[1], &lossy[2]};
+    for (size_t e = 0; e < 7; e++) {
         float *data = state_like(300, 5 + e);
+        tarnp_encoded made = {0};
         uint8_t payload[1200];
         tarnp_piece in = {data, 1200};
-        tarnp_codec_id id;
-        uint32_t n = 0;
-        if (elems[e] == TARNP_ELEM_U8 || elems[e] == TARNP_ELEM_U32)
+        if (kinds[e] == TARNP_ELEM_U8 || kinds[e] == TARNP_ELEM_U32)
             for (size_t i = 0; i < 300; i++)
                 data[i] = (float)(i % 7);
-        CHECK_STATUS(tarnp_encode(codec, elems[e], &in, 1, 1200, payload, &id, &n, &err), TARN_OK);
-        CHECK(id != TARNP_CODEC_RAW);
+        CHECK_STATUS(tarnp_encode(codec, kinds[e], how[e], &in, 1, 1200, payload, &made, &err),
+                     TARN_OK);
+        CHECK(made.id != TARNP_CODEC_RAW);
+        uint32_t id = (uint32_t)made.id, n = made.n_bytes;
         for (uint32_t bit = 0; bit < n * 8; bit++) {
             payload[bit / 8] ^= (uint8_t)(1 << bit % 8);
-            decode_damaged((uint32_t)id, payload, n, 1200);
+            decode_damaged(id, payload, n, 1200);
             payload[bit / 8] ^= (uint8_t)(1 << bit % 8);
         }
         for (uint32_t cut = 0; cut < n; cut++)
-            decode_damaged((uint32_t)id, payload, cut, 1200);
-        for (uint32_t other = 0; other < 6; other++) {
+            decode_damaged(id, payload, cut, 1200);
+        for (uint32_t other = 0; other < 8; other++) {
             decode_damaged(other, payload, n, 1200);
             decode_damaged(other, payload, n, 1196);
+            decode_damaged(other, payload, n, 1198);
             decode_damaged(other, payload, n, 4096);
         }
         free(data);
@@ -198,7 +207,7 @@ CASE(damaged_payloads)
         uint8_t noise[64];
         for (size_t k = 0; k < sizeof noise; k++)
             noise[k] = (uint8_t)(kit_random(&r) % (i % 2 ? 4 : 256));
-        decode_damaged((uint32_t)(i % 5), noise, kit_random(&r) % 65,
+        decode_damaged((uint32_t)(i % 7), noise, kit_random(&r) % 65,
                        (uint32_t)(kit_random(&r) % 90));
     }
     drop_codec();

@@ -104,7 +104,8 @@ CASE(refused_commits_change_nothing)
     uint8_t bytes[12] = {0};
     tarnp_piece piece = {bytes, 12};
     tarnp_chunk chunk = {.raw_bytes = 12, .n_pieces = 1, .pieces = &piece};
-    tarnp_section section = {TARNP_SECTION_STATE, TARNP_ELEM_F32, 1, &chunk};
+    tarnp_section section = {
+        .kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &chunk};
     tarnp_segment segment = {.role = TARN_ROLE_USER, .n_tokens = 3};
     memset(numerics, 'n', 64);
     numerics[64] = 0;
@@ -186,7 +187,8 @@ CASE(turns_tokens_and_empty_things)
         {.role = TARN_ROLE_TOOL, .n_tokens = 0},
         {.role = TARN_ROLE_ASSISTANT, .n_tokens = 1}};
     tarnp_chunk none = {.first = 7};
-    tarnp_section section = {TARNP_SECTION_LOGITS, TARNP_ELEM_F32, 1, &none};
+    tarnp_section section = {
+        .kind = TARNP_SECTION_LOGITS, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &none};
     tarnp_commit c = plain(&k);
     c.tokens = tokens;
     c.n_tokens = MANY;

@@ -213,7 +213,8 @@ CASE(a_half_freed_node)
         pieces[i] = (tarnp_piece){&bytes[i], 1};
         chunks[i] = (tarnp_chunk){.first = i, .raw_bytes = 1, .n_pieces = 1, .pieces = &pieces[i]};
     }
-    tarnp_section section = {TARNP_SECTION_LATENT, TARNP_ELEM_U8, CHUNKS, chunks};
+    tarnp_section section = {
+        .kind = TARNP_SECTION_LATENT, .elem = TARNP_ELEM_U8, .n_chunks = CHUNKS, .chunks = chunks};
     bool seen_half = false, failed = true;
     for (long at = 0; failed && at < 200; at++) {
         kit k;

@@ -20,9 +20,24 @@ static void make(sample *s)
     static const tarnp_segment segments[] = {
         {.role = TARN_ROLE_USER, .flags = 2, .n_tokens = 5},
         {.role = TARN_ROLE_ASSISTANT, .flags = 1, .n_tokens = 2, .n_call_ids = 2, .call_ids = ids}};
-    static const tarnp_section sections[] = {{TARNP_SECTION_TOKENS, TARNP_ELEM_U32, 1, NULL},
-                                             {TARNP_SECTION_CONV, TARNP_ELEM_BF16, 0, NULL},
-                                             {TARNP_SECTION_STATE, TARNP_ELEM_F32, 2, NULL}};
+    static const tarnp_section sections[] = {{.kind = TARNP_SECTION_TOKENS,
+                                              .elem = TARNP_ELEM_U32,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 1,
+                                              .chunks = NULL},
+                                             {.kind = TARNP_SECTION_CONV,
+                                              .elem = TARNP_ELEM_BF16,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 0,
+                                              .chunks = NULL},
+                                             {.kind = TARNP_SECTION_STATE,
+                                              .elem = TARNP_ELEM_F32,
+                                              .codec = TARNP_STATE_BF16,
+                                              .max_error = 0.25F,
+                                              .row_elems = 8,
+                                              .unit_elems = 64,
+                                              .n_chunks = 2,
+                                              .chunks = NULL}};
     static const tarnp_chunk_ref refs[] = {
         {.first = 0, .count = 7, .raw_bytes = 28, .stored_bytes = 90, .sum = {1}},
         {.first = 0, .count = 8, .raw_bytes = 4096, .stored_bytes = 3000, .sum = {2}},
@@ -38,8 +53,6 @@ static void make(sample *s)
                             .flags = TARNP_NODE_HAS_STATE,
                             .created_ms = 1234567890123,
                             .chunk_bytes = 6190,
-                            .chain_bytes = 1000,
-                            .base_bytes = 500,
                             .first_chunk = 40,
                             .n_segments = 2,
                             .n_sections = 3,
@@ -55,10 +68,26 @@ CASE(round_trip)
     sample s;
     make(&s);
     CHECK_EQ(s.w.n_bytes, s.m.n_bytes);
-    CHECK_EQ(s.m.chain_bytes, 1000 + 6190 + s.m.n_bytes);
     tarnp_manifest m;
     REQUIRE_OK(tarnp_manifest_get(span_of(&s), 9, &m, &err), &err);
-    CHECK_BYTES(&m, &s.m, offsetof(tarnp_manifest, n_bytes));
+#define SAME(field) CHECK_BYTES(&m.field, &s.m.field, sizeof m.field)
+    SAME(id);
+    SAME(parent);
+    SAME(session_id);
+    SAME(position);
+    SAME(n_tokens);
+    SAME(turns);
+    SAME(flags);
+    SAME(created_ms);
+    SAME(chunk_bytes);
+    SAME(first_chunk);
+    SAME(n_segments);
+    SAME(n_sections);
+    SAME(n_chunks);
+    SAME(key);
+    SAME(fp);
+    SAME(numerics);
+    SAME(n_bytes);
     tarnp_chunk_ref ref;
     tarnp_manifest_chunk(span_of(&s), &m, 2, &ref);
     CHECK_EQ(ref.id, 42);
@@ -76,6 +105,11 @@ CASE(round_trip)
     CHECK_TEXT(node.segments[1].call_ids[1], "");
     CHECK_EQ(node.n_sections, 3);
     CHECK_EQ(node.sections[1].n_chunks, 0);
+    CHECK_EQ(node.sections[1].codec, TARNP_STATE_LOSSLESS);
+    CHECK_EQ(node.sections[2].codec, TARNP_STATE_BF16);
+    CHECK(node.sections[2].max_error == 0.25F);
+    CHECK_EQ(node.sections[2].row_elems, 8);
+    CHECK_EQ(node.sections[2].unit_elems, 64);
     CHECK_EQ(node.sections[2].chunks[0].id, 41);
     CHECK_EQ(node.sections[2].chunks[1].stored_bytes, 3100);
     CHECK_EQ(node.stored_bytes, 6190 + s.m.n_bytes);
@@ -152,9 +186,16 @@ CASE(hostile_fields)
                 {12, 8, TARN_E_CORRUPT, "add up to its tokens"},
                 {52, 0x7FFFFFFF, TARN_E_CORRUPT, "segments"},
                 {64, 1, TARN_E_CORRUPT, "add up to its bytes"},
-                {96, 0x20000000, TARN_E_CORRUPT, "more chunks"},
-                {100, 0x10000000, TARN_E_CORRUPT, "more chunks"},
-                {n - 16 - 3 * 32 - 3 * 8 + 4, 2, TARN_E_CORRUPT, "sections"}};
+                {80, 0x20000000, TARN_E_CORRUPT, "more chunks"},
+                {84, 0x10000000, TARN_E_CORRUPT, "more chunks"},
+                {n - 16 - 3 * 32 - 3 * 24 + 4, 2, TARN_E_CORRUPT, "sections"},
+                {n - 16 - 3 * 32 - 3 * 24 + 8, 0x7FC00000, TARN_E_CORRUPT, "no share"},
+                {n - 16 - 3 * 32 - 3 * 24, 0x00000201, TARN_E_FORMAT, "unknown codec 0"},
+                {n - 16 - 3 * 32 - 3 * 24, 0x01010201, TARN_E_CORRUPT, "cannot be evicted"},
+                {n - 16 - 3 * 32 - 2 * 24, 0x02010403, TARN_E_FORMAT, "unknown flags"},
+                {n - 16 - 3 * 32 - 1 * 24, 0x01010302, TARN_E_CORRUPT, "add up to its bytes"},
+                {200, 7, TARN_E_FORMAT, "encrypted"},
+                {216, 7, TARN_E_FORMAT, "encrypted"}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         memcpy(copy, s.w.data, n);
         tarni_store_u32(copy + list[i].at, list[i].value);
@@ -166,4 +207,35 @@ CASE(hostile_fields)
     tarni_writer_fini(&s.w);
 }
 
-CHECK_MAIN(ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
+CASE(evicted_sections_keep_their_numbers)
+{
+    sample s;
+    make(&s);
+    uint64_t begin, end;
+    CHECK_EQ(tarnp_manifest_part_bytes(span_of(&s), &s.m, TARNP_PART_STATE), 6100);
+    CHECK_EQ(tarnp_manifest_part_bytes(span_of(&s), &s.m, TARNP_PART_LATENTS), 0);
+    CHECK(!tarnp_manifest_latents(span_of(&s), &s.m, &begin, &end));
+    tarnp_manifest_evict(s.w.data, &s.m, TARNP_PART_STATE);
+    CHECK_EQ(s.m.flags, TARNP_NODE_STATE_EVICTED);
+    tarnp_manifest m;
+    REQUIRE_OK(tarnp_manifest_get(span_of(&s), 9, &m, &err), &err);
+    CHECK_EQ(m.chunk_bytes, 90);
+    CHECK_EQ(m.flags, TARNP_NODE_STATE_EVICTED);
+    CHECK_EQ(m.n_chunks, 3);
+    CHECK_EQ(tarnp_manifest_part_bytes(span_of(&s), &m, TARNP_PART_STATE), 0);
+    tarnp_chunk_ref ref;
+    tarnp_manifest_chunk(span_of(&s), &m, 0, &ref);
+    CHECK(!ref.evicted && ref.id == 40);
+    tarnp_manifest_chunk(span_of(&s), &m, 2, &ref);
+    CHECK(ref.evicted && ref.id == 42 && ref.stored_bytes == 3100);
+    tarnp_node node;
+    REQUIRE_OK(tarnp_manifest_node(span_of(&s), 9, &tarni_heap, &node, &err), &err);
+    CHECK_EQ(node.n_sections, 1);
+    CHECK_EQ(node.sections[0].kind, TARNP_SECTION_TOKENS);
+    CHECK_EQ(node.stored_bytes, 90 + m.n_bytes);
+    tarnp_node_fini(&node);
+    tarni_writer_fini(&s.w);
+}
+
+CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(round_trip),
+           ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))

@@ -225,7 +225,8 @@ CASE(a_node_of_many_chunks)
         pieces[i] = (tarnp_piece){&byte[i], 1};
         chunks[i] = (tarnp_chunk){.first = i, .raw_bytes = 1, .n_pieces = 1, .pieces = &pieces[i]};
     }
-    tarnp_section section = {TARNP_SECTION_LATENT, TARNP_ELEM_U8, 700, chunks};
+    tarnp_section section = {
+        .kind = TARNP_SECTION_LATENT, .elem = TARNP_ELEM_U8, .n_chunks = 700, .chunks = chunks};
     tarnp_commit c = {.key = {1},
                       .session_id = kit_id(&k, "main"),
                       .expected_head = root,

@@ -36,10 +36,12 @@ static inline uint64_t kit_random(uint64_t *state)
 /* Normal with standard deviation 1, as good as needed: 12 uniform numbers. */
 static inline float kit_normal(uint64_t *state)
 {
-    double sum = -6;
-    for (int i = 0; i < 12; i++)
-        sum += (double)(kit_random(state) >> 11) * 0x1p-53;
-    return (float)sum;
+    uint64_t sum = 0;
+    for (int i = 0; i < 3; i++) {
+        uint64_t z = kit_random(state);
+        sum += (z & 0xFFFF) + (z >> 16 & 0xFFFF) + (z >> 32 & 0xFFFF) + (z >> 48);
+    }
+    return (float)((double)sum * 0x1p-16 - 6);
 }
 
 static inline void kit_folder(kit *k)
@@ -79,13 +81,14 @@ static inline void kit_file(const kit *k, const char *name, char out[260])
 
 static inline void kit_end(kit *k)
 {
+    static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};
     char file[260];
     tarnp_store_close(k->store);
     k->store = NULL;
-    kit_file(k, "data.mdb", file);
-    unlink(file);
-    kit_file(k, "lock.mdb", file);
-    unlink(file);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        kit_file(k, files[i], file);
+        unlink(file);
+    }
     rmdir(k->path);
     if (rmdir(k->folder) != 0)
         CHECK_FAIL("%s is not empty after the test", k->folder);
@@ -146,9 +149,16 @@ static inline void kit_lay(kit_layout *l, kit_content *c)
     l->chunks[2] = (tarnp_chunk){.raw_bytes = sizeof c->conv, .n_pieces = 1, .pieces = &l->conv};
     l->chunks[3] =
         (tarnp_chunk){.raw_bytes = sizeof c->sampler, .n_pieces = 1, .pieces = &l->sampler};
-    l->sections[0] = (tarnp_section){TARNP_SECTION_STATE, TARNP_ELEM_F32, 2, l->chunks};
-    l->sections[1] = (tarnp_section){TARNP_SECTION_CONV, TARNP_ELEM_BF16, 1, l->chunks + 2};
-    l->sections[2] = (tarnp_section){TARNP_SECTION_SAMPLER, TARNP_ELEM_U8, 1, l->chunks + 3};
+    l->sections[0] = (tarnp_section){
+        .kind = TARNP_SECTION_STATE, .elem = TARNP_ELEM_F32, .n_chunks = 2, .chunks = l->chunks};
+    l->sections[1] = (tarnp_section){.kind = TARNP_SECTION_CONV,
+                                     .elem = TARNP_ELEM_BF16,
+                                     .n_chunks = 1,
+                                     .chunks = l->chunks + 2};
+    l->sections[2] = (tarnp_section){.kind = TARNP_SECTION_SAMPLER,
+                                     .elem = TARNP_ELEM_U8,
+                                     .n_chunks = 1,
+                                     .chunks = l->chunks + 3};
 }
 
 /* Commits the node of `seed` on `parent` of session `id`, whose head must be `head`. */

@@ -116,8 +116,11 @@ CASE(bits_anywhere)
     int outcomes[OUTCOMES] = {0};
     REQUIRE(begin(&r));
     uint64_t random = 11;
-    for (int i = 0; i < 2000; i++)
+    const char *more = getenv("TARN_TEST_FLIPS"); /* 100000 before a release */
+    long n = more ? atol(more) : 20000;
+    for (long i = 0; i < n; i++)
         flip(&r, (size_t)(kit_random(&random) % (r.n_bytes * 8)), outcomes);
+    CHECK_EQ(outcomes[AT_OPEN] + outcomes[BY_VERIFY] + outcomes[UNNOTICED], n);
     CHECK(outcomes[AT_OPEN] > 0 && outcomes[BY_VERIFY] > 0);
     finish(&r, outcomes);
 }

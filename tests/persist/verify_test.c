@@ -110,10 +110,10 @@ CASE(tips_keys_names_and_the_queue)
     DO(tarnp_delete(&s.txn, TARNP_TABLE_NAME, "main", 4, NULL, &s.k.err));
     end(&s, "its name points elsewhere");
     BEGIN(s);
-    DO(tarnp_drop_put(&s.txn, s.nodes[1], (tarnp_drop){1, 0}, &s.k.err));
+    DO(tarnp_drop_put(&s.txn, s.nodes[1], (tarnp_drop){1, 0, 0}, &s.k.err));
     end(&s, "3 references counted, 4 found");
     BEGIN(s);
-    DO(tarnp_drop_put(&s.txn, 99, (tarnp_drop){1, 0}, &s.k.err));
+    DO(tarnp_drop_put(&s.txn, 99, (tarnp_drop){1, 0, 0}, &s.k.err));
     end(&s, "queued to be freed, but no node");
 }
 

@@ -133,7 +133,7 @@ CASE(new_sampling_alone)
 static tarn_status load(scene *s, tarnp_section_kind kind, tarnp_elem elem, tarnp_chunk *chunks,
                         size_t n_chunks, tarn_error *err)
 {
-    tarnp_section section = {kind, elem, n_chunks, chunks};
+    tarnp_section section = {.kind = kind, .elem = elem, .n_chunks = n_chunks, .chunks = chunks};
     tarnp_node node = {.id = 77, .n_sections = 1, .sections = &section};
     return tarni_checkpoint_load(NULL, &node, kind, &s->image, &tarni_heap, NULL, err);
 }

@@ -27,6 +27,7 @@ LAYERS = {  # folder: the folders whose headers it may include by name
 LIBRARY = ("lib/", "kernels/", "persist/")
 FUNCTION_LINES_MAX = 90
 FILE_LINES_MAX = 700
+FILE_LINES_EXCEPT = {"lib/tarn.h"}  # the manual: one file on purpose
 COLUMNS_MAX = 100
 
 # One place each: what another library's types are kept to.
@@ -110,7 +111,7 @@ def check_machine_paths(f):
 
 def check_file_length(f):
     n_lines = f.text.count("\n")
-    if n_lines > FILE_LINES_MAX:
+    if n_lines > FILE_LINES_MAX and f.path not in FILE_LINES_EXCEPT:
         yield 1, f"{n_lines} lines, the limit is {FILE_LINES_MAX}"
 
 
