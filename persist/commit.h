@@ -17,5 +17,7 @@ tarn_status tarnp_numerics_set(tarnp_manifest *m, const char *numerics, tarn_err
 /* The record of a session; out->id 0 where there is none. */
 tarn_status tarnp_session_load(tarnp_txn *txn, uint64_t session_id, const tarn_allocator *allocator,
                                tarnp_session *out, tarn_error *err);
+/* Gives a name to a session id; EXISTS. */
+tarn_status tarnp_name_take(tarnp_write *w, const char *name, uint64_t id, tarn_error *err);
 
 #endif

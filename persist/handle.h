@@ -13,11 +13,12 @@ struct tarnp_store {
     tarni_pool *pool; /* borrowed, may be NULL */
     tarnp_tables *tables;
     tarnp_format format;
-    bool read_only; /* the store has features that writing would break */
+    bool read_only; /* asked for, or the store has features that writing would break */
     bool poisoned;
     uint64_t bytes_put; /* through this handle */
-    pid_t pid; /* of the process that opened it */
+    pid_t pid;          /* of the process that opened it */
 
+    int folder;   /* kept open for its lock: shared by all who have the store open */
     dev_t device; /* of data.mdb: the registry's key */
     ino_t inode;
     struct tarnp_store *next_open; /* under the registry's mutex */
@@ -50,6 +51,14 @@ tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_err
 tarn_status tarnp_write_abort(tarnp_write *w, tarn_status status);
 
 uint64_t tarnp_now_ms(void);
+
+enum { TARNP_PATH_BYTES = 4096 };
+/* The path without slashes at its end, so that a name beside it can be made. */
+tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_error *err);
+tarn_status tarnp_folder_sync(const char *folder, tarn_error *err);
+tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err);
+/* Removes the files of a store and its folder; what else is in it stays. */
+void tarnp_folder_remove(const char *folder);
 
 /* Calls fn(arg, codec, i) for every i < n, on the store's pool if it has one. Each worker has its
  * own codec. Returns the error of the lowest i that failed; later ones may then not have run. */

@@ -35,7 +35,7 @@ static tarn_status load_named(tarnp_store *store, tarnp_txn *txn, const char *na
                       name, (unsigned long long)id, out->id ? "another" : "not there");
 }
 
-static tarn_status take_name(tarnp_write *w, const char *name, uint64_t id, tarn_error *err)
+tarn_status tarnp_name_take(tarnp_write *w, const char *name, uint64_t id, tarn_error *err)
 {
     uint64_t holder;
     TARNI_TRY(find_name(&w->txn, name, &holder, err));
@@ -99,7 +99,7 @@ tarn_status tarnp_session_create(tarnp_store *store, const char *name,
     snprintf(s.name, sizeof s.name, "%s", name);
     memcpy(s.fp, fp, sizeof s.fp);
     w.counters.sessions++;
-    tarn_status status = take_name(&w, name, s.id, err);
+    tarn_status status = tarnp_name_take(&w, name, s.id, err);
     if (status == TARN_OK)
         status = put_root(&w, &s, numerics, &root, err);
     if (status == TARN_OK) {
@@ -135,7 +135,7 @@ tarn_status tarnp_session_fork(tarnp_store *store, uint64_t node, const char *ne
     snprintf(s.name, sizeof s.name, "%s", new_name);
     memcpy(s.fp, m.fp, sizeof s.fp);
     w.counters.sessions++;
-    status = take_name(&w, new_name, s.id, err);
+    status = tarnp_name_take(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_refs_arrive(&w, s.id, node, err);
     if (status == TARN_OK)
@@ -284,7 +284,7 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
         tarnp_session_fini(&s);
         return tarnp_write_abort(&w, TARN_OK);
     }
-    status = take_name(&w, new_name, s.id, err);
+    status = tarnp_name_take(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
     if (status == TARN_OK) {

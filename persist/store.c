@@ -13,6 +13,7 @@
 #include "handle.h"
 #include "log.h"
 #include "refs.h"
+#include "stage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,12 +21,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define PATH_BYTES 4096
+#define PATH_BYTES TARNP_PATH_BYTES
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 static tarnp_store *registry; /* under registry_mutex */
@@ -55,6 +57,8 @@ tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *er
 {
     *w = (tarnp_write){.store = store};
     TARNI_TRY(tarnp_store_enter(store, err));
+    if (store->read_only && store->format.ro_compat == 0)
+        return tarni_fail(err, TARN_E_INVALID, "the store was opened for reading only");
     if (store->read_only)
         return tarni_fail(err, TARN_E_FORMAT,
                           "the store uses features 0x%llx: this version only reads it",
@@ -121,7 +125,7 @@ static tarn_status first_records(tarnp_tables *tables, tarn_error *err)
     return status;
 }
 
-static tarn_status sync_folder(const char *folder, tarn_error *err)
+tarn_status tarnp_folder_sync(const char *folder, tarn_error *err)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -131,26 +135,26 @@ static tarn_status sync_folder(const char *folder, tarn_error *err)
     return failed ? tarni_fail_errno(err, failed, "%s: cannot sync", folder) : TARN_OK;
 }
 
-static tarn_status sync_parent(const char *path, tarn_error *err)
+tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err)
 {
     char parent[PATH_BYTES];
     snprintf(parent, sizeof parent, "%s", path);
     char *slash = strrchr(parent, '/');
     if (!slash)
-        return sync_folder(".", err);
+        return tarnp_folder_sync(".", err);
     slash[slash == parent ? 1 : 0] = 0;
-    return sync_folder(parent, err);
+    return tarnp_folder_sync(parent, err);
 }
 
-static void remove_draft(const char *draft)
+void tarnp_folder_remove(const char *folder)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb"};
     char file[PATH_BYTES + 32];
     for (size_t i = 0; i < 2; i++) {
-        snprintf(file, sizeof file, "%s/%s", draft, files[i]);
+        snprintf(file, sizeof file, "%s/%s", folder, files[i]);
         unlink(file);
     }
-    rmdir(draft);
+    rmdir(folder);
 }
 
 /* Makes an empty store at `path`, which must be absent or an empty folder. Losing the race against
@@ -169,12 +173,12 @@ static tarn_status make_store(const char *path, const tarnp_options *options,
         status = first_records(tables, err);
     tarnp_tables_close(tables);
     if (status == TARN_OK)
-        status = sync_folder(draft, err);
+        status = tarnp_folder_sync(draft, err);
     if (status == TARN_OK && rename(draft, path) == 0)
-        return sync_parent(path, err);
+        return tarnp_folder_sync_parent(path, err);
     if (status == TARN_OK && errno != EEXIST && errno != ENOTEMPTY)
         status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    remove_draft(draft);
+    tarnp_folder_remove(draft);
     return status;
 }
 
@@ -238,6 +242,21 @@ static void delist(tarnp_store *store)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+/* Who has a store open shares a lock on its folder, so that compacting, which replaces the file,
+ * can tell that nobody has. It is flock's: LMDB's own locks on lock.mdb are fcntl's, which a
+ * process loses by closing any descriptor of that file. */
+static tarn_status share_folder(tarnp_store *store, const char *path, tarn_error *err)
+{
+    store->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->folder < 0)
+        return tarni_fail_errno(err, errno, "%s", path);
+    if (flock(store->folder, LOCK_SH | LOCK_NB) == 0)
+        return TARN_OK;
+    if (errno == EWOULDBLOCK)
+        return tarni_fail(err, TARN_E_BUSY, "%s: the store is being compacted", path);
+    return tarni_fail_errno(err, errno, "%s: cannot lock the folder", path);
+}
+
 /* ---- open and close ------------------------------------------------------------------------- */
 
 static tarn_status check_records(tarnp_store *store, tarn_error *err)
@@ -252,13 +271,12 @@ static tarn_status check_records(tarnp_store *store, tarn_error *err)
         status = tarni_fail(
             err, TARN_E_CORRUPT, "data.mdb: the snapshot of transaction %llu claims to be %llu",
             (unsigned long long)counters.txn, (unsigned long long)tarnp_txn_id(&txn));
-    store->read_only = store->format.ro_compat != 0;
+    store->read_only = store->read_only || store->format.ro_compat != 0;
     tarnp_txn_abort(&txn);
     return status;
 }
 
-/* The path without slashes at its end, so that a name beside it can be made. */
-static tarn_status clean_path(const char *path, char out[PATH_BYTES], tarn_error *err)
+tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_error *err)
 {
     size_t n = path ? strlen(path) : 0;
     if (n == 0 || n > PATH_BYTES - 32)
@@ -282,7 +300,7 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     char clean[PATH_BYTES];
     bool exists;
     TARNI_TRY(tarni_allocator_check(options->allocator, &allocator, err));
-    TARNI_TRY(clean_path(path, clean, err));
+    TARNI_TRY(tarnp_path_clean(path, clean, err));
     TARNI_TRY(find_store(clean, options->create, &exists, err));
     if (!exists)
         TARNI_TRY(make_store(clean, options, &allocator, err));
@@ -293,8 +311,13 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
         store->log = *options->log;
     store->pool = options->pool;
     store->pid = getpid();
-    tarn_status status = enlist(store, clean, err);
+    store->read_only = options->read_only;
+    tarn_status status = share_folder(store, clean, err);
+    if (status == TARN_OK)
+        status = enlist(store, clean, err);
     if (status != TARN_OK) {
+        if (store->folder >= 0)
+            close(store->folder);
         tarni_free(&allocator, store);
         return status;
     }
@@ -307,6 +330,7 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
         return status;
     }
     tarnp_refs_drain(store);
+    tarnp_stage_sweep(store);
     *out = store;
     return TARN_OK;
 }
@@ -317,6 +341,7 @@ void tarnp_store_close(tarnp_store *store)
         return;
     delist(store);
     tarnp_tables_close(store->tables);
+    close(store->folder);
     tarn_allocator allocator = store->allocator;
     for (size_t i = 0; i < store->n_codecs; i++)
         tarnp_codec_free(store->codecs[i]);

@@ -42,6 +42,7 @@ typedef enum option_id {
     OPTION_REPEAT_LAST_N,
     OPTION_STOP,
     OPTION_DOT,
+    OPTION_AS,
     OPTION_COUNT
 } option_id;
 

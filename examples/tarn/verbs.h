@@ -22,6 +22,10 @@ int verb_tokens(const arguments *args);
 int verb_rename(const arguments *args);
 int verb_rm(const arguments *args);
 int verb_verify(const arguments *args);
+int verb_export(const arguments *args);
+int verb_import(const arguments *args);
+int verb_salvage(const arguments *args);
+int verb_compact(const arguments *args);
 int verb_stat(const arguments *args);
 
 #endif
