@@ -6,11 +6,10 @@
  * node. What is known of a node (which sections are bad, how far latents reach) follows from the
  * node and its ancestors alone, so it is the same for all chains through it.
  *
- * A damaged manifest in the middle hides its parent. What it says of it is taken only if the parent
- * found so fits exactly what the child says of the node between (position and byte sums); otherwise
- * the parent is the one node of the same session that is neither a tip nor has a child of its
- * session's that can be read, if there is just one: every node of a session is head, tip or parent
- * of one of its own (refs.c). */
+ * A damaged manifest in the middle hides its parent. One bit of it is wrong, as a rule, so what it
+ * says of its parent, of its tokens and of its bytes is compared with what its child, or the
+ * session, says of it; the node that fits best is its parent. Where that leaves several, the chain
+ * goes on from what they have in common: never from a branch that may be another. */
 #include "salvage.h"
 
 #include "graft.h"
@@ -37,12 +36,20 @@ typedef struct fate {
     bool needed, probed, has_own_child, is_tip, any_latents, lost_state;
 } fate;
 
+/* A node that cannot be read, and where its chain goes on. */
+typedef struct gap {
+    uint64_t lost;
+    size_t parent; /* index */
+} gap;
+
 typedef struct rescue {
     tarnp_remains *from;
     tarnp_store *to;
     fate *fates;
     uint64_t *missing; /* ids that are needed and of which nothing is there */
     size_t n_missing, missing_capacity;
+    gap *gaps;
+    size_t n_gaps, gaps_capacity;
     size_t *chain; /* indices, root first */
     size_t n_chain, chain_capacity;
     size_t n_taken; /* nodes of the chain that the graft has taken */
@@ -68,30 +75,52 @@ static size_t find_node(const tarnp_remains *r, uint64_t id)
 
 /* ---- the chain ------------------------------------------------------------------------------ */
 
-static bool parent_fits(const tarnp_found_node *parent, const tarnp_found_node *lost,
-                        const tarnp_found_node *child, const tarnp_session *s)
+/* How much of what is known of a lost node says that `n` is its parent. */
+static int fit(const tarnp_found_node *n, const tarnp_found_node *lost,
+               const tarnp_found_node *child, const tarnp_session *s)
 {
-    if (!parent->readable || parent->id >= lost->id)
-        return false;
-    if (!child)
-        return parent->position + lost->n_tokens == s->position;
-    return parent->position + lost->n_tokens == child->position - child->n_tokens &&
-           parent->chain_bytes + lost->own_bytes == child->chain_bytes - child->own_bytes;
+    uint64_t position = child ? child->position - child->n_tokens : s->position;
+    return (n->id == lost->parent) + (n->position + lost->n_tokens == position) +
+           (child && n->chain_bytes + lost->own_bytes == child->chain_bytes - child->own_bytes);
 }
 
-/* The parent of a node that cannot be read, or SIZE_MAX. `child` is NULL for a head. */
-static size_t find_parent(const rescue *r, uint64_t lost_id, const tarnp_found_node *child,
-                          const tarnp_session *s)
+/* The nearest node that both descend from, or SIZE_MAX: ids grow from parent to child. */
+static size_t common_ancestor(const tarnp_remains *from, size_t a, size_t b)
+{
+    while (a != b && a != SIZE_MAX && b != SIZE_MAX) {
+        size_t *younger = from->nodes[a].id > from->nodes[b].id ? &a : &b;
+        *younger = from->nodes[*younger].readable ? find_node(from, from->nodes[*younger].parent)
+                                                  : SIZE_MAX;
+    }
+    return a == b ? a : SIZE_MAX;
+}
+
+/* By what the damaged manifest says: the nodes that fit best. Where several do, the nearest node
+ * that is sure to lie on the way. */
+static size_t parent_by_words(const rescue *r, size_t lost, const tarnp_found_node *child,
+                              const tarnp_session *s)
 {
     const tarnp_remains *from = r->from;
-    size_t lost = find_node(from, lost_id);
-    if (lost != SIZE_MAX) {
-        size_t said = find_node(from, from->nodes[lost].parent);
-        if (said != SIZE_MAX && !r->fates[said].is_tip &&
-            parent_fits(&from->nodes[said], &from->nodes[lost], child, s))
-            return said;
+    size_t found = SIZE_MAX;
+    int best = 1;
+    for (size_t i = 0; i < lost; i++) {
+        if (!from->nodes[i].readable || r->fates[i].is_tip)
+            continue;
+        int fits = fit(&from->nodes[i], &from->nodes[lost], child, s);
+        if (fits < best)
+            continue;
+        found = fits > best || found == SIZE_MAX ? i : common_ancestor(from, found, i);
+        best = fits;
+        if (found == SIZE_MAX)
+            break;
     }
-    uint64_t owner = child ? child->session_id : s->id;
+    return found;
+}
+
+/* By what must be: every node of a session is its head, a tip, or the parent of one of its own. */
+static size_t parent_by_elimination(const rescue *r, uint64_t lost_id, uint64_t owner)
+{
+    const tarnp_remains *from = r->from;
     size_t found = SIZE_MAX;
     for (size_t i = 0; i < from->n_nodes && from->nodes[i].id < lost_id; i++) {
         const tarnp_found_node *n = &from->nodes[i];
@@ -103,6 +132,29 @@ static size_t find_parent(const rescue *r, uint64_t lost_id, const tarnp_found_n
         found = i;
     }
     return found;
+}
+
+/* The parent of a node that cannot be read, or a node farther back that is sure to lie on the way,
+ * or SIZE_MAX. `child` is NULL for a head. */
+static tarn_status find_parent(rescue *r, uint64_t lost_id, const tarnp_found_node *child,
+                               const tarnp_session *s, size_t *out)
+{
+    for (size_t i = 0; i < r->n_gaps; i++) {
+        if (r->gaps[i].lost == lost_id) {
+            *out = r->gaps[i].parent;
+            return TARN_OK;
+        }
+    }
+    size_t lost = find_node(r->from, lost_id);
+    *out = lost != SIZE_MAX ? parent_by_words(r, lost, child, s) : SIZE_MAX;
+    if (*out == SIZE_MAX)
+        *out = parent_by_elimination(r, lost_id, child ? child->session_id : s->id);
+    if (*out == SIZE_MAX)
+        return TARN_OK; /* another session may know more */
+    TARNI_TRY(tarni_grow(&r->from->allocator, &r->gaps, &r->gaps_capacity, r->n_gaps + 1,
+                         sizeof *r->gaps, r->err));
+    r->gaps[r->n_gaps++] = (gap){lost_id, *out};
+    return TARN_OK;
 }
 
 static tarn_status note_missing(rescue *r, uint64_t id)
@@ -135,7 +187,8 @@ static tarn_status walk(rescue *r, uint64_t head, const tarnp_session *s)
             continue;
         }
         r->n_chain = 0; /* what comes after it is lost */
-        size_t parent = find_parent(r, id, child, s);
+        size_t parent;
+        TARNI_TRY(find_parent(r, id, child, s, &parent));
         if (parent == SIZE_MAX)
             return TARN_OK;
         id = from->nodes[parent].id;
@@ -405,6 +458,7 @@ static tarn_status find_model(rescue *r, tarnp_session *s)
     return status;
 }
 
+/* The branches a session has left; `made` is what it is in the new store, 0 for nothing. */
 static tarn_status save_tips(rescue *r, const tarnp_session *s, uint64_t made)
 {
     for (size_t i = 0; i < r->from->n_tips; i++) {
@@ -417,6 +471,8 @@ static tarn_status save_tips(rescue *r, const tarnp_session *s, uint64_t made)
         if (at != SIZE_MAX)
             branch.position = r->from->nodes[at].position;
         TARNI_TRY(walk(r, r->from->tips[i].node, &branch));
+        if (made == 0)
+            continue; /* they are needed, and lost with the session */
         TARNI_TRY(probe_chain(r));
         if (r->n_chain == 0 || r->fates[r->chain[r->n_chain - 1]].saved_as != 0)
             continue;
@@ -432,12 +488,12 @@ static tarn_status save_session(rescue *r, const tarnp_session *found)
     if (s.head == TARNP_NODE_NONE)
         s.head = guess_head(r, s.id);
     if (s.head == TARNP_NODE_NONE)
-        return TARN_OK;
+        return save_tips(r, &s, 0);
     TARNI_TRY(walk(r, s.head, &s));
     TARNI_TRY(probe_chain(r));
     if (r->n_chain == 0) {
         TARNI_LOG(&r->from->log, TARN_LOG_WARN, "session %s: nothing is left of it", s.name);
-        return TARN_OK;
+        return save_tips(r, &s, 0);
     }
     if (s.name[0] == 0 || name_is_taken(r, s.name))
         rename_session(r, &s);
@@ -511,6 +567,7 @@ tarn_status tarnp_salvage(const char *path, const char *out_path, const tarnp_op
     }
     tarni_free(&from.allocator, r.fates);
     tarni_free(&from.allocator, r.missing);
+    tarni_free(&from.allocator, r.gaps);
     tarni_free(&from.allocator, r.chain);
     tarnp_remains_close(&from);
     if (status != TARN_OK)
