@@ -470,6 +470,76 @@ TARN_API tarn_status tarn_store_verify(tarn_store *store,
                                        tarn_error *err) TARN_MUST_CHECK;
 TARN_API void tarn_verify_report_free(tarn_verify_report *report);
 
+/* Moving and rescuing. `progress` may be NULL everywhere; false from it ends with CANCELLED. */
+typedef bool (*tarn_progress_fn)(void *user, uint64_t done, uint64_t all);
+/* Takes all n_bytes, or fills err and returns the status the whole call is to fail with. */
+typedef tarn_status (*tarn_write_fn)(void *user, const void *data, size_t n_bytes, tarn_error *err);
+/* Gives at most n_bytes, and none (*n_read 0) at the end only. */
+typedef tarn_status (*tarn_read_fn)(void *user, void *data, size_t n_bytes, size_t *n_read,
+                                    tarn_error *err);
+
+typedef struct tarn_move_options {
+    size_t size;
+    tarn_progress_fn progress; /* in bytes of the file */
+    void *user;
+} tarn_move_options;
+
+/* Writes a session, from its root to its head, as one stream that checks itself. It depends on
+ * nothing but the session: the same one gives the same bytes from any store. at and bytes (the size
+ * of the stream) may be NULL. NOT_FOUND, CORRUPT (which node and chunk: nothing damaged is ever
+ * exported), and what `write` returns. No transaction is open while a callback runs, so other
+ * processes go on. Cost: reads the session once; payloads are not encoded anew. */
+TARN_API tarn_status tarn_store_export(tarn_store *store, const char *session, tarn_write_fn write,
+                                       void *write_user, const tarn_move_options *options,
+                                       tarn_at *at, uint64_t *bytes,
+                                       tarn_error *err) TARN_MUST_CHECK;
+/* The same into a file, which appears whole and synced, in place of one that was there, or not at
+ * all. Only its owner may read it (mode 0600): it holds the session's tokens. */
+TARN_API tarn_status tarn_store_export_file(tarn_store *store, const char *session,
+                                            const char *path, const tarn_move_options *options,
+                                            tarn_at *at, uint64_t *bytes,
+                                            tarn_error *err) TARN_MUST_CHECK;
+
+/* Makes a session of such a stream, named `new_name`, or (NULL) as in the stream. Nodes that the
+ * store has already are used, not copied. Everything is checked before anything can be seen; after
+ * an error nothing was made, and what a killed import leaves is freed by the next open. EXISTS,
+ * CORRUPT (what), FORMAT (foreign or newer), INVALID (a name that looks like a path), NO_SPACE,
+ * CONFLICT (a node to be used was removed meanwhile), and what `read` returns. */
+TARN_API tarn_status tarn_store_import(tarn_store *store, tarn_read_fn read, void *read_user,
+                                       const char *new_name, const tarn_move_options *options,
+                                       tarn_at *at, uint64_t *bytes,
+                                       tarn_error *err) TARN_MUST_CHECK;
+TARN_API tarn_status tarn_store_import_file(tarn_store *store, const char *path,
+                                            const char *new_name, const tarn_move_options *options,
+                                            tarn_at *at, uint64_t *bytes,
+                                            tarn_error *err) TARN_MUST_CHECK;
+
+typedef struct tarn_salvage_report {
+    size_t size;
+    uint64_t saved;         /* nodes in the new store */
+    uint64_t lost;          /* nodes that sessions need and that could not be saved */
+    uint64_t without_state; /* of the saved: the tokens are whole, the state was not */
+} tarn_salvage_report;
+
+/* Copies everything that verifies from the store at `path`, which is only read, into a new one at
+ * `out_path`: every session up to its last whole node, with its tags and the branches it has left.
+ * A store that does not open is searched for what its file still holds; then sessions that were
+ * removed or renamed may come back. The store may not be open in this process.
+ * EXISTS (out_path), NOT_FOUND, FORMAT (nothing of a store is there), BUSY, NO_SPACE: after an
+ * error there is no new store. `progress` counts nodes. Threads: any. Cost: reads everything. */
+TARN_API tarn_status tarn_store_salvage(const char *path, const char *out_path,
+                                        const tarn_store_options *options,
+                                        const tarn_move_options *move, tarn_salvage_report *out,
+                                        tarn_error *err) TARN_MUST_CHECK;
+
+/* Gives the disk back what the store no longer uses: copies it without free pages, verifies the
+ * copy and puts it in the place of the old file. Nobody may have the store open: BUSY. CORRUPT
+ * where anything is damaged. After an error the store is as it was. Needs as much free disk as the
+ * store holds. `progress` is of the verification. The byte counts may be NULL. Threads: any. */
+TARN_API tarn_status tarn_store_compact(const char *path, const tarn_store_options *options,
+                                        const tarn_move_options *move, uint64_t *bytes_before,
+                                        uint64_t *bytes_after, tarn_error *err) TARN_MUST_CHECK;
+
 /* ============================================================================================== */
 /* 4. Engines                                                                                     */
 

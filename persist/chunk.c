@@ -50,6 +50,13 @@ tarn_status tarnp_chunk_head_get(const uint8_t at[TARNP_CHUNK_HEAD_BYTES], tarnp
     return TARN_OK;
 }
 
+void tarnp_chunk_renumber(uint8_t *value, uint64_t id, uint8_t sum[TARNP_SUM_BYTES])
+{
+    tarni_store_u64(value + 16, id);
+    tarni_store_u64(value + AT_SUM, tarnp_sum64(value, AT_SUM, 0));
+    tarnp_sum128(value, TARNP_CHUNK_HEAD_BYTES, sum);
+}
+
 tarn_status tarnp_chunk_check(tarnp_span value, const tarnp_chunk_ref *want, tarnp_chunk_head *out,
                               tarn_error *err)
 {

@@ -46,6 +46,9 @@ void tarnp_chunk_head_put(const tarnp_chunk_head *head, uint8_t out[TARNP_CHUNK_
 tarn_status tarnp_chunk_head_get(const uint8_t at[TARNP_CHUNK_HEAD_BYTES], tarnp_chunk_head *out,
                                  tarn_error *err);
 
+/* Gives a stored value whose header is good another id; `sum` is then the one for its manifest. */
+void tarnp_chunk_renumber(uint8_t *value, uint64_t id, uint8_t sum[TARNP_SUM_BYTES]);
+
 /* What a manifest says of a chunk. */
 typedef struct tarnp_chunk_ref {
     uint64_t id;

@@ -40,6 +40,8 @@ tarn_status tarnp_shared_bytes(tarnp_txn *txn, uint64_t session_id, uint64_t hea
 /* The record of a session; out->id 0 where there is none. */
 tarn_status tarnp_session_load(tarnp_txn *txn, uint64_t session_id, const tarn_allocator *allocator,
                                tarnp_session *out, tarn_error *err);
+/* Gives a name to a session id; EXISTS. */
+tarn_status tarnp_name_take(tarnp_write *w, const char *name, uint64_t id, tarn_error *err);
 
 /* The session of this name; NOT_FOUND. */
 tarn_status tarnp_session_load_named(tarnp_store *store, tarnp_txn *txn, const char *name,

@@ -39,6 +39,30 @@ tarn_status tarnp_folder_sync(const char *folder, tarn_error *err)
     return failed ? tarni_fail_errno(err, failed, "%s: cannot sync", folder) : TARN_OK;
 }
 
+tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err)
+{
+    char parent[TARNP_PATH_BYTES];
+    snprintf(parent, sizeof parent, "%s", path);
+    char *slash = strrchr(parent, '/');
+    if (!slash)
+        return tarnp_folder_sync(".", err);
+    slash[slash == parent ? 1 : 0] = 0;
+    return tarnp_folder_sync(parent, err);
+}
+
+tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_error *err)
+{
+    size_t n = path ? strlen(path) : 0;
+    if (n == 0 || n > TARNP_PATH_BYTES - 32)
+        return tarni_fail(err, TARN_E_INVALID, "the store's path has %zu bytes, the limit is %d", n,
+                          TARNP_PATH_BYTES - 32);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    memcpy(out, path, n);
+    out[n] = 0;
+    return TARN_OK;
+}
+
 void tarnp_folder_remove(const char *folder)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};

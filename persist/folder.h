@@ -10,7 +10,10 @@
 
 #define TARNP_PATH_BYTES 4096 /* of a folder; names of files in it need 32 more */
 
+/* The path without slashes at its end, so that a name beside it can be made. INVALID. */
+tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_error *err);
 tarn_status tarnp_folder_sync(const char *folder, tarn_error *err);
+tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err);
 /* Unlinks every file a store may consist of, and the folder. */
 void tarnp_folder_remove(const char *folder);
 

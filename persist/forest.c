@@ -80,7 +80,12 @@ static tarn_status load_node(tarnp_forest *f, tarnp_txn *txn, tarnp_span key, ta
                            .created_ms = m.created_ms,
                            .parent = TARNP_NO_INDEX,
                            .flags = m.flags};
-    tarnp_manifest_latents(value, &m, &n.latent_begin, &n.latent_end);
+    /* A node that came from elsewhere does not list what it had left behind. */
+    if (!tarnp_manifest_latents(value, &m, &n.latent_begin, &n.latent_end) &&
+        (m.flags & TARNP_NODE_LATENTS_EVICTED)) {
+        n.latent_begin = m.position - m.n_tokens;
+        n.latent_end = m.position;
+    }
     if (m.parent != TARNP_NODE_NONE) {
         n.parent = tarnp_forest_find(f, m.parent);
         if (n.parent == TARNP_NO_INDEX)

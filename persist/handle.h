@@ -17,7 +17,7 @@ struct tarnp_store {
     tarni_pool *pool; /* borrowed, may be NULL */
     tarnp_tables *tables;
     tarnp_format format;
-    bool read_only; /* the store has features that writing would break */
+    bool read_only; /* asked for, or the store has features that writing would break */
     _Atomic bool poisoned;
     _Atomic uint64_t bytes_put; /* through this handle */
     pid_t pid;                  /* of the process that opened it */
@@ -29,6 +29,7 @@ struct tarnp_store {
     size_t queue_bytes_max;
     uint32_t queue_length_max;
 
+    int folder;   /* kept open for its lock: shared by all who have the store open */
     dev_t device; /* of data.mdb: the registry's key */
     ino_t inode;
     struct tarnp_store *next_open; /* under the registry's mutex */

@@ -10,12 +10,15 @@
 #define MAGIC            0x444F4E54u /* "TNOD" */
 #define VERSION          1
 #define PLAIN_BYTES      200 /* of the head, before key id and nonce */
-#define HEAD_BYTES       224
+#define HEAD_BYTES       TARNP_MANIFEST_HEAD_BYTES
 #define SEGMENT_BYTES    8
 #define SECTION_BYTES    24
 #define CHUNK_BYTES      32
+#define CHUNK_SUM        16 /* where the sum stands in it */
 #define AT_FLAGS         6
 #define AT_CHUNK_BYTES   64
+#define AT_FIRST_CHUNK   72
+#define AT_KEY           88
 #define AT_SECTION_FLAGS 3
 #define SECTION_EVICTED  1
 #define ONE_BITS         0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
@@ -295,6 +298,39 @@ void tarnp_manifest_chunk(tarnp_span value, const tarnp_manifest *m, uint32_t i,
                              .raw_bytes = tarni_load_u32(at + 8),
                              .stored_bytes = tarni_load_u32(at + 12)};
     memcpy(out->sum, at + 16, TARNP_SUM_BYTES);
+}
+
+void tarnp_manifest_renumber(uint8_t *value, const tarnp_manifest *m, const uint8_t *sums)
+{
+    tarni_store_u64(value + 16, m->id);
+    tarni_store_u64(value + 24, m->parent);
+    tarni_store_u64(value + 32, m->session_id);
+    tarni_store_u64(value + 56, m->created_ms);
+    tarni_store_u64(value + AT_FIRST_CHUNK, m->first_chunk);
+    memcpy(value + AT_KEY, m->key, sizeof m->key);
+    uint8_t *at = value + m->n_bytes - TARNP_SUM_BYTES - (size_t)m->n_chunks * CHUNK_BYTES;
+    for (uint32_t i = 0; i < m->n_chunks; i++)
+        memcpy(at + (size_t)i * CHUNK_BYTES + CHUNK_SUM, sums + (size_t)i * TARNP_SUM_BYTES,
+               TARNP_SUM_BYTES);
+    tarnp_sum128(value, m->n_bytes - TARNP_SUM_BYTES, value + m->n_bytes - TARNP_SUM_BYTES);
+}
+
+bool tarnp_manifest_same(tarnp_span a, const tarnp_manifest *am, tarnp_span b,
+                         const tarnp_manifest *bm)
+{
+    if (am->n_bytes != bm->n_bytes || am->flags != bm->flags || am->n_tokens != bm->n_tokens ||
+        am->position != bm->position || am->turns != bm->turns ||
+        am->n_segments != bm->n_segments || am->n_sections != bm->n_sections ||
+        am->n_chunks != bm->n_chunks || am->chunk_bytes != bm->chunk_bytes ||
+        memcmp(am->key, bm->key, sizeof am->key) != 0 ||
+        memcmp(am->fp, bm->fp, sizeof am->fp) != 0 ||
+        memcmp(am->numerics, bm->numerics, sizeof am->numerics) != 0)
+        return false;
+    size_t chunks = am->n_bytes - TARNP_SUM_BYTES - (size_t)am->n_chunks * CHUNK_BYTES;
+    bool same = memcmp(a.data + HEAD_BYTES, b.data + HEAD_BYTES, chunks - HEAD_BYTES) == 0;
+    for (uint32_t i = 0; i < am->n_chunks && same; i++, chunks += CHUNK_BYTES)
+        same = memcmp(a.data + chunks, b.data + chunks, CHUNK_SUM) == 0;
+    return same;
 }
 
 /* One pass over the segments: counts where `to` is NULL, else fills the arrays. */

@@ -44,6 +44,8 @@
 #include "bytes.h"
 #include "chunk.h"
 
+#define TARNP_MANIFEST_HEAD_BYTES 224 /* the fixed part */
+
 typedef struct tarnp_manifest {
     uint64_t id, parent, session_id, position;
     uint32_t n_tokens, turns;
@@ -77,6 +79,13 @@ void tarnp_manifest_chunk(tarnp_span value, const tarnp_manifest *m, uint32_t i,
 /* Decodes all of it but evicted sections. */
 tarn_status tarnp_manifest_node(tarnp_span value, uint64_t id, const tarn_allocator *allocator,
                                 tarnp_node *out, tarn_error *err);
+/* Rewrites, in a writable copy of a manifest that tarnp_manifest_get accepted, the fixed fields
+ * from `m`, the sums of the chunks (16 bytes each, n_chunks of them) and its own. Lengths and
+ * counts of `m` must be the ones it has. */
+void tarnp_manifest_renumber(uint8_t *value, const tarnp_manifest *m, const uint8_t *sums);
+/* Whether two nodes say the same but for ids, times and chunk sums. */
+bool tarnp_manifest_same(tarnp_span a, const tarnp_manifest *am, tarnp_span b,
+                         const tarnp_manifest *bm);
 
 /* Stored bytes of the chunks of these parts (TARNP_PART_...) that are there. */
 uint64_t tarnp_manifest_part_bytes(tarnp_span value, const tarnp_manifest *m, unsigned parts);

@@ -38,7 +38,7 @@ tarn_status tarnp_session_load_named(tarnp_store *store, tarnp_txn *txn, const c
                       name, (unsigned long long)id, out->id ? "another" : "not there");
 }
 
-static tarn_status take_name(tarnp_write *w, const char *name, uint64_t id, tarn_error *err)
+tarn_status tarnp_name_take(tarnp_write *w, const char *name, uint64_t id, tarn_error *err)
 {
     uint64_t holder;
     TARNI_TRY(find_name(&w->txn, name, &holder, err));
@@ -102,7 +102,7 @@ tarn_status tarnp_session_create(tarnp_store *store, const char *name,
     snprintf(s.name, sizeof s.name, "%s", name);
     memcpy(s.fp, fp, sizeof s.fp);
     w.counters.sessions++;
-    tarn_status status = take_name(&w, name, s.id, err);
+    tarn_status status = tarnp_name_take(&w, name, s.id, err);
     if (status == TARN_OK)
         status = put_root(&w, &s, numerics, &root, err);
     if (status == TARN_OK) {
@@ -137,7 +137,7 @@ tarn_status tarnp_session_fork(tarnp_store *store, uint64_t node, const char *ne
     snprintf(s.name, sizeof s.name, "%s", new_name);
     memcpy(s.fp, m.fp, sizeof s.fp);
     w.counters.sessions++;
-    status = take_name(&w, new_name, s.id, err);
+    status = tarnp_name_take(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_shared_bytes(&w.txn, s.id, node, &s.bytes_shared, err);
     if (status == TARN_OK)
@@ -301,7 +301,7 @@ tarn_status tarnp_session_rename(tarnp_store *store, const char *name, const cha
     }
     status = tarnp_lease_admit(&w, &s, no_token, err);
     if (status == TARN_OK)
-        status = take_name(&w, new_name, s.id, err);
+        status = tarnp_name_take(&w, new_name, s.id, err);
     if (status == TARN_OK)
         status = tarnp_delete(&w.txn, TARNP_TABLE_NAME, name, strlen(name), NULL, err);
     if (status == TARN_OK) {

@@ -17,6 +17,7 @@
 #include "log.h"
 #include "queue.h"
 #include "refs.h"
+#include "stage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -59,6 +61,8 @@ tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *er
 {
     *w = (tarnp_write){.store = store};
     TARNI_TRY(tarnp_store_enter(store, err));
+    if (store->read_only && store->format.ro_compat == 0)
+        return tarni_fail(err, TARN_E_INVALID, "the store was opened for reading only");
     if (store->read_only)
         return tarni_fail(err, TARN_E_FORMAT,
                           "the store uses features 0x%llx: this version only reads it",
@@ -127,17 +131,6 @@ static tarn_status first_records(tarnp_tables *tables, bool scratch, tarn_error 
     return status;
 }
 
-static tarn_status sync_parent(const char *path, tarn_error *err)
-{
-    char parent[PATH_BYTES];
-    snprintf(parent, sizeof parent, "%s", path);
-    char *slash = strrchr(parent, '/');
-    if (!slash)
-        return tarnp_folder_sync(".", err);
-    slash[slash == parent ? 1 : 0] = 0;
-    return tarnp_folder_sync(parent, err);
-}
-
 /* An empty store in a new folder beside `path`, on disk. After an error there is no folder. */
 static tarn_status make_draft(const char *path, const tarnp_options *options,
                               const tarn_allocator *allocator, char draft[PATH_BYTES + 8],
@@ -171,7 +164,7 @@ static tarn_status make_store(const char *path, const tarnp_options *options,
     tarn_status status = TARN_OK;
     TARNI_TRY(make_draft(path, options, allocator, draft, err));
     if (rename(draft, path) == 0)
-        return sync_parent(path, err);
+        return tarnp_folder_sync_parent(path, err);
     if (errno != EEXIST && errno != ENOTEMPTY)
         status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
     tarnp_folder_remove(draft);
@@ -253,6 +246,21 @@ static void delist(tarnp_store *store)
     pthread_mutex_unlock(&registry_mutex);
 }
 
+/* Who has a store open shares a lock on its folder, so that compacting, which replaces the file,
+ * can tell that nobody has. It is flock's: LMDB's own locks on lock.mdb are fcntl's, which a
+ * process loses by closing any descriptor of that file. */
+static tarn_status share_folder(tarnp_store *store, const char *path, tarn_error *err)
+{
+    store->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (store->folder < 0)
+        return tarni_fail_errno(err, errno, "%s", path);
+    if (flock(store->folder, LOCK_SH | LOCK_NB) == 0)
+        return TARN_OK;
+    if (errno == EWOULDBLOCK)
+        return tarni_fail(err, TARN_E_BUSY, "%s: the store is being compacted", path);
+    return tarni_fail_errno(err, errno, "%s: cannot lock the folder", path);
+}
+
 /* ---- open and close ------------------------------------------------------------------------- */
 
 static tarn_status check_records(tarnp_store *store, tarn_error *err)
@@ -268,26 +276,12 @@ static tarn_status check_records(tarnp_store *store, tarn_error *err)
             err, TARN_E_CORRUPT, "data.mdb: the snapshot of transaction %llu claims to be %llu",
             (unsigned long long)counters.txn, (unsigned long long)tarnp_txn_id(&txn));
     tarnp_txn_abort(&txn);
-    store->read_only = store->format.ro_compat != 0;
+    store->read_only = store->read_only || store->format.ro_compat != 0;
     bool scratch = store->format.incompat & TARNP_FEATURE_SCRATCH;
     if (status == TARN_OK && scratch != (store->durability == TARNP_SCRATCH))
         status = tarni_fail(err, TARN_E_INVALID, "%s is %s scratch store and was opened as %s",
                             store->path, scratch ? "a" : "no", scratch ? "another" : "one");
     return status;
-}
-
-/* The path without slashes at its end, so that a name beside it can be made. */
-static tarn_status clean_path(const char *path, char out[PATH_BYTES], tarn_error *err)
-{
-    size_t n = path ? strlen(path) : 0;
-    if (n == 0 || n > PATH_BYTES - 32)
-        return tarni_fail(err, TARN_E_INVALID, "the store's path has %zu bytes, the limit is %d", n,
-                          PATH_BYTES - 32);
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    memcpy(out, path, n);
-    out[n] = 0;
-    return TARN_OK;
 }
 
 static tarn_status check_options(const tarnp_options *o, tarn_error *err)
@@ -312,7 +306,8 @@ static tarn_status create_handle(const char *path, const tarnp_options *options,
     store->durability = options->durability;
     store->queue_bytes_max = options->queue_bytes_max;
     store->queue_length_max = options->queue_length_max;
-    store->scratch_fd = -1;
+    store->read_only = options->read_only;
+    store->folder = store->scratch_fd = -1;
     pthread_mutex_init(&store->slab_mutex, NULL);
     tarn_status status = tarni_copy_text(allocator, path, strlen(path), &store->path, err);
     if (status == TARN_OK &&
@@ -338,6 +333,7 @@ static tarn_status choose_sync(tarnp_store *store, tarn_error *err)
 static tarn_status open_handle(tarnp_store *store, const tarnp_options *options, tarn_error *err)
 {
     bool unclean;
+    TARNI_TRY(share_folder(store, store->path, err));
     TARNI_TRY(tarnp_scratch_lock(store->path, store->durability == TARNP_SCRATCH,
                                  &store->scratch_fd, &unclean, err));
     if (unclean) {
@@ -351,8 +347,11 @@ static tarn_status open_handle(tarnp_store *store, const tarnp_options *options,
                                 &store->log, &store->tables, err));
     TARNI_TRY(check_records(store, err));
     TARNI_TRY(choose_sync(store, err));
+    if (store->read_only)
+        return TARN_OK;
     tarnp_reserve_make(store->path);
     tarnp_refs_drain(store);
+    tarnp_stage_sweep(store);
     return TARN_OK;
 }
 
@@ -368,7 +367,7 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     bool exists;
     TARNI_TRY(tarni_allocator_check(options->allocator, &allocator, err));
     TARNI_TRY(check_options(options, err));
-    TARNI_TRY(clean_path(path, clean, err));
+    TARNI_TRY(tarnp_path_clean(path, clean, err));
     TARNI_TRY(find_store(clean, options->create, &exists, err));
     if (!exists)
         TARNI_TRY(make_store(clean, options, &allocator, err));
@@ -401,6 +400,8 @@ void tarnp_store_close(tarnp_store *store)
     bool synced = finish_scratch(store);
     tarnp_tables_close(store->tables);
     tarnp_scratch_leave(store->path, store->scratch_fd, synced);
+    if (store->folder >= 0)
+        close(store->folder);
     tarn_allocator allocator = store->allocator;
     for (size_t i = 0; i < store->n_codecs; i++)
         tarnp_codec_free(store->codecs[i]);

@@ -73,6 +73,7 @@ typedef struct tarnp_options {
     const tarn_allocator *allocator; /* copied; NULL: the heap */
     const tarn_log *log;             /* copied; may be NULL */
     bool create;                     /* make the folder and the store if there is none */
+    bool read_only;                  /* every change is refused; nothing left over is freed */
     size_t map_bytes;                /* 0: 1 TiB; the store can never grow beyond it */
     tarni_pool *pool; /* borrowed, may be NULL: encodes and decodes chunks in parallel */
     tarnp_durability durability;

@@ -333,6 +333,17 @@ tarn_status tarnp_tables_stat(tarnp_tables *t, tarnp_tables_info *out, tarn_erro
     return TARN_OK;
 }
 
+const char *tarnp_tables_file(const tarnp_tables *t)
+{
+    return t->file;
+}
+
+tarn_status tarnp_tables_copy(tarnp_tables *t, const char *folder, tarn_error *err)
+{
+    int rc = mdb_env_copy2(t->env, folder, MDB_CP_COMPACT);
+    return rc == 0 ? TARN_OK : fail_lmdb(err, rc, "cannot copy the store");
+}
+
 static int move_map(tarnp_tables *t, size_t size)
 {
     pthread_rwlock_wrlock(&t->map_lock);
@@ -464,6 +475,14 @@ static MDB_val as_val(const void *data, size_t n_bytes)
     return (MDB_val){.mv_size = n_bytes, .mv_data = (void *)(uintptr_t)data};
 }
 
+bool tarnp_record_matches(tarnp_table table, const void *key, size_t key_bytes,
+                          const uint8_t *value, size_t n_bytes)
+{
+    return n_bytes >= SUM_BYTES && n_bytes <= RECORD_BYTES_MAX &&
+           tarni_load_u64(value + n_bytes - SUM_BYTES) ==
+               sum_of(table, key, key_bytes, value, n_bytes - SUM_BYTES);
+}
+
 static tarn_status take_value(tarnp_table table, MDB_val key, MDB_val value, tarnp_span *out,
                               tarn_error *err)
 {
@@ -474,8 +493,7 @@ static tarn_status take_value(tarnp_table table, MDB_val key, MDB_val value, tar
         return tarni_fail(err, TARN_E_CORRUPT, "table %s: a record of %zu bytes",
                           table_names[table], value.mv_size);
     out->n_bytes -= SUM_BYTES;
-    if (tarni_load_u64(out->data + out->n_bytes) !=
-        sum_of(table, key.mv_data, key.mv_size, out->data, out->n_bytes))
+    if (!tarnp_record_matches(table, key.mv_data, key.mv_size, value.mv_data, value.mv_size))
         return tarni_fail(err, TARN_E_CORRUPT, "table %s: a record does not match its checksum",
                           table_names[table]);
     return TARN_OK;

@@ -75,6 +75,10 @@ tarn_status tarnp_tables_sync(tarnp_tables *tables, tarn_error *err);
 /* Checks the pages of the whole file. */
 tarn_status tarnp_tables_check(tarnp_tables *tables, tarn_error *err);
 tarn_status tarnp_tables_stat(tarnp_tables *tables, tarnp_tables_info *out, tarn_error *err);
+const char *tarnp_tables_file(const tarnp_tables *tables); /* the path of data.mdb */
+/* Writes a copy without free pages into `folder`, which must be empty. Its transactions are counted
+ * from 1 again. */
+tarn_status tarnp_tables_copy(tarnp_tables *tables, const char *folder, tarn_error *err);
 /* Lends the map room beyond its size, so that a full store can still free something; and takes it
  * back as far as it is unused. This thread may have no transaction open; those of others are waited
  * for. */
@@ -87,6 +91,11 @@ tarn_status tarnp_txn_begin(tarnp_tables *tables, bool write, tarnp_txn *out, ta
 tarn_status tarnp_txn_commit(tarnp_txn *txn, tarn_error *err);
 void tarnp_txn_abort(tarnp_txn *txn); /* an ended one is allowed */
 uint64_t tarnp_txn_id(const tarnp_txn *txn);
+
+/* Whether these are the bytes of a stored record with the checksum of this table and key behind
+ * it: for salvage, which finds records without the tables. */
+bool tarnp_record_matches(tarnp_table table, const void *key, size_t key_bytes,
+                          const uint8_t *value, size_t n_bytes);
 
 /* OK with out->data NULL where there is no such entry. */
 tarn_status tarnp_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,

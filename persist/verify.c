@@ -11,6 +11,7 @@
 #include "handle.h"
 #include "lease.h"
 #include "node.h"
+#include "stage.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +54,8 @@ typedef struct survey {
     uint64_t n_unreadable;   /* nodes: what they refer to cannot be counted */
     tarnp_session *sessions; /* by id */
     size_t n_sessions, sessions_capacity;
+    tarnp_staged *staged; /* by first chunk: of no node yet */
+    size_t n_staged;
     uint64_t *owned; /* by session: stored bytes of its nodes */
     tarnp_counters counters;
     uint64_t n_chunks, n_node_records, bytes_stored;
@@ -395,11 +398,26 @@ static seen *owner_of_chunk(const survey *v, uint64_t id)
     return NULL;
 }
 
+static bool is_staged(const survey *v, uint64_t id)
+{
+    size_t low = 0, high = v->n_staged;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (v->staged[middle].first <= id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 && id - v->staged[low - 1].first < v->staged[low - 1].n;
+}
+
 static tarn_status see_chunk(survey *v, tarnp_span key, tarnp_span value)
 {
     uint64_t id = tarni_load_u64_be(key.data);
     v->n_chunks++;
     v->bytes_stored += value.n_bytes;
+    if (is_staged(v, id))
+        return TARN_OK;
     seen *owner = owner_of_chunk(v, id);
     if (id >= v->counters.next_chunk)
         return bad(v, 0, id, "the id is beyond the next one");
@@ -487,6 +505,8 @@ static tarn_status survey_tables(survey *v)
     TARNI_TRY(for_each(v, TARNP_TABLE_GCQ, see_drop));
     TARNI_TRY(for_each(v, TARNP_TABLE_KEY, see_key));
     TARNI_TRY(for_each(v, TARNP_TABLE_LEASE, see_lease));
+    status = tarnp_stage_list(&v->txn, &v->store->allocator, &v->staged, &v->n_staged, v->err);
+    TARNI_TRY(note(v, status, 0, 0));
     TARNI_TRY(for_each(v, TARNP_TABLE_CHUNK, see_chunk));
     return check_counts(v);
 }
@@ -542,6 +562,7 @@ static void free_survey(survey *v)
     tarni_free(a, v->nodes);
     tarni_free(a, v->evicted);
     tarni_free(a, v->owned);
+    tarni_free(a, v->staged);
 }
 
 tarn_status tarnp_store_verify(tarnp_store *store,

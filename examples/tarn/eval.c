@@ -60,7 +60,7 @@ static void write_row(void *user, uint64_t position, const float *logits, uint32
         tensors_write_header(&e->logits);
     }
     tensors_write(&e->logits, logits, vocab);
-    print_progress("evaluating", position, e->tokens.n_ids);
+    print_progress("evaluating", "tokens", position, e->tokens.n_ids);
 }
 
 /* The highest of the pending logits; the lowest id of equal ones. */

@@ -72,6 +72,13 @@ static const verb verbs[] = {
     {"explain", "NAME[WHERE] --store PATH", "what going back to each turn would cost", verb_explain,
      1, 1, OPTIONS_STORE},
     {"verify", "--store PATH", "read and check every byte", verb_verify, 0, 0, OPTIONS_STORE},
+    {"export", "NAME FILE --store PATH", "a session as one file; - is standard output", verb_export,
+     2, 2, OPTIONS_STORE},
+    {"import", "FILE [--as NAME] --store PATH", "a session from such a file; - is standard input",
+     verb_import, 1, 1, OPTIONS_STORE | SET(AS)},
+    {"salvage", "OUT --store PATH", "save what is whole of a damaged store into a new one",
+     verb_salvage, 1, 1, OPTIONS_STORE},
+    {"compact", "--store PATH", "give unused disk space back", verb_compact, 0, 0, OPTIONS_STORE},
     {"stat", "--store PATH", "counters of the store", verb_stat, 0, 0, OPTIONS_STORE},
 };
 

@@ -51,7 +51,7 @@ int verb_model_show(const arguments *args)
 static bool synth_progress(void *user, uint64_t done_bytes, uint64_t all_bytes)
 {
     (void)user;
-    print_progress("writing", done_bytes, all_bytes);
+    print_progress("writing", "B", done_bytes, all_bytes);
     return true;
 }
 

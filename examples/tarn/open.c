@@ -53,10 +53,16 @@ int open_engine(const arguments *args, opened *o)
     return 0;
 }
 
+tarn_store_options open_store_options(uint32_t flags)
+{
+    return (tarn_store_options){
+        .size = sizeof(tarn_store_options), .flags = flags, .log = &log_to_stderr};
+}
+
 int open_store(const arguments *args, uint32_t flags, opened *o)
 {
     tarn_error err = {0};
-    tarn_store_options options = {.size = sizeof options, .flags = flags, .log = &log_to_stderr};
+    tarn_store_options options = open_store_options(flags);
     const char *path = args->options[OPTION_STORE].text;
     if (!path)
         return options_wrong(args, "no store: give --store PATH or set TARN_STORE");

@@ -29,6 +29,8 @@ typedef struct place {
 /* Each returns an exit code and has said what was wrong if it is not 0. */
 int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o);
 int open_engine(const arguments *args, opened *o); /* the model of --model and an engine on it */
+/* What a store is opened with; warnings go to standard error. */
+tarn_store_options open_store_options(uint32_t flags);
 int open_store(const arguments *args, uint32_t flags, opened *o);
 int open_session(const arguments *args, const char *name, const tarn_session_options *options,
                  opened *o); /* needs the engine; with a store if one is open */

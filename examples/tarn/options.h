@@ -43,6 +43,7 @@ typedef enum option_id {
     OPTION_STOP,
     OPTION_DOT,
     OPTION_GROUP,
+    OPTION_AS,
     OPTION_COUNT
 } option_id;
 

@@ -2,6 +2,7 @@
 #include "print.h"
 
 #include <inttypes.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,23 +55,57 @@ void print_price(FILE *stream, const tarn_price *price)
             print_bytes(price->bytes_read, size));
 }
 
-void print_progress(const char *what, uint64_t done, uint64_t all)
+static double now_seconds(void)
 {
-    enum { WIDTH = 30 };
-    static int shown = -1; /* per mille; a bar is drawn again only when it would change */
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* "12.3 MB/s" or "250 tokens/s" */
+static void print_rate(FILE *stream, double rate, const char *unit)
+{
+    char size[PRINT_TEXT_MAX];
+    if (strcmp(unit, "B") == 0)
+        fprintf(stream, "  %s/s", print_bytes((uint64_t)rate, size));
+    else
+        fprintf(stream, "  %.0f %s/s", rate, unit);
+}
+
+static void print_left(FILE *stream, double seconds)
+{
+    unsigned long left = (unsigned long)(seconds + 0.5);
+    if (left >= 3600)
+        fprintf(stream, "  %lu:%02lu:%02lu left", left / 3600, left / 60 % 60, left % 60);
+    else
+        fprintf(stream, "  %lu:%02lu left", left / 60, left % 60);
+}
+
+void print_progress(const char *what, const char *unit, uint64_t done, uint64_t all)
+{
+    enum { WIDTH = 30, DRAWS_PER_SECOND = 10 };
+    static double began, drawn; /* of the bar that is shown; 0: none is */
     if (all == 0 || !isatty(STDERR_FILENO))
         return;
-    int part = (int)((double)done / (double)all * 1000);
-    if (part == shown)
+    double now = now_seconds();
+    bool ends = done >= all;
+    if (began <= 0)
+        began = now;
+    else if (!ends && now - drawn < 1.0 / DRAWS_PER_SECOND)
         return;
-    shown = part;
-    fprintf(stderr, "\r%s [", what);
+    drawn = now;
+    double part = ends ? 1 : (double)done / (double)all, passed = now - began;
+    fprintf(stderr, "\r\033[K%s [", what);
     for (int i = 0; i < WIDTH; i++)
-        fputc(i * 1000 < part * WIDTH ? '=' : ' ', stderr);
-    fprintf(stderr, "] %3d %%", part / 10);
-    if (done >= all) {
+        fputc(i < (int)(part * WIDTH) ? '=' : ' ', stderr);
+    fprintf(stderr, "] %3d %%", (int)(part * 100));
+    if (passed > 0 && done > 0)
+        print_rate(stderr, (double)done / passed, unit);
+    if (!ends && passed > 0.5 && done > 0)
+        print_left(stderr, passed / part * (1 - part));
+    if (ends) {
         fputc('\n', stderr);
-        shown = -1;
+        began = 0;
     }
     fflush(stderr);
 }

@@ -22,8 +22,9 @@ void print_at(FILE *stream, const tarn_at *at);
 void print_reuse(FILE *stream, const tarn_reuse *reuse);
 void print_price(FILE *stream, const tarn_price *price);
 
-/* Where standard error is a terminal, a bar there; else nothing. done == all ends its line. */
-void print_progress(const char *what, uint64_t done, uint64_t all);
+/* Where standard error is a terminal, a bar with rate and time left there; else nothing. `unit` is
+ * what is counted: "B" for bytes, or a word. done == all ends its line. */
+void print_progress(const char *what, const char *unit, uint64_t done, uint64_t all);
 
 /* The nodes (parents before children) as a tree drawn with box characters. False: no memory. */
 bool print_tree(const tarn_node_entry *nodes, size_t n_nodes);

@@ -93,15 +93,23 @@ json_t *result_error_object(const tarn_error *err)
                      result_text(err->detail, strlen(err->detail)));
 }
 
+static bool to_stderr;
+
+void result_to_stderr(void)
+{
+    to_stderr = true;
+}
+
 int result_print(json_t *object, int code)
 {
     if (!object) {
         fprintf(stderr, "tarn: out of memory\n");
         return 1;
     }
-    bool ok = json_dumpf(object, stdout, JSON_COMPACT) == 0;
+    FILE *stream = to_stderr ? stderr : stdout;
+    bool ok = json_dumpf(object, stream, JSON_COMPACT) == 0;
     json_decref(object);
-    ok = ok && putchar('\n') != EOF;
+    ok = ok && fputc('\n', stream) != EOF;
     int flushed = result_flush();
     return ok && flushed == 0 ? code : 1;
 }

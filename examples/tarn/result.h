@@ -21,6 +21,8 @@ json_t *result_bytes(const char *data, size_t n_bytes);
 json_t *result_error_object(const tarn_error *err);
 json_t *result_number(uint64_t value);
 
+/* From now on answers go to standard error: standard output carries something else. */
+void result_to_stderr(void);
 /* Prints `object` (taken) on one line of standard output; returns the exit code `code`, or 1 if
  * that failed. */
 int result_print(json_t *object, int code);

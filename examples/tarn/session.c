@@ -133,7 +133,7 @@ static void show_append(void *user, const tarn_event *event)
 {
     appending *a = user;
     if (event->kind == TARN_EVENT_APPENDED)
-        print_progress("appending", a->done += event->n_tokens, a->all);
+        print_progress("appending", "tokens", a->done += event->n_tokens, a->all);
 }
 
 static int answer_append(const arguments *args, const opened *o, const tarn_committed *committed,

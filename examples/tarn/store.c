@@ -328,7 +328,7 @@ int verb_rm(const arguments *args)
 static bool verify_progress(void *user, uint64_t done, uint64_t all)
 {
     (void)user;
-    print_progress("verifying", done, all);
+    print_progress("verifying", "B", done, all);
     return true;
 }
 
