@@ -42,11 +42,11 @@ static void open_store(bench *b)
 
 static void remove_store(bench *b)
 {
-    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    static const char *const files[] = {"data.mdb", "lock.mdb", "reserve"};
     char file[400];
     tarnp_store_close(b->store);
     b->store = NULL;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         snprintf(file, sizeof file, "%s/%s", b->path, files[i]);
         unlink(file);
     }
