@@ -12,6 +12,7 @@
 #include "codec.h"
 #include "commit.h"
 #include "names.h"
+#include "quota.h"
 #include "refs.h"
 
 #include <stdio.h>
@@ -89,14 +90,19 @@ static tarn_status check_tokens(const tarnp_section *s, size_t i, uint64_t *n_to
     return TARN_OK;
 }
 
-static tarn_status check_sections(const tarnp_node *node, size_t i, tarn_error *err)
+static tarn_status check_sections(const tarnp_node *node, uint32_t n_sections, size_t i,
+                                  tarn_error *err)
 {
     uint64_t n_tokens = 0;
+    if (node->n_sections != n_sections)
+        return refuse(err, i, "an entry of a section that was evicted");
     for (size_t k = 0; k < node->n_sections; k++) {
         const tarnp_section *s = &node->sections[k];
         if (s->kind < TARNP_SECTION_TOKENS || s->kind > TARNP_SECTION_SAMPLER)
             return tarni_fail(err, TARN_E_FORMAT, "node %zu: section %zu is of unknown kind %d",
                               i + 1, k, (int)s->kind);
+        if (s->codec != TARNP_STATE_LOSSLESS && (node->flags & TARNP_NODE_BIT_EXACT))
+            return refuse(err, i, "a lossy section of a bit-exact node");
         size_t elem_bytes = tarnp_elem_bytes(s->elem);
         for (size_t c = 0; c < s->n_chunks; c++) {
             uint32_t raw = s->chunks[c].raw_bytes, stored = s->chunks[c].stored_bytes;
@@ -126,6 +132,8 @@ static tarn_status check_place(const tarnp_graft *g, const tarnp_manifest *m, ui
         return refuse(err, i, "its position does not follow from its parent's");
     if ((m->flags & ~FLAGS_KNOWN) != 0)
         return tarni_fail(err, TARN_E_FORMAT, "node %zu: unknown flags %u", i + 1, m->flags);
+    if ((m->flags & TARNP_NODE_HAS_STATE) && (m->flags & TARNP_NODE_STATE_EVICTED))
+        return refuse(err, i, "a state that is there and was evicted");
     if (memcmp(m->fp, g->fp, sizeof m->fp) != 0)
         return refuse(err, i, "it was made with another model");
     return TARN_OK;
@@ -144,7 +152,7 @@ static tarn_status check_node(const tarnp_graft *g, tarnp_span value, tarnp_mani
     TARNI_TRY(tarnp_manifest_node(value, i + 1, &g->store->allocator, &node, err));
     tarn_status status = check_segments(&node, i, &turns, err);
     if (status == TARN_OK)
-        status = check_sections(&node, i, err);
+        status = check_sections(&node, m->n_sections, i, err);
     if (status == TARN_OK)
         status = check_place(g, m, turns, err);
     tarnp_node_fini(&node);
@@ -238,6 +246,7 @@ static tarn_status try_use(tarnp_graft *g, tarnp_span value, const tarnp_manifes
         if (!g->nodes[0].used) {
             g->nodes[0].used = true;
             g->nodes[0].id = parent;
+            g->copied_bytes = 0; /* it was the root's */
         }
         g->n_reserved = g->n_nodes + 1;
     }
@@ -288,6 +297,8 @@ tarn_status tarnp_graft_put_node(tarnp_graft *g, tarnp_span value, tarn_error *e
         tarni_put_bytes(&g->sums, no_sum, sizeof no_sum);
     if (g->manifests.failed || g->sums.failed)
         return tarni_fail_memory(err, value.n_bytes);
+    if (!node.used)
+        g->copied_bytes += m.chunk_bytes + m.n_bytes;
     g->nodes[g->n_nodes++] = node;
     g->last = m;
     g->n_chunks += m.n_chunks;
@@ -331,6 +342,18 @@ static tarn_status put_pending(tarnp_graft *g, tarnp_write *w, tarn_error *err)
     return TARN_OK;
 }
 
+/* Whether all that came so far fits the store's quota: what a refused graft has staged goes again,
+ * so the sooner it is refused the better. */
+static tarn_status check_quota(const tarnp_graft *g, tarnp_write *w, tarn_error *err)
+{
+    tarn_error cause;
+    tarn_status status = tarnp_quota_check_staged(w, g->copied_bytes, g->staged_bytes, &cause);
+    return status == TARN_OK
+               ? TARN_OK
+               : tarni_fail(err, status, "%.200s%s", cause.detail,
+                            status == TARN_E_QUOTA ? "; nothing is evicted for an import" : "");
+}
+
 static tarn_status flush(tarnp_graft *g, tarn_error *err)
 {
     tarnp_write w;
@@ -338,13 +361,16 @@ static tarn_status flush(tarnp_graft *g, tarn_error *err)
     if (g->n_pending == 0)
         return TARN_OK;
     TARNI_TRY(tarnp_write_begin(g->store, &w, err));
-    tarn_status status = reserve(g, &w, &n_reserved, err);
+    tarn_status status = check_quota(g, &w, err);
+    if (status == TARN_OK)
+        status = reserve(g, &w, &n_reserved, err);
     if (status == TARN_OK)
         status = put_pending(g, &w, err);
     if (status != TARN_OK)
         return tarnp_write_abort(&w, status);
     TARNI_TRY(tarnp_write_commit(&w, NULL, err));
     g->n_reserved = n_reserved;
+    g->staged_bytes += g->slab.n_bytes;
     g->n_pending = 0;
     g->slab.n_bytes = 0;
     return TARN_OK;
@@ -458,6 +484,7 @@ static tarn_status put_nodes(tarnp_graft *g, tarnp_write *w, tarnp_manifest *hea
     size_t first = 0, n_reserved = g->n_reserved;
     *head = (tarnp_manifest){.session_id = g->session_id};
     *owned = 0;
+    TARNI_TRY(check_quota(g, w, err));
     TARNI_TRY(reserve(g, w, &n_reserved, err));
     while (first < g->n_nodes && g->nodes[first].used)
         first++;

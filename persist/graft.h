@@ -31,7 +31,9 @@ typedef struct tarnp_graft {
     tarni_writer manifests; /* of all nodes, end to end */
     tarni_writer sums;      /* of all chunks as they are stored, 16 bytes each */
     uint64_t n_chunks;      /* of all nodes so far */
-    uint32_t n_seen;        /* chunks of the last node that came */
+    uint64_t copied_bytes;  /* what those that are copied take, and how much of it is staged */
+    uint64_t staged_bytes;
+    uint32_t n_seen; /* chunks of the last node that came */
     tarnp_graft_chunk *pending;
     size_t n_pending, pending_capacity;
     tarni_writer slab; /* their values */
@@ -43,13 +45,13 @@ void tarnp_graft_begin(tarnp_graft *g, tarnp_store *store, const uint8_t fp[TARN
 /* Before the first node: the chain goes on from a node of the store, which counts as its first, so
  * that the first to come is number 2. */
 tarn_status tarnp_graft_go_on(tarnp_graft *g, uint64_t node, tarn_error *err);
-/* CORRUPT, FORMAT, NO_SPACE, IO: end it then. */
+/* CORRUPT, FORMAT, NO_SPACE, IO, QUOTA (nothing is evicted for it): end it then. */
 tarn_status tarnp_graft_put_node(tarnp_graft *g, tarnp_span manifest, tarn_error *err);
 tarn_status tarnp_graft_put_chunk(tarnp_graft *g, tarnp_span value, tarn_error *err);
 
 /* Links the chain as a new session: name, tags, times and marks are those of `like`, the rest is
  * ignored. `descriptor` (data NULL: none) is the model's. EXISTS, CONFLICT (the model is known with
- * another descriptor, or a node that was to be used is gone). */
+ * another descriptor, or a node that was to be used is gone), QUOTA. */
 tarn_status tarnp_graft_session(tarnp_graft *g, const tarnp_session *like, tarnp_span descriptor,
                                 tarnp_session *out, tarn_error *err);
 /* Links the chain as a tip of a session: a branch it has left. */
