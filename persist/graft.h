@@ -16,8 +16,20 @@
 #include "node.h"
 #include "stage.h"
 
-typedef struct tarnp_graft_node tarnp_graft_node;
-typedef struct tarnp_graft_chunk tarnp_graft_chunk;
+typedef struct tarnp_graft_node {
+    uint64_t id; /* in the store; 0: not known yet */
+    uint64_t first_chunk;
+    size_t manifest_at, manifest_bytes;
+    uint64_t chunks_before; /* of the nodes before it */
+    uint32_t n_chunks;
+    bool used; /* it is in the store already */
+} tarnp_graft_node;
+
+typedef struct tarnp_graft_chunk {
+    size_t node; /* index */
+    uint32_t i;  /* chunk of it */
+    size_t at, n_bytes;
+} tarnp_graft_chunk;
 
 typedef struct tarnp_graft {
     tarnp_store *store;
@@ -60,5 +72,21 @@ void tarnp_graft_end(tarnp_graft *g);
 
 /* The store's id of node i (from 0) after a link. */
 uint64_t tarnp_graft_node_id(const tarnp_graft *g, size_t i);
+
+/* ---- between graft.c and link.c ------------------------------------------------------------- */
+
+/* CORRUPT where there is no root, or a chunk of the last node is missing. */
+tarn_status tarnp_graft_complete(const tarnp_graft *g, tarn_error *err);
+/* The manifest of node i as it came. */
+tarnp_manifest tarnp_graft_manifest(const tarnp_graft *g, size_t i);
+/* Whether all that came so far fits the store's quota: what a refused graft has staged goes again,
+ * so the sooner it is refused the better. */
+tarn_status tarnp_graft_quota(const tarnp_graft *g, tarnp_write *w, tarn_error *err);
+/* Gives ids to the nodes from *n_reserved on. Node ids and chunk ids come together: a chunk that
+ * comes later finds its id here. */
+tarn_status tarnp_graft_reserve(tarnp_graft *g, tarnp_write *w, size_t *n_reserved,
+                                tarn_error *err);
+/* Stages the chunks that are still in memory. */
+tarn_status tarnp_graft_flush(tarnp_graft *g, tarn_error *err);
 
 #endif
