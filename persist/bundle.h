@@ -1,7 +1,6 @@
 /* bundle.h - one session as one file (.tarnx) that can be streamed and checks itself.
  *
- *     file:   head, then frames: SESS, MODL if there is one, for every node from the root on NODE
- * and its CHNKs, and TEND
+ *     head, SESS, MODL if there is one, for every node from the root on NODE and its CHNKs, TEND
  *
  *     head    OFFSET  SIZE  FIELD                                  (little-endian)
  *             0       8     magic "\x89TARNX\r\n"
@@ -23,14 +22,17 @@
  *             48      -     name (4 n, n), 4 number of tags, then key and value of each (4 n, n)
  *     MODL    0       32    model fingerprint
  *             32      -     descriptor
- *     NODE    0       -     manifest (node.h) with the ids of extract.h: node i of the file is node
- * i, its parent i - 1 CHNK    0       -     value (chunk.h) as stored, under its number in the file
+ *     NODE    0       -     manifest (node.h) with the ids of extract.h: node i of the file has
+ *                           the id i and the parent i - 1
+ *     CHNK    0       -     value (chunk.h) as stored, under its number in the file
  *     TEND    0       8     nodes
  *             8       8     chunks
  *             16      32    BLAKE2b-256 of all bytes of the file before these 32
  *
  * The magic is one that a transfer as text destroys. Payloads are not encoded anew, and nothing in
- * the file depends on the store it came from: the same session gives the same bytes.
+ * the file depends on the store it came from: the same session gives the same bytes. What holds of
+ * a session in one store only stays there: pin, group, expiry, leases. So do the nodes it has left
+ * behind (tips).
  *
  * The sums inside (XXH3) find rot; the digest is what makes any change of a file show. Neither says
  * who made it. */
@@ -75,7 +77,8 @@ tarn_status tarnp_export(tarnp_store *store, const char *session, tarnp_write_fn
  * path that leads elsewhere is not taken from a file. Nodes the store has are used instead of
  * copied. Nothing can be seen before the whole file has been checked, and after an error nothing
  * was made: CORRUPT says what is wrong, FORMAT (foreign or newer), EXISTS, INVALID (name),
- * NO_SPACE, CONFLICT, CANCELLED, and what `read` returns. */
+ * NO_SPACE, QUOTA (with the figures: a commit evicts what it may to find room, an import evicts
+ * nothing), CONFLICT, CANCELLED, and what `read` returns. */
 tarn_status tarnp_import(tarnp_store *store, tarnp_read_fn read, void *from, const char *name,
                          tarnp_progress_fn progress, void *user, tarnp_session *out,
                          uint64_t *bytes, tarn_error *err);

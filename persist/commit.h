@@ -2,7 +2,7 @@
 #ifndef TARNP_COMMIT_H
 #define TARNP_COMMIT_H
 
-#include "handle.h"
+#include "draft.h"
 #include "node.h"
 
 /* Puts the manifest and counts the node. n_bytes of `m` is filled in. */
@@ -13,17 +13,6 @@ tarn_status tarnp_node_put(tarnp_write *w, tarnp_manifest *m, const tarnp_segmen
 /* Copies `numerics` (NULL: none) into the manifest; INVALID where it is too long. */
 tarn_status tarnp_numerics_set(tarnp_manifest *m, const char *numerics, tarn_error *err);
 
-/* A commit encoded and hashed, ready for a transaction. */
-typedef struct tarnp_draft tarnp_draft;
-
-/* Checks and encodes, on this thread and the store's pool. With `own` nothing of the caller's is
- * looked at later, else all of it must outlive the draft. */
-tarn_status tarnp_draft_make(tarnp_store *store, const tarnp_commit *commit, bool own,
-                             tarnp_draft **out, tarn_error *err);
-/* Any thread. NULL is allowed. */
-void tarnp_draft_free(tarnp_store *store, tarnp_draft *draft);
-/* Memory it takes. */
-size_t tarnp_draft_bytes(const tarnp_draft *draft);
 /* Puts the node; all of `out` but bytes_written is filled in. After CONFLICT, BUSY, NOT_FOUND,
  * MISMATCH, INVALID, LIMIT and QUOTA with no byte more put than before the transaction is as it
  * was. */

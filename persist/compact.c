@@ -138,9 +138,10 @@ tarn_status tarnp_compact(const char *path, const tarnp_options *options,
     int lock = -1;
     o.create = false;
     *bytes_before = *bytes_after = 0;
-    if (o.durability == TARNP_SCRATCH)
-        return tarni_fail(err, TARN_E_UNSUPPORTED, "a scratch store is not compacted");
     TARNI_TRY(tarnp_path_clean(path, clean, err));
+    if (o.durability == TARNP_SCRATCH || tarnp_scratch_is(clean))
+        return tarni_fail(err, TARN_E_UNSUPPORTED,
+                          "%s: a scratch store is not compacted: a new one is as good", clean);
     snprintf(folder, sizeof folder, "%s.compact", clean);
     TARNI_TRY(tarnp_store_open(clean, &o, &store, err));
     tarn_status status = hold_alone(store, clean, err);

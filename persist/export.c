@@ -70,9 +70,7 @@ static tarn_status plan_nodes(tarnp_store *store, plan *p, tarn_error *err)
     tarnp_extract_init(&x, tarnp_source_store(store), &store->allocator);
     for (size_t i = 0; i < p->n_nodes && status == TARN_OK; i++) {
         tarnp_manifest m;
-        tarnp_node node;
-        status = tarnp_extract_look(&x, p->nodes[i], &m, &node, err);
-        tarnp_node_fini(&node);
+        status = tarnp_extract_measure(&x, p->nodes[i], &m, err);
         if (status != TARN_OK)
             break;
         p->n_chunks += m.n_chunks;

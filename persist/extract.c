@@ -78,6 +78,20 @@ tarn_status tarnp_extract_look(tarnp_extract *x, uint64_t node, tarnp_manifest *
     return tarnp_manifest_node(value, node, x->allocator, out, err);
 }
 
+tarn_status tarnp_extract_measure(tarnp_extract *x, uint64_t node, tarnp_manifest *m,
+                                  tarn_error *err)
+{
+    tarnp_node at;
+    TARNI_TRY(tarnp_extract_look(x, node, m, &at, err));
+    m->n_sections = (uint32_t)at.n_sections;
+    m->n_chunks = 0;
+    for (size_t i = 0; i < at.n_sections; i++)
+        m->n_chunks += (uint32_t)at.sections[i].n_chunks;
+    tarn_status status = tarnp_manifest_measure(m, at.segments, err);
+    tarnp_node_fini(&at);
+    return status;
+}
+
 /* The tables of the node as it comes out, and which chunks of the source they are. */
 typedef struct cut {
     tarnp_manifest m; /* in the source */

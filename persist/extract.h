@@ -47,6 +47,10 @@ void tarnp_extract_fini(tarnp_extract *x);
  * tarnp_node_fini, and x->manifest holds the bytes. NOT_FOUND, CORRUPT, FORMAT. */
 tarn_status tarnp_extract_look(tarnp_extract *x, uint64_t node, tarnp_manifest *m, tarnp_node *out,
                                tarn_error *err);
+/* The same, with what is not there any more taken off `m`: counts and n_bytes are those that the
+ * node will be taken out with, without anything left out. */
+tarn_status tarnp_extract_measure(tarnp_extract *x, uint64_t node, tarnp_manifest *m,
+                                  tarn_error *err);
 /* Takes out a node whose parent was taken out last (or a root, first of all), without the sections
  * of the kinds in `without`, a set of TARNP_SECTION_BITs. What is left out, and what had been
  * evicted, has no entry any more, and the flags call it evicted. CORRUPT names node and chunk. */

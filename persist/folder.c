@@ -126,6 +126,13 @@ static tarn_status make_file(const char *folder, const char *name, tarn_error *e
     return TARN_OK;
 }
 
+bool tarnp_scratch_is(const char *folder)
+{
+    char file[FILE_BYTES];
+    file_path(file, folder, "scratch");
+    return access(file, F_OK) == 0;
+}
+
 tarn_status tarnp_scratch_mark(const char *folder, tarn_error *err)
 {
     TARNI_TRY(make_file(folder, "scratch", err));

@@ -24,6 +24,7 @@ void tarnp_reserve_make(const char *folder);
 tarn_status tarnp_room_lend(tarnp_store *store, tarn_error *err);
 void tarnp_room_return(tarnp_store *store);
 
+bool tarnp_scratch_is(const char *folder);
 /* The marks of a new scratch store in its folder. */
 tarn_status tarnp_scratch_mark(const char *folder, tarn_error *err);
 /* Locks a scratch store and fills *fd; *unclean says that no other process has it open and that it

@@ -16,8 +16,20 @@
 #include "node.h"
 #include "stage.h"
 
-typedef struct tarnp_graft_node tarnp_graft_node;
-typedef struct tarnp_graft_chunk tarnp_graft_chunk;
+typedef struct tarnp_graft_node {
+    uint64_t id; /* in the store; 0: not known yet */
+    uint64_t first_chunk;
+    size_t manifest_at, manifest_bytes;
+    uint64_t chunks_before; /* of the nodes before it */
+    uint32_t n_chunks;
+    bool used; /* it is in the store already */
+} tarnp_graft_node;
+
+typedef struct tarnp_graft_chunk {
+    size_t node; /* index */
+    uint32_t i;  /* chunk of it */
+    size_t at, n_bytes;
+} tarnp_graft_chunk;
 
 typedef struct tarnp_graft {
     tarnp_store *store;
@@ -31,7 +43,9 @@ typedef struct tarnp_graft {
     tarni_writer manifests; /* of all nodes, end to end */
     tarni_writer sums;      /* of all chunks as they are stored, 16 bytes each */
     uint64_t n_chunks;      /* of all nodes so far */
-    uint32_t n_seen;        /* chunks of the last node that came */
+    uint64_t copied_bytes;  /* what those that are copied take, and how much of it is staged */
+    uint64_t staged_bytes;
+    uint32_t n_seen; /* chunks of the last node that came */
     tarnp_graft_chunk *pending;
     size_t n_pending, pending_capacity;
     tarni_writer slab; /* their values */
@@ -43,13 +57,13 @@ void tarnp_graft_begin(tarnp_graft *g, tarnp_store *store, const uint8_t fp[TARN
 /* Before the first node: the chain goes on from a node of the store, which counts as its first, so
  * that the first to come is number 2. */
 tarn_status tarnp_graft_go_on(tarnp_graft *g, uint64_t node, tarn_error *err);
-/* CORRUPT, FORMAT, NO_SPACE, IO: end it then. */
+/* CORRUPT, FORMAT, NO_SPACE, IO, QUOTA (nothing is evicted for it): end it then. */
 tarn_status tarnp_graft_put_node(tarnp_graft *g, tarnp_span manifest, tarn_error *err);
 tarn_status tarnp_graft_put_chunk(tarnp_graft *g, tarnp_span value, tarn_error *err);
 
 /* Links the chain as a new session: name, tags, times and marks are those of `like`, the rest is
  * ignored. `descriptor` (data NULL: none) is the model's. EXISTS, CONFLICT (the model is known with
- * another descriptor, or a node that was to be used is gone). */
+ * another descriptor, or a node that was to be used is gone), QUOTA. */
 tarn_status tarnp_graft_session(tarnp_graft *g, const tarnp_session *like, tarnp_span descriptor,
                                 tarnp_session *out, tarn_error *err);
 /* Links the chain as a tip of a session: a branch it has left. */
@@ -58,5 +72,21 @@ void tarnp_graft_end(tarnp_graft *g);
 
 /* The store's id of node i (from 0) after a link. */
 uint64_t tarnp_graft_node_id(const tarnp_graft *g, size_t i);
+
+/* ---- between graft.c and link.c ------------------------------------------------------------- */
+
+/* CORRUPT where there is no root, or a chunk of the last node is missing. */
+tarn_status tarnp_graft_complete(const tarnp_graft *g, tarn_error *err);
+/* The manifest of node i as it came. */
+tarnp_manifest tarnp_graft_manifest(const tarnp_graft *g, size_t i);
+/* Whether all that came so far fits the store's quota: what a refused graft has staged goes again,
+ * so the sooner it is refused the better. */
+tarn_status tarnp_graft_quota(const tarnp_graft *g, tarnp_write *w, tarn_error *err);
+/* Gives ids to the nodes from *n_reserved on. Node ids and chunk ids come together: a chunk that
+ * comes later finds its id here. */
+tarn_status tarnp_graft_reserve(tarnp_graft *g, tarnp_write *w, size_t *n_reserved,
+                                tarn_error *err);
+/* Stages the chunks that are still in memory. */
+tarn_status tarnp_graft_flush(tarnp_graft *g, tarn_error *err);
 
 #endif

@@ -128,23 +128,39 @@ static uint64_t excess(uint64_t used, uint64_t n_bytes, uint64_t quota)
 }
 
 static tarn_status too_much(tarn_error *err, const char *group, uint64_t quota, uint64_t used,
-                            uint64_t n_bytes, uint64_t can_go)
+                            uint64_t n_bytes)
 {
     return tarni_fail(err, TARN_E_QUOTA,
-                      "the quota of %s%s is %llu bytes: %llu are used, %llu more are needed, %llu "
-                      "can be evicted",
+                      "the quota of %s%s is %llu bytes: %llu are used, %llu more are needed",
                       group ? "group " : "the store", group ? group : "", (unsigned long long)quota,
-                      (unsigned long long)used, (unsigned long long)n_bytes,
+                      (unsigned long long)used, (unsigned long long)n_bytes);
+}
+
+static tarn_status too_much_even_so(tarn_error *err, const char *group, uint64_t quota,
+                                    uint64_t used, uint64_t n_bytes, uint64_t can_go)
+{
+    tarn_error figures;
+    tarn_status status = too_much(&figures, group, quota, used, n_bytes);
+    return tarni_fail(err, status, "%.200s, %llu can be evicted", figures.detail,
                       (unsigned long long)can_go);
+}
+
+tarn_status tarnp_quota_check_staged(tarnp_write *w, uint64_t n_bytes, uint64_t n_staged,
+                                     tarn_error *err)
+{
+    uint64_t quota, used = w->counters.bytes_stored;
+    TARNI_TRY(get_quota(&w->txn, NULL, &quota, err));
+    used -= n_staged < used ? n_staged : used;
+    return n_bytes > 0 && excess(used, n_bytes, quota) > 0
+               ? too_much(err, NULL, quota, used, n_bytes)
+               : TARN_OK;
 }
 
 tarn_status tarnp_quota_check(tarnp_write *w, const tarnp_session *s, uint64_t n_bytes,
                               tarn_error *err)
 {
-    uint64_t quota, used = w->counters.bytes_stored;
-    TARNI_TRY(get_quota(&w->txn, NULL, &quota, err));
-    if (excess(used, n_bytes, quota) > 0)
-        return too_much(err, NULL, quota, used, n_bytes, 0);
+    uint64_t quota, used;
+    TARNI_TRY(tarnp_quota_check_staged(w, n_bytes, 0, err));
     if (!*s->group)
         return TARN_OK;
     TARNI_TRY(get_quota(&w->txn, s->group, &quota, err));
@@ -152,7 +168,7 @@ tarn_status tarnp_quota_check(tarnp_write *w, const tarnp_session *s, uint64_t n
         return TARN_OK;
     TARNI_TRY(group_bytes(w, s->group, &used, err));
     if (excess(used, n_bytes, quota) > 0)
-        return too_much(err, s->group, quota, used, n_bytes, 0);
+        return too_much(err, s->group, quota, used, n_bytes);
     return TARN_OK;
 }
 
@@ -171,7 +187,7 @@ static tarn_status choose_room(tarnp_write *w, tarnp_forest *f, const tarnp_comm
         needed = excess(used, n_bytes, quota);
         TARNI_TRY(tarnp_choose(f, &choice, needed, &freed_before, err));
         if (freed_before < needed)
-            return too_much(err, choice.group, quota, used, n_bytes, freed_before);
+            return too_much_even_so(err, choice.group, quota, used, n_bytes, freed_before);
         choice.group = NULL;
     }
     TARNI_TRY(get_quota(&w->txn, NULL, &quota, err));
@@ -181,7 +197,7 @@ static tarn_status choose_room(tarnp_write *w, tarnp_forest *f, const tarnp_comm
         return TARN_OK;
     TARNI_TRY(tarnp_choose(f, &choice, needed - freed_before, &freed, err));
     if (freed_before + freed < needed)
-        return too_much(err, NULL, quota, used, n_bytes, freed_before + freed);
+        return too_much_even_so(err, NULL, quota, used, n_bytes, freed_before + freed);
     return TARN_OK;
 }
 

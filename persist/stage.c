@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include "folder.h"
 #include "log.h"
 
 #include <errno.h>
@@ -153,7 +154,7 @@ static tarn_status free_some(tarnp_store *store, uint64_t session_id, bool *more
 
 static void free_stage(tarnp_store *store, uint64_t session_id)
 {
-    tarn_error err = {0}, ignored;
+    tarn_error err = {0};
     bool more = true, lent = false;
     tarn_status status = TARN_OK;
     while (more && status == TARN_OK) {
@@ -162,11 +163,11 @@ static void free_stage(tarnp_store *store, uint64_t session_id)
             /* Freeing needs new pages before it gives any back. */
             lent = true;
             more = true;
-            status = tarnp_tables_reserve(store->tables, true, &err);
+            status = tarnp_room_lend(store, &err);
         }
     }
-    if (lent && tarnp_tables_reserve(store->tables, false, &ignored) != TARN_OK)
-        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", ignored.detail);
+    if (lent)
+        tarnp_room_return(store);
     if (status != TARN_OK)
         TARNI_LOG(&store->log, TARN_LOG_WARN, "freeing staged chunks stopped: %s", err.detail);
 }

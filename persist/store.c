@@ -1,20 +1,18 @@
-/* store.c
- *
- * Opening and closing, and the frame of every operation: enter, begin, commit or abort.
+/* store.c - opening and closing, models, figures.
  *
  * Invariants:
  *  1. A process has a store open once: LMDB's locks are the process's, and closing one of two
  *     handles would drop them for both. The registry below finds out by device and inode.
- *  2. A store appears whole: it is made in a folder beside and renamed into place.
- *  3. A handle is dead in a forked child: LMDB's locks and reader slots belong to the parent. Even
+ *  2. A handle is dead in a forked child: LMDB's locks and reader slots belong to the parent. Even
  *     close only forgets it there.
- *  4. A scratch store is opened under its lock (folder.h), so that it is made empty while nobody
- *     looks. Its new file is renamed over the old one: a crash leaves one of the two. */
+ *  3. A scratch store is opened under its lock (folder.h), so that it is made empty while nobody
+ *     looks. */
 #include "store.h"
 
 #include "folder.h"
 #include "handle.h"
 #include "log.h"
+#include "make.h"
 #include "queue.h"
 #include "refs.h"
 #include "stage.h"
@@ -23,197 +21,20 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#define PATH_BYTES TARNP_PATH_BYTES
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
 static tarnp_store *registry; /* under registry_mutex */
-
-/* ---- the frame of an operation -------------------------------------------------------------- */
-
-tarn_status tarnp_store_enter(const tarnp_store *store, tarn_error *err)
-{
-    if (store->pid != getpid())
-        return tarni_fail(err, TARN_E_INVALID,
-                          "the store was opened by process %ld: open it anew after fork",
-                          (long)store->pid);
-    if (atomic_load(&store->poisoned))
-        return tarni_fail(err, TARN_E_POISONED,
-                          "a commit failed with unknown outcome: close the store and reopen it");
-    return TARN_OK;
-}
-
-tarn_status tarnp_read_begin(tarnp_store *store, tarnp_txn *txn, tarn_error *err)
-{
-    *txn = (tarnp_txn){0};
-    TARNI_TRY(tarnp_store_enter(store, err));
-    return tarnp_txn_begin(store->tables, false, txn, err);
-}
-
-tarn_status tarnp_write_begin(tarnp_store *store, tarnp_write *w, tarn_error *err)
-{
-    *w = (tarnp_write){.store = store};
-    TARNI_TRY(tarnp_store_enter(store, err));
-    if (store->read_only && store->format.ro_compat == 0)
-        return tarni_fail(err, TARN_E_INVALID, "the store was opened for reading only");
-    if (store->read_only)
-        return tarni_fail(err, TARN_E_FORMAT,
-                          "the store uses features 0x%llx: this version only reads it",
-                          (unsigned long long)store->format.ro_compat);
-    TARNI_TRY(tarnp_txn_begin(store->tables, true, &w->txn, err));
-    tarn_status status = tarnp_counters_get(&w->txn, &w->counters, err);
-    return status == TARN_OK ? TARN_OK : tarnp_write_abort(w, status);
-}
-
-tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_error *err)
-{
-    uint64_t n = w->uncounted ? 0 : w->txn.bytes_put + TARNP_COUNTERS_VALUE;
-    w->counters.txn = tarnp_txn_id(&w->txn);
-    w->counters.bytes_written += n;
-    tarn_status status = tarnp_counters_put(&w->txn, &w->counters, err);
-    if (status != TARN_OK)
-        return tarnp_write_abort(w, status);
-    status = tarnp_txn_commit(&w->txn, err);
-    if (status == TARN_E_IO || status == TARN_E_POISONED) {
-        atomic_store(&w->store->poisoned, true);
-        TARNI_LOG(&w->store->log, TARN_LOG_ERROR, "%s; the store must be reopened", err->detail);
-    }
-    if (status == TARN_OK)
-        atomic_fetch_add(&w->store->bytes_put, n);
-    if (status == TARN_OK && bytes_written)
-        *bytes_written = n;
-    return status;
-}
-
-tarn_status tarnp_write_abort(tarnp_write *w, tarn_status status)
-{
-    tarnp_txn_abort(&w->txn);
-    return status;
-}
-
-uint64_t tarnp_now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
-/* ---- making a store ------------------------------------------------------------------------- */
-
-static tarn_status first_records(tarnp_tables *tables, bool scratch, tarn_error *err)
-{
-    tarnp_format format = {.major = TARNP_FORMAT_MAJOR,
-                           .minor = TARNP_FORMAT_MINOR,
-                           .incompat = scratch ? TARNP_FEATURE_SCRATCH : 0};
-    tarnp_counters counters = {.next_node = 1, .next_chunk = 1, .next_session = 1};
-    if (getrandom(format.uuid, sizeof format.uuid, 0) != (ssize_t)sizeof format.uuid ||
-        getrandom(format.salt, sizeof format.salt, 0) != (ssize_t)sizeof format.salt)
-        return tarni_fail_errno(err, errno, "cannot get random bytes");
-    format.uuid[6] = (uint8_t)((format.uuid[6] & 0x0F) | 0x40); /* version 4, variant 1 */
-    format.uuid[8] = (uint8_t)((format.uuid[8] & 0x3F) | 0x80);
-    tarnp_txn txn;
-    TARNI_TRY(tarnp_txn_begin(tables, true, &txn, err));
-    tarn_status status = tarnp_format_put(&txn, &format, err);
-    counters.txn = tarnp_txn_id(&txn);
-    counters.bytes_written = txn.bytes_put + TARNP_COUNTERS_VALUE;
-    if (status == TARN_OK)
-        status = tarnp_counters_put(&txn, &counters, err);
-    if (status == TARN_OK)
-        return tarnp_txn_commit(&txn, err);
-    tarnp_txn_abort(&txn);
-    return status;
-}
-
-/* An empty store in a new folder beside `path`, on disk. After an error there is no folder. */
-static tarn_status make_draft(const char *path, const tarnp_options *options,
-                              const tarn_allocator *allocator, char draft[PATH_BYTES + 8],
-                              tarn_error *err)
-{
-    bool scratch = options->durability == TARNP_SCRATCH;
-    snprintf(draft, PATH_BYTES + 8, "%s.XXXXXX", path);
-    if (!mkdtemp(draft))
-        return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
-    tarnp_tables *tables = NULL;
-    tarn_status status =
-        tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
-    if (status == TARN_OK)
-        status = first_records(tables, scratch, err);
-    tarnp_tables_close(tables);
-    if (status == TARN_OK && scratch)
-        status = tarnp_scratch_mark(draft, err);
-    if (status == TARN_OK)
-        status = tarnp_folder_sync(draft, err);
-    if (status != TARN_OK)
-        tarnp_folder_remove(draft);
-    return status;
-}
-
-/* Makes an empty store at `path`, which must be absent or an empty folder. Losing the race against
- * another process that does the same is success. */
-static tarn_status make_store(const char *path, const tarnp_options *options,
-                              const tarn_allocator *allocator, tarn_error *err)
-{
-    char draft[PATH_BYTES + 8];
-    tarn_status status = TARN_OK;
-    TARNI_TRY(make_draft(path, options, allocator, draft, err));
-    if (rename(draft, path) == 0)
-        return tarnp_folder_sync_parent(path, err);
-    if (errno != EEXIST && errno != ENOTEMPTY)
-        status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    tarnp_folder_remove(draft);
-    return status;
-}
-
-/* Makes the store at `path` empty. */
-static tarn_status wipe_store(const char *path, const tarnp_options *options,
-                              const tarn_allocator *allocator, tarn_error *err)
-{
-    char draft[PATH_BYTES + 8], from[PATH_BYTES + 32], to[PATH_BYTES + 32];
-    TARNI_TRY(make_draft(path, options, allocator, draft, err));
-    snprintf(from, sizeof from, "%s/data.mdb", draft);
-    snprintf(to, sizeof to, "%s/data.mdb", path);
-    tarn_status status = TARN_OK;
-    if (rename(from, to) != 0)
-        status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    tarnp_folder_remove(draft);
-    return status;
-}
-
-/* Whether there is something to open at `path`. */
-static tarn_status find_store(const char *path, bool create, bool *exists, tarn_error *err)
-{
-    char file[PATH_BYTES + 32];
-    struct stat info;
-    *exists = true;
-    snprintf(file, sizeof file, "%s/data.mdb", path);
-    if (stat(file, &info) == 0)
-        return TARN_OK;
-    int file_error = errno;
-    if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-        return tarni_fail(err, TARN_E_FORMAT, "%s is not a folder", path);
-    if (file_error != ENOENT)
-        return tarni_fail_errno(err, file_error, "%s", file);
-    *exists = false;
-    if (!create)
-        return tarni_fail(err, TARN_E_NOT_FOUND, "%s: there is no store", path);
-    /* An empty folder is replaced by the rename, a full one makes it fail. */
-    if (stat(path, &info) == 0 && rmdir(path) != 0)
-        return tarni_fail(err, TARN_E_FORMAT, "%s is a folder with something else in it", path);
-    return TARN_OK;
-}
 
 /* ---- the registry --------------------------------------------------------------------------- */
 
 static tarn_status enlist(tarnp_store *store, const char *path, tarn_error *err)
 {
-    char file[PATH_BYTES + 32];
+    char file[TARNP_PATH_BYTES + 32];
     struct stat info;
     snprintf(file, sizeof file, "%s/data.mdb", path);
     if (stat(file, &info) != 0)
@@ -339,7 +160,7 @@ static tarn_status open_handle(tarnp_store *store, const tarnp_options *options,
     if (unclean) {
         TARNI_LOG(&store->log, TARN_LOG_WARN,
                   "%s: a scratch store that was not closed cleanly: it is made empty", store->path);
-        TARNI_TRY(wipe_store(store->path, options, &store->allocator, err));
+        TARNI_TRY(tarnp_wipe_store(store->path, options, &store->allocator, err));
         TARNI_TRY(tarnp_scratch_share(store->path, store->scratch_fd, err));
     }
     TARNI_TRY(enlist(store, store->path, err));
@@ -363,14 +184,14 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     if (!options)
         options = &defaults;
     tarn_allocator allocator;
-    char clean[PATH_BYTES];
+    char clean[TARNP_PATH_BYTES];
     bool exists;
     TARNI_TRY(tarni_allocator_check(options->allocator, &allocator, err));
     TARNI_TRY(check_options(options, err));
     TARNI_TRY(tarnp_path_clean(path, clean, err));
-    TARNI_TRY(find_store(clean, options->create, &exists, err));
+    TARNI_TRY(tarnp_find_store(clean, options->create, &exists, err));
     if (!exists)
-        TARNI_TRY(make_store(clean, options, &allocator, err));
+        TARNI_TRY(tarnp_make_store(clean, options, &allocator, err));
     tarnp_store *store;
     TARNI_TRY(create_handle(clean, options, &allocator, &store, err));
     tarn_status status = open_handle(store, options, err);

@@ -8,8 +8,8 @@
  *
  * Invariants:
  *  1. A node belongs to the session that first wrote it and holds only what came since its parent.
- * It lives while it has a child, is a head, or is a tip. Of what it holds state and latents may be
- *     evicted, which its flags say; nothing else of it ever changes.
+ *     It lives while it has a child, is a head, or is a tip. Of what it holds state and latents may
+ *     be evicted, which its flags say; nothing else of it ever changes.
  *  2. One write transaction makes a node, its chunks, its parent's new reference count and the
  *     session's head visible together or not at all; nothing is acknowledged before it is durable.
  *  3. Everything is verified when it is read: chunks against sums in their manifest, manifests and

@@ -1,9 +1,9 @@
 /* tables.h - the LMDB environment: named tables, transactions, values.
  *
- * The only room that knows LMDB. Values of every table but NODE and CHUNK, which carry checksums of
- * their own, are stored with 8 bytes of XXH3-64 over table, key and value behind them; they are
- * put, checked and taken off here, so a record that rotted or that stands under another's key is
- * CORRUPT and never handed out.
+ * The only room that knows LMDB (tables.c, values.c). Values of every table but NODE and CHUNK,
+ * which carry checksums of their own, are stored with 8 bytes of XXH3-64 over table, key and value
+ * behind them; they are put, checked and taken off here, so a record that rotted or that stands
+ * under another's key is CORRUPT and never handed out.
  *
  * Lifetime: spans point into the map or into the transaction's pages and are valid until the next
  * put or delete in the transaction, at most until its end. Threads: each thread one transaction at
@@ -13,7 +13,7 @@
 
 #include "memory.h"
 
-/* The names in tables.c stand in the same order. */
+/* tarnp_table_names stands in the same order. */
 typedef enum tarnp_table {
     TARNP_TABLE_META,    /* text -> record */
     TARNP_TABLE_MODEL,   /* fingerprint -> descriptor */
@@ -51,9 +51,6 @@ typedef struct tarnp_cursor {
 typedef struct tarnp_tables_info {
     uint64_t map_bytes, file_bytes;
 } tarnp_tables_info;
-
-/* NULL, or the name of the network file system with this statfs type. */
-const char *tarnp_network_filesystem(uint64_t type);
 
 /* `folder` must exist. With `create` an empty folder becomes an environment with empty tables. */
 tarn_status tarnp_tables_open(const char *folder, bool create, size_t map_bytes,

@@ -469,10 +469,22 @@ static void edit_word(bad *b, size_t node, size_t offset, uint64_t value, size_t
     sum_manifest(at, n_bytes);
 }
 
+/* As if the state of a node had been evicted, but its chunks come all the same. */
+static void evict_state(bad *b, size_t node)
+{
+    size_t n_bytes;
+    tarnp_manifest m;
+    tarn_error err;
+    uint8_t *at = manifest_at(b, node, &n_bytes);
+    CHECK_STATUS(tarnp_manifest_get((tarnp_span){at, n_bytes}, node + 1, &m, &err), TARN_OK);
+    tarnp_manifest_evict(at, &m, TARNP_PART_STATE);
+}
+
 CASE(manifests)
 {
     bad b;
     enum { FLAGS = 6, TOKENS = 12, ID = 16, PARENT = 24, SESSION = 32, POSITION = 40, TURNS = 48 };
+    enum { CHUNK_BYTES = 64, FIRST_CHUNK = 72, FP = 104, KEY_ID = 200, SEGMENTS = 224 };
     REQUIRE(begin_bad(&b));
     edit_word(&b, 2, ID, 2, 8);
     refuse(&b, TARN_E_CORRUPT, "belongs to another node"); /* a duplicate */
@@ -497,14 +509,53 @@ CASE(manifests)
     refuse(&b, TARN_E_CORRUPT, "position does not follow");
     edit_word(&b, 2, FLAGS, 0x80, 1);
     refuse(&b, TARN_E_FORMAT, "unknown flags");
+    edit_word(&b, 2, FLAGS, TARNP_NODE_HAS_STATE | TARNP_NODE_STATE_EVICTED, 1);
+    refuse(&b, TARN_E_CORRUPT, "there and was evicted");
     edit_word(&b, 2, TOKENS, 0, 4);
     refuse(&b, TARN_E_CORRUPT, "add up to its tokens");
-    edit_word(&b, 2, 120, 99, 8);
+    edit_word(&b, 2, CHUNK_BYTES, 1, 8);
+    refuse(&b, TARN_E_CORRUPT, "add up to its bytes");
+    edit_word(&b, 2, FIRST_CHUNK, 1, 8);
+    refuse(&b, TARN_E_CORRUPT, "not those before it");
+    edit_word(&b, 2, FP, 99, 8);
     refuse(&b, TARN_E_CORRUPT, "another model");
-    edit_word(&b, 2, 72, 1, 8);
-    refuse(&b, TARN_E_CORRUPT, "byte sums");
-    edit_word(&b, 2, 216, 9, 1);
+    edit_word(&b, 2, KEY_ID, 1, 4);
+    refuse(&b, TARN_E_FORMAT, "encrypted");
+    edit_word(&b, 2, SEGMENTS, 9, 1);
     refuse(&b, TARN_E_CORRUPT, "unknown role");
+    end_bad(&b);
+}
+
+/* The same of the tables at its end: four sections (tokens, state, conv, sampler), five chunks. */
+CASE(section_tables)
+{
+    bad b;
+    enum { SECTION = 24, CHUNK = 32, KIND = 0, CODEC = 2, FLAGS = 3, FIRST = 0, RAW = 8 };
+    size_t n_bytes;
+    REQUIRE(begin_bad(&b));
+    (void)manifest_at(&b, 2, &n_bytes);
+    size_t chunks = n_bytes - TARNP_SUM_BYTES - 5 * CHUNK, sections = chunks - 4 * SECTION;
+    edit_word(&b, 2, sections + KIND, TARNP_SECTION_SAMPLER + 1, 1);
+    refuse(&b, TARN_E_FORMAT, "unknown kind 7");
+    edit_word(&b, 2, sections + KIND, TARNP_SECTION_STATE, 1);
+    refuse(&b, TARN_E_CORRUPT, "do not hold its tokens");
+    edit_word(&b, 2, sections + SECTION + KIND, TARNP_SECTION_TOKENS, 1);
+    refuse(&b, TARN_E_CORRUPT, "tokens of another kind, or twice");
+    /* What was evicted has no entry in a file: its chunks would be there and nobody's. */
+    edit_word(&b, 2, sections + SECTION + FLAGS, 1, 1);
+    refuse(&b, TARN_E_CORRUPT, "add up to its bytes");
+    edit_word(&b, 2, chunks + CHUNK + 12, 0, 4);
+    edit_word(&b, 2, chunks + 2 * CHUNK + 12, 0, 4);
+    refuse(&b, TARN_E_CORRUPT, "add up to its bytes");
+    evict_state(&b, 2);
+    refuse(&b, TARN_E_CORRUPT, "an entry of a section that was evicted");
+    edit_word(&b, 2, 6, TARNP_NODE_HAS_STATE | TARNP_NODE_BIT_EXACT, 1);
+    edit_word(&b, 2, sections + SECTION + CODEC, TARNP_STATE_FP16, 1);
+    refuse(&b, TARN_E_CORRUPT, "a lossy section of a bit-exact node");
+    edit_word(&b, 2, chunks + FIRST, 1, 4);
+    refuse(&b, TARN_E_CORRUPT, "tokens out of place");
+    edit_word(&b, 2, chunks + CHUNK + RAW, 3, 4);
+    refuse(&b, TARN_E_CORRUPT, "impossible size");
     end_bad(&b);
 }
 
@@ -660,17 +711,21 @@ CASE(no_space)
         kit_append(&a, "large", i);
     REQUIRE(kit_export(&a, "large", &f));
     kit_folder(&b);
-    b.options.map_bytes = (size_t)28 << 20;
+    CHECK(f.n_bytes > (size_t)24 << 20);
+    b.options.map_bytes = (size_t)20 << 20; /* the first transaction of 16 MiB fits */
     REQUIRE(kit_reopen(&b));
     kit_create(&b, "mine");
-    kit_append(&b, "mine", 1);
+    kit_append(&b, "mine", 101);
     tarnp_stat before = kit_stat(&b);
     CHECK_STATUS(kit_import(&b, &f, NULL, NULL), TARN_E_NO_SPACE);
     CHECK_EQ(kit_stat(&b).chunks, before.chunks);
     CHECK_EQ(kit_stat(&b).bytes_stored, before.bytes_stored);
     KIT_CLEAN(&b);
-    kit_append(&b, "mine", 2);
-    kit_check_node(&b, kit_head(&b, "mine"), 2);
+    CHECK_EQ(kit_stat(&b).map_bytes, b.options.map_bytes); /* what was lent is given back */
+    for (uint64_t i = 102; i < 110; i++)
+        kit_append(&b, "mine", i);
+    kit_check_node(&b, kit_head(&b, "mine"), 109);
+    KIT_CLEAN(&b);
     kit_floats = 256;
     free(f.data);
     kit_end(&a);
@@ -756,6 +811,7 @@ CHECK_MAIN(ENTRY(round_trip_into_another_store), ENTRY(nodes_that_are_there_are_
            ENTRY(a_key_of_another_node), ENTRY(a_damaged_twin_is_not_used),
            ENTRY(a_chain_of_a_thousand), ENTRY(commits_in_between), ENTRY(every_length),
            ENTRY(every_bit), ENTRY(heads_and_frames), ENTRY(missing_and_repeated_parts),
-           ENTRY(names), ENTRY(manifests), ENTRY(a_chunk_that_does_not_decode),
-           ENTRY(callbacks_that_fail), ENTRY(memory_that_fails), ENTRY(no_space),
-           ENTRY(what_an_interrupted_import_leaves), ENTRY(refusals))
+           ENTRY(names), ENTRY(manifests), ENTRY(section_tables),
+           ENTRY(a_chunk_that_does_not_decode), ENTRY(callbacks_that_fail),
+           ENTRY(memory_that_fails), ENTRY(no_space), ENTRY(what_an_interrupted_import_leaves),
+           ENTRY(refusals))

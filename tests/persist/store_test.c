@@ -1,4 +1,5 @@
 /* Opening: what is a store, what is not, and who may have it open. */
+#include "datafile.h"
 #include "store_kit.h"
 
 #include "handle.h"
