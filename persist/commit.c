@@ -7,6 +7,7 @@
 #include "commit.h"
 
 #include "lease.h"
+#include "prefix.h"
 #include "quota.h"
 #include "refs.h"
 
@@ -178,8 +179,13 @@ static tarn_status put_node(tarnp_write *w, tarnp_draft *d, tarnp_session *s, ta
         __builtin_add_overflow(parent.turns, new_turns(c), &m.turns))
         return tarni_fail(err, TARN_E_LIMIT, "node %llu: %u more tokens are too many",
                           (unsigned long long)c->parent, c->n_tokens);
+    if (c->prefix && c->n_prefix != m.position)
+        return tarni_fail(err, TARN_E_INVALID, "a prefix of %zu tokens for a node at %llu",
+                          c->n_prefix, (unsigned long long)m.position);
+    memcpy(m.prefix, d->prefix, sizeof m.prefix);
     TARNI_TRY(tarnp_node_put(w, &m, c->segments, d->sections, d->refs, err));
     TARNI_TRY(tarnp_id_put(&w->txn, TARNP_TABLE_KEY, c->key, sizeof c->key, m.id, err));
+    TARNI_TRY(tarnp_prefix_put(w, &m, err));
     TARNI_TRY(link_node(w, c, &parent, &m, s, err));
     TARNI_TRY(tarnp_session_record_put(&w->txn, s, &w->store->allocator, err));
     out->node = m.id;

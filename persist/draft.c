@@ -7,6 +7,8 @@
  */
 #include "draft.h"
 
+#include "prefix.h"
+
 #include <string.h>
 
 #define TOKENS_PER_CHUNK 32768
@@ -72,6 +74,12 @@ tarn_status tarnp_commit_check(const tarnp_commit *c, tarn_error *err)
     TARNI_TRY(tarnp_state_codec_check("state_codec", c->state_codec, err));
     if (c->move_head && c->expected_head == TARNP_NODE_NONE)
         return tarni_fail(err, TARN_E_INVALID, "a commit that moves the head expects none");
+    if (c->prefix && (c->n_prefix < c->n_tokens ||
+                      (c->n_tokens > 0 && memcmp(c->prefix + c->n_prefix - c->n_tokens, c->tokens,
+                                                 c->n_tokens * sizeof *c->tokens) != 0)))
+        return tarni_fail(err, TARN_E_INVALID,
+                          "the prefix of %zu tokens does not end with the %u of the node",
+                          c->n_prefix, c->n_tokens);
     TARNI_TRY(check_segments(c, err));
     for (size_t i = 0; i < c->n_sections; i++)
         TARNI_TRY(check_section(&c->sections[i], i, err));
@@ -288,6 +296,15 @@ static tarn_status choose_codec(tarnp_store *store, tarnp_draft *d, tarn_error *
     return TARN_OK;
 }
 
+static tarn_status sum_prefix(tarnp_store *store, tarnp_draft *d, tarn_error *err)
+{
+    const tarnp_commit *c = &d->commit;
+    const uint8_t needed = TARNP_NODE_HAS_STATE | TARNP_NODE_BIT_EXACT;
+    if (!c->prefix || c->n_prefix == 0 || d->is_lossy || (c->flags & needed) != needed)
+        return TARN_OK;
+    return tarnp_prefix_sum(store, c->fp, c->numerics, c->prefix, c->n_prefix, d->prefix, err);
+}
+
 tarn_status tarnp_draft_make(tarnp_store *store, const tarnp_commit *commit, bool own,
                              tarnp_draft **out, tarn_error *err)
 {
@@ -305,6 +322,8 @@ tarn_status tarnp_draft_make(tarnp_store *store, const tarnp_commit *commit, boo
         status = tarnp_each(store, d->n_chunks, encode_parcel, d, err);
     if (status == TARN_OK)
         sum_up_loss(d);
+    if (status == TARN_OK)
+        status = sum_prefix(store, d, err);
     if (status == TARN_OK && own)
         status = own_commit(d, &store->allocator, err);
     if (status != TARN_OK) {

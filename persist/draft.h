@@ -32,6 +32,7 @@ typedef struct tarnp_draft {
     tarnp_state_codec state_codec;
     tarnp_lossy *lossy; /* one a section */
     bool is_lossy;      /* a section is */
+    uint8_t prefix[TARNP_PREFIX_SUM_BYTES];
     uint8_t *slab;
     size_t slab_bytes;
     void *owned; /* segments, call ids, numerics; NULL: the caller's */

@@ -164,6 +164,7 @@ static tarn_status make_manifest(tarnp_extract *x, cut *c, unsigned without, tar
     m.parent = x->n_nodes;
     m.session_id = 1;
     m.first_chunk = x->n_chunks + 1;
+    memset(m.prefix, 0, sizeof m.prefix); /* another store has another salt */
     m.n_sections = c->n_sections;
     m.n_chunks = c->n_chunks;
     if ((m.flags & TARNP_NODE_HAS_STATE) && (without & TARNP_SECTION_BIT(TARNP_SECTION_STATE)))

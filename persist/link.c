@@ -34,6 +34,7 @@ static tarn_status put_node(tarnp_graft *g, tarnp_write *w, size_t i, tarnp_mani
     m.parent = i > 0 ? g->nodes[i - 1].id : TARNP_NODE_NONE;
     m.session_id = g->session_id;
     m.first_chunk = n->first_chunk;
+    memset(m.prefix, 0, sizeof m.prefix);
     static const uint8_t no_key[TARNP_KEY_BYTES] = {0};
     bool has_key = memcmp(m.key, no_key, sizeof no_key) != 0;
     if (has_key)

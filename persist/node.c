@@ -9,7 +9,7 @@
 
 #define MAGIC            0x444F4E54u /* "TNOD" */
 #define VERSION          1
-#define PLAIN_BYTES      200 /* of the head, before key id and nonce */
+#define PLAIN_BYTES      232 /* of the head, before key id and nonce */
 #define HEAD_BYTES       TARNP_MANIFEST_HEAD_BYTES
 #define SEGMENT_BYTES    8
 #define SECTION_BYTES    24
@@ -19,6 +19,7 @@
 #define AT_CHUNK_BYTES   64
 #define AT_FIRST_CHUNK   72
 #define AT_KEY           88
+#define AT_PREFIX        200
 #define AT_SECTION_FLAGS 3
 #define SECTION_EVICTED  1
 #define ONE_BITS         0x3F800000u /* of 1.0F: above it are larger, negative and no numbers */
@@ -49,6 +50,7 @@ static void put_head(tarni_writer *w, const tarnp_manifest *m)
     tarni_put_bytes(w, m->key, sizeof m->key);
     tarni_put_bytes(w, m->fp, sizeof m->fp);
     tarni_put_bytes(w, m->numerics, sizeof m->numerics);
+    tarni_put_bytes(w, m->prefix, sizeof m->prefix);
     static const uint8_t no_key[HEAD_BYTES - PLAIN_BYTES] = {0};
     tarni_put_bytes(w, no_key, sizeof no_key);
 }
@@ -273,6 +275,7 @@ tarn_status tarnp_manifest_get(tarnp_span value, uint64_t id, tarnp_manifest *ou
     memcpy(out->key, tarni_get_bytes(&r, sizeof out->key), sizeof out->key);
     memcpy(out->fp, tarni_get_bytes(&r, sizeof out->fp), sizeof out->fp);
     memcpy(out->numerics, tarni_get_bytes(&r, sizeof out->numerics), sizeof out->numerics);
+    memcpy(out->prefix, tarni_get_bytes(&r, sizeof out->prefix), sizeof out->prefix);
     TARN_ASSERT(!r.failed && r.at == PLAIN_BYTES);
     while (r.at < HEAD_BYTES)
         if (tarni_get_u8(&r) != 0)
@@ -308,6 +311,7 @@ void tarnp_manifest_renumber(uint8_t *value, const tarnp_manifest *m, const uint
     tarni_store_u64(value + 56, m->created_ms);
     tarni_store_u64(value + AT_FIRST_CHUNK, m->first_chunk);
     memcpy(value + AT_KEY, m->key, sizeof m->key);
+    memcpy(value + AT_PREFIX, m->prefix, sizeof m->prefix);
     uint8_t *at = value + m->n_bytes - TARNP_SUM_BYTES - (size_t)m->n_chunks * CHUNK_BYTES;
     for (uint32_t i = 0; i < m->n_chunks; i++)
         memcpy(at + (size_t)i * CHUNK_BYTES + CHUNK_SUM, sums + (size_t)i * TARNP_SUM_BYTES,

@@ -21,10 +21,11 @@
  *     88      16    commit key, zero for none
  *     104     32    model fingerprint
  *     136     64    numerics, padded with zeros
- *     200     4     0, for the id of an encryption key: only with feature bit 0 (records.h)
- *     204     16    0, for a nonce of random bytes
- *     220     4     0
- *     224     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
+ *     200     32    sum of all tokens (prefix.h), zero if the node is not listed by it
+ *     232     4     0, for the id of an encryption key: only with feature bit 0 (records.h)
+ *     236     16    0, for a nonce of random bytes
+ *     252     4     0
+ *     256     -     segments:  1 role  1 flags  2 call ids  4 tokens, then each call id (4 n, n)
  *     -       24 s  sections:  1 kind  1 elem  1 codec (tarnp_state_codec)  1 flags: 1 evicted
  *                              4 chunks  4 largest relative error (fp32)  4 elements of a row
  *                              4 elements of a unit  4 0
@@ -44,7 +45,7 @@
 #include "bytes.h"
 #include "chunk.h"
 
-#define TARNP_MANIFEST_HEAD_BYTES 224 /* the fixed part */
+#define TARNP_MANIFEST_HEAD_BYTES 256 /* the fixed part */
 
 typedef struct tarnp_manifest {
     uint64_t id, parent, session_id, position;
@@ -57,6 +58,7 @@ typedef struct tarnp_manifest {
     uint8_t key[TARNP_KEY_BYTES];
     uint8_t fp[TARNP_FP_BYTES];
     char numerics[64];
+    uint8_t prefix[TARNP_PREFIX_SUM_BYTES];
     uint32_t n_bytes; /* of the manifest */
 } tarnp_manifest;
 

@@ -18,6 +18,7 @@
 
 #include "folder.h"
 #include "log.h"
+#include "prefix.h"
 
 #include <string.h>
 
@@ -266,6 +267,7 @@ static tarn_status drain_node(tarnp_write *w, uint64_t node, tarnp_drop drop, bu
     /* The key goes first: a retried commit must not be told that a node half gone is there. */
     if (memcmp(m.key, no_key, sizeof no_key) != 0)
         TARNI_TRY(tarnp_delete(&w->txn, TARNP_TABLE_KEY, m.key, sizeof m.key, NULL, err));
+    TARNI_TRY(tarnp_prefix_drop(w, &m, err));
     TARNI_TRY(free_chunks(w, &m, &drop.chunks_done, b, err));
     if (drop.chunks_done < m.n_chunks)
         return tarnp_drop_put(&w->txn, node, (tarnp_drop){.chunks_done = drop.chunks_done}, err);

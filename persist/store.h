@@ -35,18 +35,19 @@
 #include "ids.h"
 #include "threads.h"
 
-#define TARNP_CHUNK_BYTES_MAX (512 * 1024) /* raw */
-#define TARNP_NAME_BYTES_MAX  255
-#define TARNP_GROUP_BYTES_MAX 63
-#define TARNP_FP_BYTES        32
-#define TARNP_BAD_LISTED_MAX  1000 /* damages a verification lists */
-#define TARNP_KEY_BYTES       16
-#define TARNP_NODE_NONE       0 /* node and session ids start at 1 */
-#define TARNP_TAGS_MAX        64
-#define TARNP_MODEL_BYTES_MAX (512 * 1024) /* of a model's descriptor */
-#define TARNP_TOKEN_BYTES     16
-#define TARNP_HOST_BYTES      65
-#define TARNP_NOTE_BYTES      64
+#define TARNP_CHUNK_BYTES_MAX  (512 * 1024) /* raw */
+#define TARNP_NAME_BYTES_MAX   255
+#define TARNP_GROUP_BYTES_MAX  63
+#define TARNP_FP_BYTES         32
+#define TARNP_BAD_LISTED_MAX   1000 /* damages a verification lists */
+#define TARNP_PREFIX_SUM_BYTES 32
+#define TARNP_KEY_BYTES        16
+#define TARNP_NODE_NONE        0 /* node and session ids start at 1 */
+#define TARNP_TAGS_MAX         64
+#define TARNP_MODEL_BYTES_MAX  (512 * 1024) /* of a model's descriptor */
+#define TARNP_TOKEN_BYTES      16
+#define TARNP_HOST_BYTES       65
+#define TARNP_NOTE_BYTES       64
 
 typedef struct tarnp_store tarnp_store;
 
@@ -312,6 +313,9 @@ typedef struct tarnp_commit {
     const char *numerics;       /* up to 63 bytes */
     const uint32_t *tokens;     /* since the parent */
     uint32_t n_tokens;
+    const uint32_t *prefix; /* all from the root on, `tokens` last: lists the node for
+                               tarnp_prefix_find; NULL: does not */
+    size_t n_prefix;
     const tarnp_segment *segments; /* their n_tokens add up to n_tokens */
     size_t n_segments;
     const tarnp_section *sections; /* all but TOKENS */
@@ -337,6 +341,15 @@ tarn_status tarnp_commit_node(tarnp_store *store, const tarnp_commit *commit, ta
 /* The node of a commit key; NOT_FOUND. */
 tarn_status tarnp_commit_find(tarnp_store *store, const uint8_t key[TARNP_KEY_BYTES],
                               uint64_t *node, tarn_error *err);
+
+/* The node that stands for the longest beginning of `ids`: *n_found tokens, made with this model
+ * and these numerics by any session. TARNP_NODE_NONE where there is none. Listed are nodes that
+ * were committed with `prefix`, have a state and are bit-exact; a state evicted later has to be
+ * computed again. An imported session is listed from its next commit on. Cost: a hash of the ids,
+ * and a lookup for each length that any listed node has. */
+tarn_status tarnp_prefix_find(tarnp_store *store, const uint8_t fp[TARNP_FP_BYTES],
+                              const char *numerics, const uint32_t *ids, size_t n_ids,
+                              uint64_t *node, size_t *n_found, tarn_error *err);
 
 /* ---- tickets -------------------------------------------------------------------------------- *
  *

@@ -6,6 +6,7 @@
 
 #include "lease.h"
 #include "node.h"
+#include "prefix.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -255,6 +256,21 @@ static tarn_status see_key(tarnp_survey *v, tarnp_span key, tarnp_span value)
     return TARN_OK;
 }
 
+static tarn_status see_prefix(tarnp_survey *v, tarnp_span key, tarnp_span value)
+{
+    tarnp_span at = {0};
+    tarnp_manifest m;
+    uint64_t id = value.n_bytes == 8 ? tarni_load_u64(value.data) : 0;
+    TARNI_TRY(tarnp_get_id(&v->txn, TARNP_TABLE_NODE, id, &at, v->err));
+    if (!at.data)
+        return tarnp_survey_bad(v, id, 0, "a prefix points to no node");
+    if (tarnp_manifest_get(at, id, &m, v->err) != TARN_OK)
+        return TARN_OK; /* named already */
+    if (!tarnp_prefix_matches(&m, key))
+        return tarnp_survey_bad(v, id, 0, "a prefix points to a node of other tokens");
+    return TARN_OK;
+}
+
 /* Nodes come in the order of their chunks; a damaged manifest takes its neighbour's place. */
 static tarn_status check_ranges(tarnp_survey *v)
 {
@@ -368,6 +384,7 @@ tarn_status tarnp_survey_tables(tarnp_survey *v)
     TARNI_TRY(tarnp_survey_each(v, TARNP_TABLE_TIP, see_tip));
     TARNI_TRY(tarnp_survey_each(v, TARNP_TABLE_GCQ, see_drop));
     TARNI_TRY(tarnp_survey_each(v, TARNP_TABLE_KEY, see_key));
+    TARNI_TRY(tarnp_survey_each(v, TARNP_TABLE_PREFIX, see_prefix));
     return tarnp_survey_each(v, TARNP_TABLE_LEASE, see_lease);
 }
 

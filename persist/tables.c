@@ -31,8 +31,9 @@
 #define CHECK_PAGES_AT_OPEN 4096
 #define GROWTH_PAGES        1024
 
-const char *const tarnp_table_names[TARNP_TABLES_COUNT] = {
-    "meta", "model", "session", "name", "node", "key", "chunk", "ref", "tip", "gcq", "lease"};
+const char *const tarnp_table_names[TARNP_TABLES_COUNT] = {"meta", "model", "session", "name",
+                                                           "node", "key",   "chunk",   "ref",
+                                                           "tip",  "gcq",   "lease",   "prefix"};
 
 tarn_status tarnp_fail_lmdb(tarn_error *err, int rc, const char *what)
 {

@@ -26,6 +26,7 @@ typedef enum tarnp_table {
     TARNP_TABLE_TIP,     /* session id, node id -> nothing */
     TARNP_TABLE_GCQ,     /* node id -> references still to be dropped */
     TARNP_TABLE_LEASE,   /* session id -> who may write it */
+    TARNP_TABLE_PREFIX,  /* hash of all tokens -> node id */
     TARNP_TABLES_COUNT
 } tarnp_table;
 

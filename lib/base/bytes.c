@@ -35,6 +35,17 @@ uint64_t tarni_load_u64(const uint8_t *at)
     return tarni_load_u32(at) | (uint64_t)tarni_load_u32(at + 4) << 32;
 }
 
+void tarni_store_u32_be(uint8_t *at, uint32_t v)
+{
+    for (int i = 3; i >= 0; i--, v >>= 8)
+        at[i] = (uint8_t)v;
+}
+
+uint32_t tarni_load_u32_be(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
 void tarni_store_u64_be(uint8_t *at, uint64_t v)
 {
     for (int i = 7; i >= 0; i--, v >>= 8)

@@ -59,6 +59,8 @@ uint16_t tarni_load_u16(const uint8_t *at);
 uint32_t tarni_load_u32(const uint8_t *at);
 uint64_t tarni_load_u64(const uint8_t *at);
 /* Big-endian, for keys whose byte order must be their numeric order. */
+void tarni_store_u32_be(uint8_t *at, uint32_t v);
+uint32_t tarni_load_u32_be(const uint8_t *at);
 void tarni_store_u64_be(uint8_t *at, uint64_t v);
 uint64_t tarni_load_u64_be(const uint8_t *at);
 

@@ -56,6 +56,10 @@ static tarn_status describe(tarn_session *s, bool move_head, bool with_state,
                         .n_segments = live->segments.n,
                         .sections = sections->items,
                         .n_sections = sections->n_items};
+    if (with_state && live->tokens.n_ids > 0) {
+        c->prefix = live->tokens.ids;
+        c->n_prefix = live->tokens.n_ids;
+    }
     c->flags = (uint8_t)((with_state ? TARNP_NODE_HAS_STATE : 0) |
                          (exact_on_disk(live, with_state) ? TARNP_NODE_BIT_EXACT : 0));
     memcpy(c->fp, s->engine->identity.fp, sizeof c->fp);

@@ -56,6 +56,10 @@ CASE(big_endian_keys_sort_by_value)
     tarni_store_u64_be(b, 256);
     CHECK(memcmp(a, b, 8) < 0);
     CHECK(tarni_load_u64_be(b) == 256);
+    tarni_store_u32_be(a, 0x00FFFFFF);
+    tarni_store_u32_be(b, 0x81000000);
+    CHECK(memcmp(a, b, 4) < 0);
+    CHECK(tarni_load_u32_be(b) == 0x81000000);
 }
 
 static int grows_left;

@@ -484,7 +484,7 @@ CASE(manifests)
 {
     bad b;
     enum { FLAGS = 6, TOKENS = 12, ID = 16, PARENT = 24, SESSION = 32, POSITION = 40, TURNS = 48 };
-    enum { CHUNK_BYTES = 64, FIRST_CHUNK = 72, FP = 104, KEY_ID = 200, SEGMENTS = 224 };
+    enum { CHUNK_BYTES = 64, FIRST_CHUNK = 72, FP = 104, KEY_ID = 232, SEGMENTS = 256 };
     REQUIRE(begin_bad(&b));
     edit_word(&b, 2, ID, 2, 8);
     refuse(&b, TARN_E_CORRUPT, "belongs to another node"); /* a duplicate */

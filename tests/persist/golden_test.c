@@ -214,6 +214,8 @@ static void append(kit *k, const char *name, uint64_t seed, tarnp_state_codec co
                            .numerics = "cpu/f32",
                            .tokens = c.tokens,
                            .n_tokens = 300,
+                           .prefix = seed == 1 ? c.tokens : NULL,
+                           .n_prefix = seed == 1 ? 300 : 0,
                            .segments = segments,
                            .n_segments = 2,
                            .sections = sections,
@@ -444,6 +446,14 @@ CASE(store_1_holds_what_was_put_in)
             CHECK_CLOSE(back + unit * UNIT, want.state + unit * UNIT, UNIT, bounds[s->codec]);
         tarnp_node_fini(&node);
     }
+    uint64_t listed;
+    size_t n_found;
+    fill(&want, 1);
+    CHECK_STATUS(
+        tarnp_prefix_find(k.store, kit_fp, "cpu/f32", want.tokens, 300, &listed, &n_found, &k.err),
+        TARN_OK);
+    CHECK_EQ(n_found, 300);
+    CHECK(listed != 0);
     kit_end(&k);
 }
 

@@ -87,6 +87,7 @@ CASE(round_trip)
     SAME(key);
     SAME(fp);
     SAME(numerics);
+    SAME(prefix);
     SAME(n_bytes);
     tarnp_chunk_ref ref;
     tarnp_manifest_chunk(span_of(&s), &m, 2, &ref);
@@ -194,8 +195,8 @@ CASE(hostile_fields)
                 {n - 16 - 3 * 32 - 3 * 24, 0x01010201, TARN_E_CORRUPT, "cannot be evicted"},
                 {n - 16 - 3 * 32 - 2 * 24, 0x02010403, TARN_E_FORMAT, "unknown flags"},
                 {n - 16 - 3 * 32 - 1 * 24, 0x01010302, TARN_E_CORRUPT, "add up to its bytes"},
-                {200, 7, TARN_E_FORMAT, "encrypted"},
-                {216, 7, TARN_E_FORMAT, "encrypted"}};
+                {232, 7, TARN_E_FORMAT, "encrypted"},
+                {248, 7, TARN_E_FORMAT, "encrypted"}};
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         memcpy(copy, s.w.data, n);
         tarni_store_u32(copy + list[i].at, list[i].value);
