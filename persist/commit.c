@@ -6,6 +6,7 @@
  * several in one transaction, what was made by the one who submitted it. */
 #include "commit.h"
 
+#include "entries.h"
 #include "lease.h"
 #include "prefix.h"
 #include "quota.h"
@@ -17,45 +18,6 @@
 #define ROOM_TRIES 3
 
 /* ---- inside the transaction ----------------------------------------------------------------- */
-
-tarn_status tarnp_numerics_set(tarnp_manifest *m, const char *numerics, tarn_error *err)
-{
-    size_t n = numerics ? strlen(numerics) : 0;
-    if (n >= sizeof m->numerics)
-        return tarni_fail(err, TARN_E_INVALID, "numerics has %zu bytes, the limit is %zu", n,
-                          sizeof m->numerics - 1);
-    memset(m->numerics, 0, sizeof m->numerics);
-    if (n > 0)
-        memcpy(m->numerics, numerics, n);
-    return TARN_OK;
-}
-
-tarn_status tarnp_session_load(tarnp_txn *txn, uint64_t session_id, const tarn_allocator *allocator,
-                               tarnp_session *out, tarn_error *err)
-{
-    tarnp_span value;
-    *out = (tarnp_session){0};
-    TARNI_TRY(tarnp_get_id(txn, TARNP_TABLE_SESSION, session_id, &value, err));
-    if (!value.data)
-        return TARN_OK;
-    return tarnp_session_record_get(value, session_id, allocator, out, err);
-}
-
-tarn_status tarnp_node_put(tarnp_write *w, tarnp_manifest *m, const tarnp_segment *segments,
-                           const tarnp_section *sections, const tarnp_chunk_ref *chunks,
-                           tarn_error *err)
-{
-    tarni_writer writer;
-    tarni_writer_init(&writer, &w->store->allocator);
-    tarn_status status = tarnp_manifest_put(&writer, m, segments, sections, chunks, err);
-    if (status == TARN_OK)
-        status =
-            tarnp_append_id(&w->txn, TARNP_TABLE_NODE, m->id, writer.data, writer.n_bytes, err);
-    tarni_writer_fini(&writer);
-    w->counters.nodes++;
-    w->counters.bytes_stored += m->n_bytes;
-    return status;
-}
 
 static tarn_status put_chunks(tarnp_write *w, tarnp_draft *d, tarn_error *err)
 {
@@ -80,21 +42,6 @@ static uint64_t encoded_bytes(const tarnp_draft *d)
     for (uint32_t i = 0; i < d->n_chunks; i++)
         sum += d->parcels[i].ref.stored_bytes;
     return sum;
-}
-
-tarn_status tarnp_shared_bytes(tarnp_txn *txn, uint64_t session_id, uint64_t head, uint64_t *out,
-                               tarn_error *err)
-{
-    bool shared = false;
-    *out = 0;
-    for (uint64_t node = head; node != TARNP_NODE_NONE;) {
-        tarnp_manifest m;
-        TARNI_TRY(tarnp_node_get(txn, node, &m, NULL, err));
-        shared = shared || m.session_id != session_id;
-        *out += shared ? m.chunk_bytes + m.n_bytes : 0;
-        node = m.parent; /* smaller than node: this ends */
-    }
-    return TARN_OK;
 }
 
 static uint32_t new_turns(const tarnp_commit *c)

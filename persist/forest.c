@@ -4,9 +4,10 @@
  * before children, one downwards children before parents; no walk recurses. */
 #include "forest.h"
 
-#include "commit.h"
+#include "entries.h"
 #include "evict.h"
 #include "refs.h"
+#include "sessions.h"
 
 #include <string.h>
 

@@ -17,7 +17,7 @@
  * and a lease inside the session's record (every renewal would rewrite name and tags). */
 #include "lease.h"
 
-#include "commit.h"
+#include "entries.h"
 #include "log.h"
 
 #include <ctype.h>

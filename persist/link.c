@@ -4,7 +4,7 @@
  * keys: all of that is looked at again under the write lock. */
 #include "graft.h"
 
-#include "commit.h"
+#include "entries.h"
 #include "names.h"
 #include "refs.h"
 

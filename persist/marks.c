@@ -1,6 +1,6 @@
 /* marks.c - what people set on a session: tags, pin, time to live, quota group. One write
  * transaction each, none where nothing changes. */
-#include "commit.h"
+#include "entries.h"
 #include "names.h"
 
 #include <stdio.h>

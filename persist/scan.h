@@ -2,7 +2,7 @@
 #ifndef TARNP_SCAN_H
 #define TARNP_SCAN_H
 
-#include "remains.h"
+#include "finds.h"
 
 typedef struct tarnp_scan tarnp_scan;
 

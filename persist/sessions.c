@@ -1,5 +1,7 @@
 /* sessions.c - names for heads. Every change is one write transaction. */
-#include "commit.h"
+#include "sessions.h"
+
+#include "entries.h"
 #include "folder.h"
 #include "lease.h"
 #include "names.h"
@@ -9,43 +11,6 @@
 #include <string.h>
 
 static const uint8_t no_token[TARNP_TOKEN_BYTES];
-
-static tarn_status find_name(tarnp_txn *txn, const char *name, uint64_t *id, tarn_error *err)
-{
-    return tarnp_id_get(txn, TARNP_TABLE_NAME, name, strlen(name), id, err);
-}
-
-static tarn_status no_session(tarn_error *err, const char *name)
-{
-    return tarni_fail(err, TARN_E_NOT_FOUND, "there is no session \"%s\"", name);
-}
-
-/* The session of this name; NOT_FOUND. A name that points to another session is damage. */
-tarn_status tarnp_session_load_named(tarnp_store *store, tarnp_txn *txn, const char *name,
-                                     tarnp_session *out, tarn_error *err)
-{
-    uint64_t id;
-    *out = (tarnp_session){0};
-    TARNI_TRY(tarnp_name_check(name, err));
-    TARNI_TRY(find_name(txn, name, &id, err));
-    if (id == 0)
-        return no_session(err, name);
-    TARNI_TRY(tarnp_session_load(txn, id, &store->allocator, out, err));
-    if (strcmp(out->name, name) == 0)
-        return TARN_OK;
-    tarnp_session_fini(out);
-    return tarni_fail(err, TARN_E_CORRUPT, "the name \"%s\" points to session %llu, which is %s",
-                      name, (unsigned long long)id, out->id ? "another" : "not there");
-}
-
-tarn_status tarnp_name_take(tarnp_write *w, const char *name, uint64_t id, tarn_error *err)
-{
-    uint64_t holder;
-    TARNI_TRY(find_name(&w->txn, name, &holder, err));
-    if (holder != 0)
-        return tarni_fail(err, TARN_E_EXISTS, "there is a session \"%s\" already", name);
-    return tarnp_id_put(&w->txn, TARNP_TABLE_NAME, name, strlen(name), id, err);
-}
 
 /* A copy of the record as the caller may keep it. */
 static tarn_status reload(tarnp_write *w, uint64_t id, tarnp_session *out, tarn_error *err)
