@@ -13,6 +13,9 @@ target_compile_definitions(tarn_flags INTERFACE _GNU_SOURCE)
 target_compile_options(tarn_flags INTERFACE -ffp-contract=off -fvisibility=hidden
                        -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= ${TARN_WARNINGS}
                        $<$<BOOL:${TARN_WERROR}>:-Werror>)
+if(TARN_FUZZ)
+    target_compile_options(tarn_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 if(TARN_SANITIZE)
     target_compile_options(tarn_flags INTERFACE -fsanitize=${TARN_SANITIZE} -fno-omit-frame-pointer
                            -fno-sanitize-recover=all)

@@ -44,7 +44,10 @@ static tarn_status put_node(tarnp_graft *g, tarnp_write *w, size_t i, tarnp_mani
         memset(m.key, 0, sizeof m.key);
         has_key = false;
     }
-    tarnp_manifest_renumber(value, &m, g->sums.data + n->chunks_before * TARNP_SUM_BYTES);
+    static const uint8_t none[1]; /* a chain without any chunk has no sums */
+    const uint8_t *sums =
+        n->n_chunks > 0 ? g->sums.data + n->chunks_before * TARNP_SUM_BYTES : none;
+    tarnp_manifest_renumber(value, &m, sums);
     TARNI_TRY(tarnp_put_id(&w->txn, TARNP_TABLE_NODE, m.id, value, m.n_bytes, err));
     if (has_key)
         TARNI_TRY(tarnp_id_put(&w->txn, TARNP_TABLE_KEY, m.key, sizeof m.key, m.id, err));

@@ -1,39 +1,28 @@
-/* fuzz.h - what fuzz targets share: the entry point, a check, an input that is taken apart. */
+/* fuzz.h - one input to one reader of files or texts.
+ *
+ * Each *_fuzz.c defines the function below, as libFuzzer wants it. With TARN_FUZZ (clang) it
+ * becomes a fuzzer, fuzz_NAME; always it is linked to replay.c, which feeds it the inputs kept in
+ * tests/data/fuzz/NAME. What an input must not do is crash, or break one of the MUSTs. */
 #ifndef TARN_TESTS_FUZZ_H
 #define TARN_TESTS_FUZZ_H
 
-#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* libFuzzer's; always 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
-/* A property that does not hold is a crash, which the fuzzer keeps the input of. */
-#define FUZZ_CHECK(cond, ...)                                                                      \
+/* Ends the process as a crash does, so that the fuzzer keeps the input. */
+#define MUST(cond)                                                                                 \
     do {                                                                                           \
         if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: failed: %s: ", __FILE__, __LINE__, #cond);                     \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
+            fprintf(stderr, "%s:%d: must hold: %s\n", __FILE__, __LINE__, #cond);                  \
             abort();                                                                               \
         }                                                                                          \
     } while (0)
 
-typedef struct fuzz_input {
-    const uint8_t *data;
-    size_t n_bytes; /* left */
-} fuzz_input;
-
-/* The next number of n bytes, little-endian; 0 behind the end. */
-static inline uint32_t fuzz_take(fuzz_input *in, size_t n)
-{
-    uint32_t x = 0;
-    for (size_t i = 0; i < n && in->n_bytes > 0; i++, in->n_bytes--)
-        x |= (uint32_t)*in->data++ << 8 * i;
-    return x;
-}
+/* Makes the input a file in memory; returns its path, which lasts until the next call. */
+const char *fuzz_file(const uint8_t *data, size_t n_bytes);
 
 #endif

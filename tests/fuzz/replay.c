@@ -1,51 +1,42 @@
-/* replay.c - a main for fuzz targets without libFuzzer: runs the target on every file of the
- * folders (or files) given. Exit 1 where there was none to run. */
+/* replay.c - feeds a fuzz target every file of the folders named, in the order of their names. */
 #include "fuzz.h"
 
 #include <dirent.h>
 #include <sys/stat.h>
 
-static size_t n_run;
-
-static void run_file(const char *path)
+static void feed(const char *path)
 {
-    FILE *in = fopen(path, "rb");
+    FILE *file = fopen(path, "rb");
     struct stat info;
-    if (!in || fstat(fileno(in), &info) != 0) {
-        perror(path);
-        exit(1);
-    }
+    MUST(file && fstat(fileno(file), &info) == 0);
     size_t n_bytes = (size_t)info.st_size;
-    uint8_t *data = malloc(n_bytes > 0 ? n_bytes : 1); /* no more: a sanitizer sees its end */
-    if (!data || fread(data, 1, n_bytes, in) != n_bytes) {
-        fprintf(stderr, "%s: cannot be read\n", path);
-        exit(1);
-    }
-    fclose(in);
-    printf("%s: %zu bytes\n", path, n_bytes);
-    fflush(stdout);
+    uint8_t *data = malloc(n_bytes + 1);
+    MUST(data && fread(data, 1, n_bytes, file) == n_bytes);
+    fclose(file);
     LLVMFuzzerTestOneInput(data, n_bytes);
     free(data);
-    n_run++;
 }
 
 int main(int argc, char **argv)
 {
+    size_t n_inputs = 0;
     for (int i = 1; i < argc; i++) {
-        DIR *folder = opendir(argv[i]);
-        if (!folder) {
-            run_file(argv[i]);
-            continue;
-        }
-        for (struct dirent *entry; (entry = readdir(folder));) {
+        struct dirent **entries;
+        int n = scandir(argv[i], &entries, NULL, alphasort);
+        for (int k = 0; k < n; k++) {
             char path[4096];
-            if (entry->d_name[0] == '.')
-                continue;
-            snprintf(path, sizeof path, "%s/%s", argv[i], entry->d_name);
-            run_file(path);
+            snprintf(path, sizeof path, "%s/%s", argv[i], entries[k]->d_name);
+            if (entries[k]->d_name[0] != '.') {
+                printf("%s\n", path); /* the last one printed is the one that failed */
+                fflush(stdout);
+                feed(path);
+                n_inputs++;
+            }
+            free(entries[k]);
         }
-        closedir(folder);
+        if (n >= 0)
+            free(entries);
     }
-    printf("%zu inputs\n", n_run);
-    return n_run > 0 ? 0 : 1;
+    printf("%zu inputs\n", n_inputs);
+    return n_inputs > 0 ? 0 : 1;
 }

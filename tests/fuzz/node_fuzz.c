@@ -9,7 +9,7 @@
  *
  * A manifest that is accepted can be asked for everything and be rewritten; what was encoded
  * without loss decodes to what it was. */
-#include "fuzz.h"
+#include "fuzz_input.h"
 
 #include "lease.h"
 #include "node.h"

@@ -1,8 +1,8 @@
-/* fuzz_folder.h - a folder for one store, below TMPDIR or /tmp. */
-#ifndef TARN_TESTS_FUZZ_FOLDER_H
-#define TARN_TESTS_FUZZ_FOLDER_H
+/* store_folder.h - a folder for one store, below TMPDIR or /tmp. */
+#ifndef TARN_TESTS_STORE_FOLDER_H
+#define TARN_TESTS_STORE_FOLDER_H
 
-#include "fuzz.h"
+#include "fuzz_input.h"
 
 #include <unistd.h>
 

@@ -7,7 +7,7 @@
  *
  * A file that is refused leaves nothing behind; one that is taken gives a session that verifies,
  * that is exported again, and that is gone without a trace when it is removed. */
-#include "fuzz_folder.h"
+#include "store_folder.h"
 
 #include "bundle.h"
 #include "chunk.h"

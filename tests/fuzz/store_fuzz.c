@@ -11,7 +11,7 @@
  *
  * Other first bytes are taken modulo 6. Nothing of it may crash; a store that verifies as clean is
  * read in full; and what a salvage saves is a store without damage. */
-#include "fuzz_folder.h"
+#include "store_folder.h"
 
 #include "salvage.h"
 
