@@ -64,6 +64,11 @@ tarn_status tarnp_write_commit(tarnp_write *w, uint64_t *bytes_written, tarn_err
 /* Ends it if it is open: allowed after a commit and after a failed begin. Returns `status`. */
 tarn_status tarnp_write_abort(tarnp_write *w, tarn_status status);
 
+/* After something was freed. LMDB lets a transaction use pages freed by the last but one before it,
+ * not by the last. On a full disk the next commit would fail for want of the pages just freed,
+ * abort, and so fail for ever; an empty transaction in between makes them free for it. */
+tarn_status tarnp_write_settle(tarnp_store *store, tarn_error *err);
+
 uint64_t tarnp_now_ms(void);
 
 /* Calls fn(arg, codec, i) for every i < n, on the store's pool if it has one. Each worker has its

@@ -342,16 +342,6 @@ static tarn_status queue_is_empty(tarnp_store *store, bool *empty, tarn_error *e
     return status;
 }
 
-/* LMDB lets a transaction use pages freed by the last but one before it, not by the last. On a full
- * disk the next commit would fail for want of the pages just freed, abort, and so fail for ever;
- * an empty transaction in between makes them free for it. */
-static tarn_status settle(tarnp_store *store, tarn_error *err)
-{
-    tarnp_write w;
-    TARNI_TRY(tarnp_write_begin(store, &w, err));
-    return tarnp_write_commit(&w, NULL, err);
-}
-
 void tarnp_refs_drain(tarnp_store *store)
 {
     tarn_error err = {0};
@@ -361,7 +351,7 @@ void tarnp_refs_drain(tarnp_store *store)
         return;
     while (status == TARN_OK && !settled) {
         bool last = !more;
-        status = last ? settle(store, &err) : drain_some(store, &more, &err);
+        status = last ? tarnp_write_settle(store, &err) : drain_some(store, &more, &err);
         settled = last && status == TARN_OK;
         if (status == TARN_E_NO_SPACE && !lent) {
             lent = true;

@@ -155,14 +155,16 @@ static tarn_status free_some(tarnp_store *store, uint64_t session_id, bool *more
 static void free_stage(tarnp_store *store, uint64_t session_id)
 {
     tarn_error err = {0};
-    bool more = true, lent = false;
+    bool more = true, lent = false, settled = false;
     tarn_status status = TARN_OK;
-    while (more && status == TARN_OK) {
-        status = free_some(store, session_id, &more, &err);
+    while (status == TARN_OK && !settled) {
+        bool last = !more;
+        status = last ? tarnp_write_settle(store, &err) : free_some(store, session_id, &more, &err);
+        settled = last && status == TARN_OK;
         if (status == TARN_E_NO_SPACE && !lent) {
             /* Freeing needs new pages before it gives any back. */
             lent = true;
-            more = true;
+            more = !last;
             status = tarnp_room_lend(store, &err);
         }
     }

@@ -70,6 +70,13 @@ tarn_status tarnp_write_abort(tarnp_write *w, tarn_status status)
     return status;
 }
 
+tarn_status tarnp_write_settle(tarnp_store *store, tarn_error *err)
+{
+    tarnp_write w;
+    TARNI_TRY(tarnp_write_begin(store, &w, err));
+    return tarnp_write_commit(&w, NULL, err);
+}
+
 uint64_t tarnp_now_ms(void)
 {
     struct timespec now;

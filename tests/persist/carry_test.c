@@ -344,6 +344,38 @@ CASE(an_import_beyond_the_quota)
     kit_end(&b);
 }
 
+/* A disk that is full before the file is in: what was staged is given back to the next commits. */
+CASE(an_import_onto_a_full_disk)
+{
+    const char *small = getenv("TARN_TEST_SMALL_DISK"); /* an empty file system of some 16 MiB */
+    if (!small)
+        SKIP("TARN_TEST_SMALL_DISK names no small file system");
+    kit a, b;
+    kit_bundle f;
+    REQUIRE(kit_begin(&a));
+    kit_floats = 16384;
+    kit_create(&a, "large");
+    for (uint64_t i = 101; i <= 180; i++)
+        kit_append(&a, "large", i);
+    REQUIRE(kit_export(&a, "large", &f));
+    kit_end(&a);
+    CHECK(setenv("TMPDIR", small, 1) == 0);
+    REQUIRE(kit_begin(&b));
+    kit_create(&b, "mine");
+    kit_append(&b, "mine", 1);
+    tarnp_stat before = kit_stat(&b);
+    CHECK_STATUS(kit_import(&b, &f, NULL, NULL), TARN_E_NO_SPACE);
+    CHECK_EQ(kit_stat(&b).chunks, before.chunks);
+    KIT_CLEAN(&b);
+    for (uint64_t i = 2; i < 12; i++)
+        kit_append(&b, "mine", i);
+    kit_check_node(&b, kit_head(&b, "mine"), 11);
+    KIT_CLEAN(&b);
+    kit_floats = 256;
+    free(f.data);
+    kit_end(&b);
+}
+
 /* ---- compaction ----------------------------------------------------------------------------- */
 
 CASE(compaction_keeps_what_is_no_node)
@@ -409,4 +441,5 @@ CHECK_MAIN(ENTRY(evicted_parts_stay_evicted_in_a_file),
            ENTRY(evicted_parts_stay_evicted_in_a_salvage), ENTRY(lossy_sections),
            ENTRY(marks_stay_with_the_store), ENTRY(marks_are_salvaged),
            ENTRY(a_lease_is_in_no_ones_way), ENTRY(an_import_beyond_the_quota),
-           ENTRY(compaction_keeps_what_is_no_node), ENTRY(a_scratch_store_is_not_compacted))
+           ENTRY(an_import_onto_a_full_disk), ENTRY(compaction_keeps_what_is_no_node),
+           ENTRY(a_scratch_store_is_not_compacted))
