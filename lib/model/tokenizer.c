@@ -126,7 +126,7 @@ tarn_status tarni_tokenizer_encode(const tarni_tokenizer *t, const char *text, s
         bytes = repaired.data;
         n_bytes = repaired.n_bytes;
     }
-    tarni_bpe_init(&e.bpe, &t->vocab, &t->allocator);
+    tarni_bpe_init(&e.bpe, &t->vocab, n_bytes, &t->allocator);
     status = encode_text(&e, bytes, n_bytes);
     if (status != TARN_OK)
         out->n_ids = n_ids;
