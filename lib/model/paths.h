@@ -8,7 +8,7 @@
 tarn_status tarni_path_join(const tarn_allocator *a, const char *dir, const char *name, char **out,
                             tarn_error *err);
 
-/* The last part of a path, short enough that an error line still holds the field and the values
+/* The last component of a path, short enough that an error line still holds the field and the values
  * after it: borrowed from `path`. */
 const char *tarni_path_tail(const char *path);
 

@@ -8,6 +8,7 @@
  * The folder and its index are in shards.c. */
 #include "safetensors.h"
 #include "bytes.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "shards.h"
 
@@ -80,11 +81,27 @@ static tarn_status parse_shape(const parser *p, const json_t *shape, tarni_safet
     return TARN_OK;
 }
 
-static tarn_status parse_entry(const parser *p, const json_t *entry, tarni_safetensor *out)
+/* A field that is not known may say that the bytes mean something else. */
+static tarn_status refuse_other_fields(const parser *p, json_t *entry, const char *name)
+{
+    const char *field;
+    json_t *value;
+    json_object_foreach(entry, field, value)
+    {
+        if (strcmp(field, "dtype") != 0 && strcmp(field, "shape") != 0 &&
+            strcmp(field, "data_offsets") != 0)
+            return tarni_fail(p->err, TARN_E_UNSUPPORTED, "%s: tensor %.100s: field %.40s",
+                              p->origin, name, field);
+    }
+    return TARN_OK;
+}
+
+static tarn_status parse_entry(const parser *p, json_t *entry, tarni_safetensor *out)
 {
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype)
         return bad(p, out->name, "has no dtype");
+    TARNI_TRY(refuse_other_fields(p, entry, out->name));
     uint32_t item = dtype_bytes(dtype);
     if (item == 0)
         return tarni_fail(p->err, TARN_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s is not known",
@@ -190,15 +207,11 @@ static tarn_status parse_file(tarni_safetensors *set, tarni_safetensors_file *fi
     text += PREFIX_BYTES;
     p.data = text + header_bytes;
     p.data_bytes = n_bytes - PREFIX_BYTES - header_bytes;
-    json_error_t where;
-    json_t *header =
-        json_loadb((const char *)text, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(header)) {
-        tarni_fail(err, TARN_E_FORMAT, "%s: header: %s", p.origin,
-                   header ? "is not a JSON object" : where.text);
-        json_decref(header);
-        return TARN_E_FORMAT;
-    }
+    char what[160];
+    json_t *header;
+    snprintf(what, sizeof what, "%s: header", p.origin);
+    TARNI_TRY(tarni_json_load(what, (const char *)text, (size_t)header_bytes,
+                              TARNI_SAFETENSORS_VALUES_MAX, 0, &header, err));
     tarn_status status = parse_header(&p, header, set, file);
     json_decref(header);
     return status;

@@ -8,12 +8,14 @@
 #include "filemap.h"
 
 #define TARNI_SAFETENSORS_DIMS_MAX   8
-#define TARNI_SAFETENSORS_HEADER_MAX (256u << 20) /* bytes; also of the index */
+#define TARNI_SAFETENSORS_HEADER_MAX 100000000u /* bytes, as in the reference; also of the index   \
+                                                 */
+#define TARNI_SAFETENSORS_VALUES_MAX (1u << 22) /* in a header or index: some 400,000 tensors */
 #define TARNI_SAFETENSORS_FILES_MAX  4096
 
 typedef struct tarni_safetensors_file {
-    char *path;  /* owned */
-    char *names; /* owned: the names of its tensors, each with its NUL */
+    char *path;         /* owned */
+    char *names;        /* owned: the names of its tensors, each with its NUL */
     tarni_filemap *map; /* owned */
 } tarni_safetensors_file;
 

@@ -8,6 +8,7 @@
  * breaks its own rule in the last layer, so both lists are required and must agree. */
 #include "spec.h"
 #include "fields.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "readfile.h"
 
@@ -16,6 +17,7 @@
 #define MODEL_TYPE       "kimi_linear"
 #define KV_NORM_EPS      1e-6f
 #define DEFAULT_NORM_EPS 1e-6f
+#define VALUES_MAX       (1u << 16)
 
 typedef struct size_field {
     const char *name;
@@ -55,7 +57,7 @@ static const size_field EXPERT_SIZES[] = {
 
 static const size_field KDA_SIZES[] = {
     SIZE("num_heads", kda_heads, 1, TARNI_DIM_MAX, REQUIRED),
-    SIZE("head_dim", kda_dim, 1, TARNI_KDA_DIM_MAX, REQUIRED),
+    SIZE("head_dim", kda_dim, 1, TARNK_KDA_K_MAX, REQUIRED),
     SIZE("short_conv_kernel_size", conv_width, TARNI_CONV_WIDTH_MIN, TARNI_CONV_WIDTH_MAX,
          REQUIRED),
 };
@@ -324,9 +326,6 @@ static tarn_status check_widths(const tarni_fields *root, const tarni_spec *spec
 
 static tarn_status read_root(const tarni_fields *root, tarni_spec *out, tarn_error *err)
 {
-    if (!json_is_object(root->object))
-        return tarni_fail(err, TARN_E_FORMAT, "%s: is not a JSON object",
-                          tarni_path_tail(root->origin));
     TARNI_TRY(read_model_type(root, err));
     TARNI_TRY(refuse_unknown_fields(root, err));
     TARNI_TRY(read_sizes(root, SIZES, COUNT(SIZES), out, err));
@@ -350,11 +349,8 @@ tarn_status tarni_spec_parse(const char *json, size_t n_bytes, const char *origi
     if (n_bytes > TARNI_SPEC_BYTES_MAX)
         return tarni_fail(err, TARN_E_FORMAT, "%s: is %zu bytes, the limit is %u",
                           tarni_path_tail(origin), n_bytes, TARNI_SPEC_BYTES_MAX);
-    json_error_t where;
-    json_t *object = json_loadb(json, n_bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
-    if (!object)
-        return tarni_fail(err, TARN_E_FORMAT, "%s: line %d: %s", tarni_path_tail(origin),
-                          where.line, where.text);
+    json_t *object;
+    TARNI_TRY(tarni_json_load(tarni_path_tail(origin), json, n_bytes, VALUES_MAX, 0, &object, err));
     tarni_spec spec;
     memset(&spec, 0, sizeof spec);
     tarni_fields root = {.object = object, .origin = origin, .prefix = ""};

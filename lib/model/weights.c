@@ -89,7 +89,7 @@ static bool fits_a_log(const tarni_safetensor *found, uint32_t n_heads)
     uint64_t n = count_items(found->dims, found->n_dims), longest = 0;
     for (uint32_t i = 0; i < found->n_dims; i++)
         longest = found->dims[i] > longest ? found->dims[i] : longest;
-    if (n != longest || n < n_heads)
+    if (n != longest || n < n_heads || n > TARNI_DIM_MAX)
         return false;
     for (size_t i = n_heads; i < n; i++)
         if (item_of(found, i) != 0)

@@ -28,7 +28,8 @@ CASE(refuses_what_is_no_such_file)
     REQUIRE(scratch_make(&dir));
     const char *path = scratch_path(&dir, "file");
     CHECK_STATUS(tarni_read_file(path, 9, &tarni_heap, &data, &n_bytes, &error), TARN_E_NOT_FOUND);
-    CHECK_HAS(error.detail, path);
+    CHECK_HAS(error.detail, "file: No such file");
+    CHECK(!strchr(error.detail, '/'));
     CHECK(data == NULL);
     CHECK_STATUS(tarni_read_file(dir.dir, 9, &tarni_heap, &data, &n_bytes, &error), TARN_E_FORMAT);
     CHECK_HAS(error.detail, "no regular file");
