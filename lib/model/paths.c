@@ -20,10 +20,12 @@ tarn_status tarni_path_join(const tarn_allocator *a, const char *dir, const char
 const char *tarni_path_tail(const char *path)
 {
     size_t end = strlen(path), begin;
+    int n_slashes = 0;
     while (end > 1 && path[end - 1] == '/')
         end--;
-    for (begin = end; begin > 0 && path[begin - 1] != '/';)
-        begin--;
+    for (begin = end; begin > 0; begin--)
+        if (path[begin - 1] == '/' && ++n_slashes == 2)
+            break;
     size_t length = strlen(path + begin);
     if (length > TAIL_BYTES_MAX)
         begin += length - TAIL_BYTES_MAX;

@@ -86,8 +86,7 @@ static tarn_status refuse_other_fields(const parser *p, json_t *entry, const cha
 {
     const char *field;
     json_t *value;
-    json_object_foreach(entry, field, value)
-    {
+    json_object_foreach(entry, field, value) {
         if (strcmp(field, "dtype") != 0 && strcmp(field, "shape") != 0 &&
             strcmp(field, "data_offsets") != 0)
             return tarni_fail(p->err, TARN_E_UNSUPPORTED, "%s: tensor %.100s: field %.40s",
@@ -164,8 +163,7 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
     const char *name;
     json_t *entry;
     size_t names_bytes = 0, wanted, first = set->n_tensors;
-    json_object_foreach(header, name, entry)
-    {
+    json_object_foreach(header, name, entry) {
         names_bytes += strlen(name) + 1;
     }
     if (!tarni_add_size(set->n_tensors, json_object_size(header), &wanted))
@@ -174,8 +172,7 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
     TARNI_TRY(tarni_grow(set->allocator, &set->tensors, &set->tensors_capacity, wanted,
                          sizeof *set->tensors, p->err));
     char *at = file->names;
-    json_object_foreach(header, name, entry)
-    {
+    json_object_foreach(header, name, entry) {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         size_t n_bytes = strlen(name) + 1;

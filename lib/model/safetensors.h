@@ -7,8 +7,9 @@
 
 #include "filemap.h"
 
-#define TARNI_SAFETENSORS_DIMS_MAX   8
-#define TARNI_SAFETENSORS_HEADER_MAX 100000000u /* bytes, as in the reference; also of the index   \
+#define TARNI_SAFETENSORS_DIMS_MAX 8
+#define TARNI_SAFETENSORS_HEADER_MAX                                                               \
+    100000000u                                  /* bytes, as in the reference; also of the index   \
                                                  */
 #define TARNI_SAFETENSORS_VALUES_MAX (1u << 22) /* in a header or index: some 400,000 tensors */
 #define TARNI_SAFETENSORS_FILES_MAX  4096

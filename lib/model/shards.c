@@ -76,8 +76,7 @@ static tarn_status add_shards(tarni_safetensors *set, const char *dir, const cha
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value)
-    {
+    json_object_foreach(map, name, value) {
         const char *file = json_string_value(value);
         if (!is_plain_name(file))
             return tarni_fail(err, TARN_E_FORMAT,
@@ -100,8 +99,7 @@ static tarn_status compare_index(const tarni_safetensors *set, const char *origi
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value)
-    {
+    json_object_foreach(map, name, value) {
         const char *file = json_string_value(value);
         const tarni_safetensor *tensor = tarni_safetensors_find(set, name);
         if (!tensor)

@@ -130,8 +130,7 @@ static tarn_status refuse_unknown_fields(const tarni_fields *root, tarn_error *e
 {
     const char *name;
     json_t *value;
-    json_object_foreach(root->object, name, value)
-    {
+    json_object_foreach(root->object, name, value) {
         if (json_is_null(value) || json_is_false(value) || is_size(name, SIZES, COUNT(SIZES)) ||
             is_size(name, EXPERT_SIZES, COUNT(EXPERT_SIZES)) ||
             is_listed(name, OTHERS, COUNT(OTHERS)) || is_listed(name, IGNORED, COUNT(IGNORED)))
@@ -145,8 +144,7 @@ static tarn_status refuse_unknown_kda_fields(const tarni_fields *kda, tarn_error
 {
     const char *name;
     json_t *value;
-    json_object_foreach(kda->object, name, value)
-    {
+    json_object_foreach(kda->object, name, value) {
         if (json_is_null(value) || json_is_false(value) ||
             is_size(name, KDA_SIZES, COUNT(KDA_SIZES)) ||
             is_listed(name, KDA_OTHERS, COUNT(KDA_OTHERS)))
@@ -231,8 +229,7 @@ static tarn_status read_layer_list(const tarni_fields *kda, const char *name, ta
     TARNI_TRY(tarni_field_container(kda, name, JSON_ARRAY, &list, err));
     if (json_array_size(list) == 0)
         return refuse(kda, name, err);
-    json_array_foreach(list, i, value)
-    {
+    json_array_foreach(list, i, value) {
         json_int_t layer = json_is_integer(value) ? json_integer_value(value) : 0;
         const char *file = tarni_path_tail(kda->origin);
         if (layer < 1 || layer > out->n_layers)

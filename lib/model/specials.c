@@ -109,8 +109,7 @@ static tarn_status read_object(tarni_specials *s, const char *file, json_t *conf
     if (!json_is_object(entries))
         return tarni_fail(err, TARN_E_FORMAT, "%s: added_tokens_decoder is %s", file,
                           entries ? "no object" : "missing");
-    json_object_foreach(entries, key, entry)
-    {
+    json_object_foreach(entries, key, entry) {
         TARNI_TRY(read_name(s, file, key, entry, allocator, err));
     }
     return TARN_OK;
