@@ -2,8 +2,7 @@
 # for CMake and the one for pkg-config are made from it.
 
 # PREFIX:MODULE, giving the target PkgConfig::PREFIX
-set(TARN_PKG_MODULES LMDB:lmdb ZSTD:libzstd PCRE2:libpcre2-8 JANSSON:jansson XXHASH:libxxhash
-    SODIUM:libsodium)
+set(TARN_PKG_MODULES LMDB:lmdb ZSTD:libzstd JANSSON:jansson XXHASH:libxxhash SODIUM:libsodium)
 
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)

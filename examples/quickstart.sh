@@ -11,7 +11,7 @@ set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 build=$root/build/quickstart
-packages="cmake gcc libc6-dev make pkg-config liblmdb-dev libzstd-dev libpcre2-dev libjansson-dev
+packages="cmake gcc libc6-dev make pkg-config liblmdb-dev libzstd-dev libjansson-dev
     libxxhash-dev libsodium-dev"
 
 say() {

@@ -102,7 +102,10 @@ typedef struct tarn_model_options {
 
 /* Opens the checkpoint folder `dir` in the Hugging Face layout (config.json, safetensors,
  * tiktoken.model, tokenizer_config.json, generation_config.json). A folder without a tokenizer
- * opens; then only ids can be fed. Weights are mapped, not read.
+ * opens; then only ids can be fed. Weights are mapped, not read: replace a file by renaming a new
+ * one over it. A file that is cut short or written to while it is open fails the step that finds
+ * it, and every later one, with IO. For that SIGBUS is handled while a step runs; a host's own
+ * handler gets every SIGBUS that is not about weights meanwhile, and is put back after the step.
  * Returns NOT_FOUND, FORMAT, UNSUPPORTED or IO, naming file and field or tensor.
  * Threads: any. Cost: tens of milliseconds. */
 TARN_API tarn_status tarn_model_open(const char *dir, const tarn_model_options *options,

@@ -15,6 +15,7 @@
  * Rejected: OpenMP (spins while idle by default, clashes with a host's own runtime, and TSan cannot
  * see its barriers), and one queue per worker (the loops are short and balanced). */
 #include "threads.h"
+#include "filemap.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -94,6 +95,7 @@ static void *worker_main(void *arg)
 {
     tarni_pool *pool = arg;
     uint32_t seen = 0;
+    tarni_filemap_unblock(); /* tasks read mapped weights */
     for (;;) {
         seen = wait_for_loop(pool, seen);
         if (atomic_load_explicit(&pool->quit, memory_order_relaxed))

@@ -9,13 +9,17 @@
 typedef struct tarni_bpe {
     const tarni_vocab *vocab;        /* borrowed */
     const tarn_allocator *allocator; /* borrowed */
-    struct tarni_bpe_part *parts;    /* owned: [parts_max] */
+    struct tarni_bpe_known *known;   /* owned: pairs looked up before, or NULL until the first */
+    uint32_t known_bits;
+    struct tarni_bpe_part *parts; /* owned: [parts_max] */
     size_t parts_max;
     uint64_t *heap; /* owned: [heap_max] */
     size_t heap_max;
 } tarni_bpe;
 
-void tarni_bpe_init(tarni_bpe *b, const tarni_vocab *vocab, const tarn_allocator *allocator);
+/* text_bytes: how much text may come, in all pieces together; decides how much memory pays. */
+void tarni_bpe_init(tarni_bpe *b, const tarni_vocab *vocab, size_t text_bytes,
+                    const tarn_allocator *allocator);
 void tarni_bpe_fini(tarni_bpe *b);
 
 /* Appends the ids of a piece of n >= 1 bytes, fewer than 2^31: the piece's own rank if it has one,

@@ -36,9 +36,12 @@ static void hash_text(crypto_generichash_state *state, const char *text)
     crypto_generichash_update(state, (const uint8_t *)text, strlen(text));
 }
 
-static void sum_tensors(const tarni_safetensors *set, uint8_t out[SUM_BYTES])
+static tarn_status sum_tensors(const tarni_safetensors *set, uint8_t out[SUM_BYTES],
+                               tarn_error *err)
 {
     crypto_generichash_state state;
+    tarni_filemap_entry entry;
+    tarni_filemap_enter(&entry);
     crypto_generichash_init(&state, NULL, 0, SUM_BYTES);
     for (size_t i = 0; i < set->n_tensors; i++) {
         const tarni_safetensor *t = &set->tensors[i];
@@ -49,6 +52,8 @@ static void sum_tensors(const tarni_safetensors *set, uint8_t out[SUM_BYTES])
         crypto_generichash_update(&state, sum.digest, sizeof sum.digest);
     }
     crypto_generichash_final(&state, out, SUM_BYTES);
+    tarni_filemap_leave(&entry);
+    return tarni_safetensors_check(set, err);
 }
 
 /* ---- the cache ------------------------------------------------------------------------------- */
@@ -59,13 +64,14 @@ static void key_of_files(const tarni_safetensors *set, uint8_t out[SUM_BYTES])
     crypto_generichash_init(&state, NULL, 0, SUM_BYTES);
     for (size_t i = 0; i < set->n_files; i++) {
         const tarni_safetensors_file *file = &set->files[i];
+        const tarni_filemap *map = file->map;
         char real[PATH_MAX];
         hash_text(&state, realpath(file->path, real) ? real : file->path);
-        hash_u64(&state, file->n_bytes);
-        hash_u64(&state, (uint64_t)file->mtime_s);
-        hash_u64(&state, (uint64_t)file->mtime_ns);
-        hash_u64(&state, file->device);
-        hash_u64(&state, file->inode);
+        hash_u64(&state, map->n_bytes);
+        hash_u64(&state, (uint64_t)map->mtime_s);
+        hash_u64(&state, (uint64_t)map->mtime_ns);
+        hash_u64(&state, map->device);
+        hash_u64(&state, map->inode);
     }
     crypto_generichash_final(&state, out, SUM_BYTES);
 }
@@ -142,20 +148,20 @@ tarn_status tarni_weights_digest(const tarni_weights *weights, const char *cache
                                  uint8_t out[SUM_BYTES], tarn_error *err)
 {
     const tarni_weight_files *files = weights->files;
-    if (!cache_dir) {
-        sum_tensors(&files->set, out);
-        return TARN_OK;
-    }
+    if (!cache_dir)
+        return sum_tensors(&files->set, out, err);
     uint8_t key[SUM_BYTES];
     char hex[HEX_BYTES], name[HEX_BYTES + 8], *path;
     key_of_files(&files->set, key);
     sodium_bin2hex(hex, sizeof hex, key, sizeof key);
     snprintf(name, sizeof name, "%s.sum", hex);
     TARNI_TRY(tarni_path_join(files->allocator, cache_dir, name, &path, err));
+    tarn_status status = TARN_OK;
     if (fresh || !read_entry(path, hex, out)) {
-        sum_tensors(&files->set, out);
-        write_entry(cache_dir, path, hex, out);
+        status = sum_tensors(&files->set, out, err);
+        if (status == TARN_OK)
+            write_entry(cache_dir, path, hex, out);
     }
     tarni_free(files->allocator, path);
-    return TARN_OK;
+    return status;
 }

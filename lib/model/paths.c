@@ -19,14 +19,17 @@ tarn_status tarni_path_join(const tarn_allocator *a, const char *dir, const char
 
 const char *tarni_path_tail(const char *path)
 {
-    size_t length = strlen(path);
-    if (length <= TAIL_BYTES_MAX)
-        return path;
-    const char *tail = path + length - TAIL_BYTES_MAX;
-    const char *slash = strchr(tail, '/');
-    if (slash)
-        return slash + 1;
-    while (((unsigned char)*tail & 0xC0) == 0x80)
-        tail++;
-    return tail;
+    size_t end = strlen(path), begin;
+    int n_slashes = 0;
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    for (begin = end; begin > 0; begin--)
+        if (path[begin - 1] == '/' && ++n_slashes == 2)
+            break;
+    size_t length = strlen(path + begin);
+    if (length > TAIL_BYTES_MAX)
+        begin += length - TAIL_BYTES_MAX;
+    while (((unsigned char)path[begin] & 0xC0) == 0x80)
+        begin++;
+    return path + begin;
 }

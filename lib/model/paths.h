@@ -8,8 +8,9 @@
 tarn_status tarni_path_join(const tarn_allocator *a, const char *dir, const char *name, char **out,
                             tarn_error *err);
 
-/* The last part of a path, short enough that an error line still holds the field and the values
- * after it: borrowed from `path`. */
+/* What errors call a file: its folder's name and its own, "FOLDER/config.json", however it was
+ * reached, and short enough that an error line still holds the field and the values after it.
+ * Borrowed from `path`. */
 const char *tarni_path_tail(const char *path);
 
 #endif

@@ -1,106 +1,149 @@
 /* Cutting a text into pieces.
  *
- * Each alternative below is one of the published pattern, in its order. Every set in it is a
- * bracket of class letters, so that
- *   - the classes are exactly those of Unicode 16.0, whatever tables PCRE2 was built with (10.42
- *     has 14.0, its \s has U+180E, its \p{Han} means script extensions);
- *   - a set is a bitmap of 256 bits and not a list of seven hundred ranges to compare one by one;
- *   - no group is repeated, so neither the JIT's nor the interpreter's stack grows with the text.
+ * The pattern, with a set of class letters in each bracket, its alternatives in their order:
  *
- * Linear time: all an alternative can do before it fails is run over one stretch of letters (or of
- * space) and give back to its last fitting place. Pieces end at that place at the earliest, and
- * behind it no alternative gives back so far again, so every letter is passed a fixed number of
- * times.
+ *     1  [\p{Han}]+                                                   HAN+
+ *     2  [^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+ CONTRACTION
+ *                                                                     BEFORE? UPPER* LOWER+ (...)?
+ *     3  the same with UPPER+ LOWER*
+ *     4  \p{N}{1,3}                                                   NUMBER{1,3}
+ *     5   ?[^\s\p{L}\p{N}]+[\r\n]*                                    _? SYMBOL+ b*
+ *     6  \s*[\r\n]+                                                   SPACE* b+
+ *     7  \s+(?!\S)                                                    SPACE+ (?![^SPACE])
+ *     8  \s+                                                          SPACE+
  *
- * Rejected: the published pattern itself over UTF-8 with its classes as ranges. It gives the same
- * pieces (the test compares them) but looks through hundreds of ranges at each character beyond
- * ASCII, and written out comes near the 64 KiB that PCRE2 allows a compiled pattern. */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
+ * where no letter of 2 and 3 is Han. Each alternative is written out below as the runs it takes and
+ * the one place it gives back to: where a run is followed by what must not follow, only the last
+ * fitting letter within it matters. Every letter is passed a fixed number of times: a piece ends at
+ * that place at the earliest, and behind it no alternative gives back so far again.
+ *
+ * Rejected: a library for regular expressions over these letters. It gives the same pieces (the
+ * test compares them, and with the published pattern over UTF-8), at a third of the speed. */
 #include "pretokenize.h"
+#include "status.h"
 #include "unicode_classes.h"
 #include "utf8.h"
 
-#define UPPER       "[uSTREVMLDoc]"
-#define LOWER       "[astrevmldoc]"
-#define BEFORE_WORD "[_w.fqck]?" /* no line end, no letter, no number */
-#define CONTRACTION "(?:q(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD]))?"
-#define SPACE       "[_wb]"
+enum { /* sets of class letters, as bits */
+       HAN = 1,
+       UPPER = 2,
+       LOWER = 4,
+       BEFORE = 8, /* what may stand before a word: no line end, no letter, no number */
+       NUMBER = 16,
+       SYMBOL = 32,
+       SPACE = 64,
+       LINE_END = 128,
+       BOTH = UPPER | LOWER
+};
 
-static const char pattern_text[] =
-    "[hnk]+"                                        /* [\p{Han}]+ */
-    "|" BEFORE_WORD UPPER "*" LOWER "+" CONTRACTION /* words: Title, lower */
-    "|" BEFORE_WORD UPPER "+" LOWER "*" CONTRACTION /* and UPPER */
-    "|[1n]{1,3}"                                    /* \p{N}{1,3} */
-    "|_?[.fqck]+b*"                                 /*  ?[^\s\p{L}\p{N}]+[\r\n]* */
-    "|" SPACE "*b+"                                 /* \s*[\r\n]+ */
-    "|" SPACE "+(?![^_wb])"                         /* \s+(?!\S) */
-    "|" SPACE "+";                                  /* \s+ */
+/* The letters of the contractions are ordinary capitals and small letters otherwise. */
+static const uint8_t sets[128] = {
+    ['h'] = HAN,
+    ['n'] = HAN | NUMBER,
+    ['k'] = HAN | BEFORE | SYMBOL,
+    ['u'] = UPPER,
+    ['S'] = UPPER,
+    ['T'] = UPPER,
+    ['R'] = UPPER,
+    ['E'] = UPPER,
+    ['V'] = UPPER,
+    ['M'] = UPPER,
+    ['L'] = UPPER,
+    ['D'] = UPPER,
+    ['a'] = LOWER,
+    ['s'] = LOWER,
+    ['t'] = LOWER,
+    ['r'] = LOWER,
+    ['e'] = LOWER,
+    ['v'] = LOWER,
+    ['m'] = LOWER,
+    ['l'] = LOWER,
+    ['d'] = LOWER,
+    ['o'] = BOTH,
+    ['c'] = BOTH | BEFORE | SYMBOL,
+    ['1'] = NUMBER,
+    ['b'] = SPACE | LINE_END,
+    ['_'] = SPACE | BEFORE,
+    ['w'] = SPACE | BEFORE,
+    ['f'] = BEFORE | SYMBOL,
+    ['q'] = BEFORE | SYMBOL,
+    ['.'] = BEFORE | SYMBOL,
+};
 
-static void *memory_alloc(size_t n_bytes, void *allocator)
+/* The end of the run of letters in `set` that starts at `at`. */
+static size_t run_end(const char *classes, size_t n, size_t at, unsigned set)
 {
-    const tarn_allocator *a = allocator;
-    return a->alloc(a->user, n_bytes);
+    while (at < n && (sets[(uint8_t)classes[at]] & set))
+        at++;
+    return at;
 }
 
-static void memory_free(void *memory, void *allocator)
+static bool is_in(const char *classes, size_t n, size_t at, unsigned set)
 {
-    tarni_free(allocator, memory);
+    return at < n && (sets[(uint8_t)classes[at]] & set) == set;
 }
 
-tarn_status tarni_pretokenizer_init(tarni_pretokenizer *p, bool jit,
-                                    const tarn_allocator *allocator, tarn_error *err)
+/* The end of 's 't 're 've 'm 'll 'd in either case, or `at`. */
+static size_t contraction_end(const char *classes, size_t n, size_t at)
 {
-    *p = (tarni_pretokenizer){0};
-    p->memory =
-        pcre2_general_context_create(memory_alloc, memory_free, (void *)(uintptr_t)allocator);
-    if (!p->memory)
-        return tarni_fail(err, TARN_E_NO_MEMORY, "cutting pattern: out of memory");
-    pcre2_compile_context *compile = pcre2_compile_context_create(p->memory);
-    int code = 0;
-    PCRE2_SIZE at = 0;
-    if (compile)
-        p->pattern = pcre2_compile((PCRE2_SPTR)pattern_text, PCRE2_ZERO_TERMINATED, PCRE2_ANCHORED,
-                                   &code, &at, compile);
-    pcre2_compile_context_free(compile);
-    if (!p->pattern) {
-        tarni_pretokenizer_fini(p);
-        return tarni_fail(err, TARN_E_NO_MEMORY, "cutting pattern: out of memory (PCRE2 %d)", code);
+    static const char seconds[128] = {['r'] = 'e', ['v'] = 'e', ['l'] = 'l'};
+    if (at + 1 >= n || classes[at] != 'q')
+        return at;
+    char first = classes[at + 1] | 0x20; /* in small letters; none of the others becomes one */
+    if (first == 's' || first == 't' || first == 'm' || first == 'd')
+        return at + 2;
+    char second = seconds[(uint8_t)first];
+    return second && at + 2 < n && (classes[at + 2] | 0x20) == second ? at + 3 : at;
+}
+
+/* Alternatives 2 and 3; 0 if neither fits. */
+static size_t word_end(const char *classes, size_t n)
+{
+    size_t begin = is_in(classes, n, 0, BEFORE), end = begin, last = SIZE_MAX;
+    for (; is_in(classes, n, end, UPPER); end++)
+        if (is_in(classes, n, end, BOTH))
+            last = end;
+    if (is_in(classes, n, end, LOWER))
+        end = run_end(classes, n, end, LOWER);
+    else if (last != SIZE_MAX)
+        end = last + 1; /* what may be either ends the capitals and is the small letters */
+    else if (is_in(classes, n, 0, BOTH))
+        end = 1; /* a mark with nothing but capitals behind it: not what precedes a word, a word */
+    else if (end == begin)
+        return 0;
+    return contraction_end(classes, n, end);
+}
+
+/* Alternatives 6 to 8. */
+static size_t space_end(const char *classes, size_t n)
+{
+    size_t end = 0, last = SIZE_MAX;
+    for (; is_in(classes, n, end, SPACE); end++)
+        if (is_in(classes, n, end, LINE_END))
+            last = end;
+    if (last != SIZE_MAX)
+        return last + 1;
+    return end < n && end > 1 ? end - 1 : end;
+}
+
+size_t tarni_next_piece(const char *classes, size_t n_chars)
+{
+    unsigned first = sets[(uint8_t)classes[0]];
+    if (first & HAN)
+        return run_end(classes, n_chars, 0, HAN);
+    if (first & (BOTH | BEFORE)) {
+        size_t end = word_end(classes, n_chars);
+        if (end > 0)
+            return end;
     }
-    /* A hardened host may refuse memory that is written and then run: interpret it there. */
-    p->jit = jit && pcre2_jit_compile(p->pattern, PCRE2_JIT_COMPLETE) == 0;
-    return TARN_OK;
-}
-
-void tarni_pretokenizer_fini(tarni_pretokenizer *p)
-{
-    pcre2_code_free(p->pattern);
-    pcre2_general_context_free(p->memory);
-    *p = (tarni_pretokenizer){0};
-}
-
-tarn_status tarni_cutter_init(tarni_cutter *c, const tarni_pretokenizer *p, tarn_error *err)
-{
-    *c = (tarni_cutter){.pretokenizer = p};
-    c->match = pcre2_match_data_create(1, p->memory);
-    c->limits = pcre2_match_context_create(p->memory);
-    if (!c->match || !c->limits) {
-        tarni_cutter_fini(c);
-        return tarni_fail(err, TARN_E_NO_MEMORY, "cutting text: out of memory");
-    }
-    /* The default allows ten million steps, meant for patterns that may explode. This one's steps
-     * are linear in the text, so a limit could only fail a good text. */
-    pcre2_set_match_limit(c->limits, UINT32_MAX);
-    pcre2_set_depth_limit(c->limits, UINT32_MAX);
-    return TARN_OK;
-}
-
-void tarni_cutter_fini(tarni_cutter *c)
-{
-    pcre2_match_context_free(c->limits);
-    pcre2_match_data_free(c->match);
-    *c = (tarni_cutter){0};
+    if (first & NUMBER)
+        return run_end(classes, n_chars < 3 ? n_chars : 3, 0, NUMBER);
+    size_t symbols = classes[0] == '_', end = run_end(classes, n_chars, symbols, SYMBOL);
+    if (end > symbols)
+        return run_end(classes, n_chars, end, LINE_END);
+    end = space_end(classes, n_chars);
+    TARN_ASSERT(end > 0); /* some alternative takes any letter */
+    return end;
 }
 
 size_t tarni_classify(const uint8_t *text, size_t text_bytes, char *classes, size_t chars_max,
@@ -109,7 +152,7 @@ size_t tarni_classify(const uint8_t *text, size_t text_bytes, char *classes, siz
     size_t n = 0, at = 0;
     while (n < chars_max && at < text_bytes) {
         if (text[at] < 0x80) {
-            classes[n++] = tarni_ascii_classes[text[at++]];
+            classes[n++] = tarni_page_classes[0][text[at++]];
             continue;
         }
         tarni_utf8 c = tarni_utf8_read(text + at, text_bytes - at);
@@ -123,7 +166,7 @@ size_t tarni_classify(const uint8_t *text, size_t text_bytes, char *classes, siz
 
 static bool is_space(char class)
 {
-    return class == '_' || class == 'w' || class == 'b' || class == 'f';
+    return (sets[(uint8_t) class] & SPACE) || class == 'f';
 }
 
 size_t tarni_run_cut(const char *classes, size_t n_chars)
@@ -140,23 +183,4 @@ size_t tarni_run_cut(const char *classes, size_t n_chars)
         run++;
     }
     return n_chars;
-}
-
-tarn_status tarni_next_piece(const tarni_cutter *c, const char *classes, size_t n_chars, size_t at,
-                             size_t *piece_chars, tarn_error *err)
-{
-    const pcre2_code *pattern = c->pretokenizer->pattern;
-    int found = PCRE2_ERROR_JIT_BADOPTION;
-    if (c->pretokenizer->jit)
-        found = pcre2_jit_match(pattern, (PCRE2_SPTR)classes, n_chars, at, 0, c->match, c->limits);
-    if (found < 0) /* no JIT, or none of its own stack left: the interpreter has the last word */
-        found = pcre2_match(pattern, (PCRE2_SPTR)classes, n_chars, at, PCRE2_NO_JIT, c->match,
-                            c->limits);
-    TARN_ASSERT(found != PCRE2_ERROR_NOMATCH); /* some alternative takes any letter */
-    if (found < 0)
-        return tarni_fail(err, TARN_E_NO_MEMORY, "cutting text: PCRE2 error %d", found);
-    const PCRE2_SIZE *span = pcre2_get_ovector_pointer(c->match);
-    TARN_ASSERT(span[0] == at && span[1] > at);
-    *piece_chars = span[1] - at;
-    return TARN_OK;
 }

@@ -3,22 +3,19 @@
  * Everything in a header is hostile: every length is compared with what the file holds before it is
  * used, and sums are checked for overflow. The data section must be tiled without gap or overlap,
  * so a header that points two names at one range, or hides bytes between them, is refused. Maps
- * instead of reads: the page cache is shared by processes and nothing is loaded that is not used.
+ * instead of reads: the page cache is shared by processes and nothing is loaded that is not used
+ * (what a map costs where a file changes under it: filemap.c).
  * The folder and its index are in shards.c. */
 #include "safetensors.h"
 #include "bytes.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "shards.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define PREFIX_BYTES 8 /* the header's length */
 
@@ -84,11 +81,26 @@ static tarn_status parse_shape(const parser *p, const json_t *shape, tarni_safet
     return TARN_OK;
 }
 
-static tarn_status parse_entry(const parser *p, const json_t *entry, tarni_safetensor *out)
+/* A field that is not known may say that the bytes mean something else. */
+static tarn_status refuse_other_fields(const parser *p, json_t *entry, const char *name)
+{
+    const char *field;
+    json_t *value;
+    json_object_foreach(entry, field, value) {
+        if (strcmp(field, "dtype") != 0 && strcmp(field, "shape") != 0 &&
+            strcmp(field, "data_offsets") != 0)
+            return tarni_fail(p->err, TARN_E_UNSUPPORTED, "%s: tensor %.100s: field %.40s",
+                              p->origin, name, field);
+    }
+    return TARN_OK;
+}
+
+static tarn_status parse_entry(const parser *p, json_t *entry, tarni_safetensor *out)
 {
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype)
         return bad(p, out->name, "has no dtype");
+    TARNI_TRY(refuse_other_fields(p, entry, out->name));
     uint32_t item = dtype_bytes(dtype);
     if (item == 0)
         return tarni_fail(p->err, TARN_E_UNSUPPORTED, "%s: tensor %.100s: dtype %.20s is not known",
@@ -151,8 +163,7 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
     const char *name;
     json_t *entry;
     size_t names_bytes = 0, wanted, first = set->n_tensors;
-    json_object_foreach(header, name, entry)
-    {
+    json_object_foreach(header, name, entry) {
         names_bytes += strlen(name) + 1;
     }
     if (!tarni_add_size(set->n_tensors, json_object_size(header), &wanted))
@@ -161,8 +172,7 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
     TARNI_TRY(tarni_grow(set->allocator, &set->tensors, &set->tensors_capacity, wanted,
                          sizeof *set->tensors, p->err));
     char *at = file->names;
-    json_object_foreach(header, name, entry)
-    {
+    json_object_foreach(header, name, entry) {
         if (strcmp(name, "__metadata__") == 0)
             continue;
         size_t n_bytes = strlen(name) + 1;
@@ -180,51 +190,28 @@ static tarn_status parse_header(const parser *p, json_t *header, tarni_safetenso
 static tarn_status parse_file(tarni_safetensors *set, tarni_safetensors_file *file, tarn_error *err)
 {
     parser p = {.origin = tarni_path_tail(file->path), .err = err};
-    if (file->n_bytes < PREFIX_BYTES)
+    const uint8_t *text = file->map->data;
+    uint64_t n_bytes = file->map->n_bytes;
+    if (n_bytes < PREFIX_BYTES)
         return tarni_fail(err, TARN_E_FORMAT, "%s: is %llu bytes, too short for safetensors",
-                          p.origin, (unsigned long long)file->n_bytes);
-    uint64_t header_bytes = tarni_load_u64(file->map);
-    if (header_bytes > TARNI_SAFETENSORS_HEADER_MAX || header_bytes > file->n_bytes - PREFIX_BYTES)
+                          p.origin, (unsigned long long)n_bytes);
+    uint64_t header_bytes = tarni_load_u64(text);
+    if (header_bytes > TARNI_SAFETENSORS_HEADER_MAX || header_bytes > n_bytes - PREFIX_BYTES)
         return tarni_fail(err, TARN_E_FORMAT,
                           "%s: header length is %llu, the file has %llu bytes, the limit is %u",
-                          p.origin, (unsigned long long)header_bytes,
-                          (unsigned long long)file->n_bytes, TARNI_SAFETENSORS_HEADER_MAX);
-    p.data = file->map + PREFIX_BYTES + header_bytes;
-    p.data_bytes = file->n_bytes - PREFIX_BYTES - header_bytes;
-    json_error_t where;
-    json_t *header = json_loadb((const char *)file->map + PREFIX_BYTES, (size_t)header_bytes,
-                                JSON_REJECT_DUPLICATES, &where);
-    if (!json_is_object(header)) {
-        tarni_fail(err, TARN_E_FORMAT, "%s: header: %s", p.origin,
-                   header ? "is not a JSON object" : where.text);
-        json_decref(header);
-        return TARN_E_FORMAT;
-    }
+                          p.origin, (unsigned long long)header_bytes, (unsigned long long)n_bytes,
+                          TARNI_SAFETENSORS_HEADER_MAX);
+    text += PREFIX_BYTES;
+    p.data = text + header_bytes;
+    p.data_bytes = n_bytes - PREFIX_BYTES - header_bytes;
+    char what[160];
+    json_t *header;
+    snprintf(what, sizeof what, "%s: header", p.origin);
+    TARNI_TRY(tarni_json_load(what, (const char *)text, (size_t)header_bytes,
+                              TARNI_SAFETENSORS_VALUES_MAX, 0, &header, err));
     tarn_status status = parse_header(&p, header, set, file);
     json_decref(header);
     return status;
-}
-
-static tarn_status map_open_file(int fd, tarni_safetensors_file *file, tarn_error *err)
-{
-    struct stat info;
-    if (fstat(fd, &info) != 0)
-        return tarni_fail_errno(err, errno, "%s", tarni_path_tail(file->path));
-    if (!S_ISREG(info.st_mode))
-        return tarni_fail(err, TARN_E_FORMAT, "%s: is no regular file",
-                          tarni_path_tail(file->path));
-    file->n_bytes = (uint64_t)info.st_size;
-    file->device = (uint64_t)info.st_dev;
-    file->inode = (uint64_t)info.st_ino;
-    file->mtime_s = info.st_mtim.tv_sec;
-    file->mtime_ns = info.st_mtim.tv_nsec;
-    if (file->n_bytes == 0)
-        return TARN_OK;
-    void *map = mmap(NULL, (size_t)file->n_bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (map == MAP_FAILED)
-        return tarni_fail_errno(err, errno, "%s: mapping", tarni_path_tail(file->path));
-    file->map = map;
-    return TARN_OK;
 }
 
 tarn_status tarni_safetensors_add(tarni_safetensors *set, char *path, tarn_error *err)
@@ -237,21 +224,31 @@ tarn_status tarni_safetensors_add(tarni_safetensors *set, char *path, tarn_error
     }
     tarni_safetensors_file *file = &set->files[set->n_files++];
     *file = (tarni_safetensors_file){.path = path};
-    /* Not blocking: opening a FIFO must fail, not hang. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return tarni_fail_errno(err, errno, "%s", tarni_path_tail(path));
-    status = map_open_file(fd, file, err);
-    close(fd);
-    return status == TARN_OK ? parse_file(set, file, err) : status;
+    TARNI_TRY(tarni_filemap_open(path, tarni_path_tail(path), set->allocator, &file->map, err));
+    tarni_filemap_entry entry;
+    tarn_error changed;
+    tarni_filemap_enter(&entry);
+    status = parse_file(set, file, err);
+    tarni_filemap_leave(&entry);
+    /* A file that changed meanwhile is the cause of whatever else is wrong. */
+    if (tarni_filemap_check(file->map, tarni_path_tail(path), &changed) == TARN_OK)
+        return status;
+    *err = changed;
+    return changed.status;
+}
+
+tarn_status tarni_safetensors_check(const tarni_safetensors *set, tarn_error *err)
+{
+    for (size_t i = 0; i < set->n_files; i++)
+        TARNI_TRY(tarni_filemap_check(set->files[i].map, tarni_path_tail(set->files[i].path), err));
+    return TARN_OK;
 }
 
 void tarni_safetensors_close(tarni_safetensors *set)
 {
     for (size_t i = 0; i < set->n_files; i++) {
         tarni_safetensors_file *file = &set->files[i];
-        if (file->map)
-            munmap((void *)(uintptr_t)file->map, (size_t)file->n_bytes);
+        tarni_filemap_close(file->map, set->allocator);
         tarni_free(set->allocator, file->names);
         tarni_free(set->allocator, file->path);
     }

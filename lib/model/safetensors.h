@@ -5,19 +5,19 @@
 #ifndef TARNI_SAFETENSORS_H
 #define TARNI_SAFETENSORS_H
 
-#include "memory.h"
+#include "filemap.h"
 
-#define TARNI_SAFETENSORS_DIMS_MAX   8
-#define TARNI_SAFETENSORS_HEADER_MAX (256u << 20) /* bytes; also of the index */
+#define TARNI_SAFETENSORS_DIMS_MAX 8
+#define TARNI_SAFETENSORS_HEADER_MAX                                                               \
+    100000000u                                  /* bytes, as in the reference; also of the index   \
+                                                 */
+#define TARNI_SAFETENSORS_VALUES_MAX (1u << 22) /* in a header or index: some 400,000 tensors */
 #define TARNI_SAFETENSORS_FILES_MAX  4096
 
 typedef struct tarni_safetensors_file {
-    char *path;  /* owned */
-    char *names; /* owned: the names of its tensors, each with its NUL */
-    const uint8_t *map;
-    uint64_t n_bytes;
-    uint64_t device, inode; /* with size and time: is it still the same file? */
-    int64_t mtime_s, mtime_ns;
+    char *path;         /* owned */
+    char *names;        /* owned: the names of its tensors, each with its NUL */
+    tarni_filemap *map; /* owned */
 } tarni_safetensors_file;
 
 typedef struct tarni_safetensor {
@@ -26,7 +26,7 @@ typedef struct tarni_safetensor {
     char dtype[12]; /* "F32", "BF16", ... */
     uint32_t n_dims;
     uint64_t dims[TARNI_SAFETENSORS_DIMS_MAX];
-    const uint8_t *data; /* any alignment */
+    const uint8_t *data; /* any alignment; to be read between tarni_filemap_enter and leave */
     uint64_t n_bytes;
 } tarni_safetensor;
 
@@ -44,6 +44,10 @@ typedef struct tarni_safetensors {
 tarn_status tarni_safetensors_open(const char *dir, const tarn_allocator *allocator,
                                    tarni_safetensors *out, tarn_error *err);
 void tarni_safetensors_close(tarni_safetensors *set);
+
+/* IO if a file was changed since it was opened, or could not be read: what was made of the data is
+ * worth nothing then. */
+tarn_status tarni_safetensors_check(const tarni_safetensors *set, tarn_error *err);
 
 /* NULL if there is none. */
 const tarni_safetensor *tarni_safetensors_find(const tarni_safetensors *set, const char *name);

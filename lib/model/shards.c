@@ -5,6 +5,7 @@
  * disagree is half of one checkpoint and half of another. */
 #include "shards.h"
 #include "fields.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "readfile.h"
 
@@ -75,8 +76,7 @@ static tarn_status add_shards(tarni_safetensors *set, const char *dir, const cha
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value)
-    {
+    json_object_foreach(map, name, value) {
         const char *file = json_string_value(value);
         if (!is_plain_name(file))
             return tarni_fail(err, TARN_E_FORMAT,
@@ -99,8 +99,7 @@ static tarn_status compare_index(const tarni_safetensors *set, const char *origi
 {
     const char *name;
     json_t *value;
-    json_object_foreach(map, name, value)
-    {
+    json_object_foreach(map, name, value) {
         const char *file = json_string_value(value);
         const tarni_safetensor *tensor = tarni_safetensors_find(set, name);
         if (!tensor)
@@ -127,17 +126,13 @@ static tarn_status open_index(tarni_safetensors *set, const char *dir, const cha
     size_t n_bytes;
     TARNI_TRY(
         tarni_read_file(path, TARNI_SAFETENSORS_HEADER_MAX, set->allocator, &text, &n_bytes, err));
-    json_error_t where;
-    json_t *root = json_loadb(text, n_bytes, JSON_REJECT_DUPLICATES, &where), *map;
+    json_t *root, *map;
+    tarn_status status =
+        tarni_json_load(origin, text, n_bytes, TARNI_SAFETENSORS_VALUES_MAX, 0, &root, err);
     tarni_free(set->allocator, text);
-    if (!json_is_object(root)) {
-        tarni_fail(err, TARN_E_FORMAT, "%s: %s", origin,
-                   root ? "is not a JSON object" : where.text);
-        json_decref(root);
-        return TARN_E_FORMAT;
-    }
+    if (status != TARN_OK)
+        return status;
     tarni_fields fields = {.object = root, .origin = path, .prefix = ""};
-    tarn_status status;
     TARNI_TRY_GOTO(tarni_field_container(&fields, "weight_map", JSON_OBJECT, &map, err));
     if (json_object_size(map) == 0) {
         status = tarni_fail(err, TARN_E_FORMAT, "%s: weight_map is empty", origin);

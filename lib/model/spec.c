@@ -8,6 +8,7 @@
  * breaks its own rule in the last layer, so both lists are required and must agree. */
 #include "spec.h"
 #include "fields.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "readfile.h"
 
@@ -16,6 +17,7 @@
 #define MODEL_TYPE       "kimi_linear"
 #define KV_NORM_EPS      1e-6f
 #define DEFAULT_NORM_EPS 1e-6f
+#define VALUES_MAX       (1u << 16)
 
 typedef struct size_field {
     const char *name;
@@ -55,7 +57,7 @@ static const size_field EXPERT_SIZES[] = {
 
 static const size_field KDA_SIZES[] = {
     SIZE("num_heads", kda_heads, 1, TARNI_DIM_MAX, REQUIRED),
-    SIZE("head_dim", kda_dim, 1, TARNI_KDA_DIM_MAX, REQUIRED),
+    SIZE("head_dim", kda_dim, 1, TARNK_KDA_K_MAX, REQUIRED),
     SIZE("short_conv_kernel_size", conv_width, TARNI_CONV_WIDTH_MIN, TARNI_CONV_WIDTH_MAX,
          REQUIRED),
 };
@@ -128,8 +130,7 @@ static tarn_status refuse_unknown_fields(const tarni_fields *root, tarn_error *e
 {
     const char *name;
     json_t *value;
-    json_object_foreach(root->object, name, value)
-    {
+    json_object_foreach(root->object, name, value) {
         if (json_is_null(value) || json_is_false(value) || is_size(name, SIZES, COUNT(SIZES)) ||
             is_size(name, EXPERT_SIZES, COUNT(EXPERT_SIZES)) ||
             is_listed(name, OTHERS, COUNT(OTHERS)) || is_listed(name, IGNORED, COUNT(IGNORED)))
@@ -143,8 +144,7 @@ static tarn_status refuse_unknown_kda_fields(const tarni_fields *kda, tarn_error
 {
     const char *name;
     json_t *value;
-    json_object_foreach(kda->object, name, value)
-    {
+    json_object_foreach(kda->object, name, value) {
         if (json_is_null(value) || json_is_false(value) ||
             is_size(name, KDA_SIZES, COUNT(KDA_SIZES)) ||
             is_listed(name, KDA_OTHERS, COUNT(KDA_OTHERS)))
@@ -229,8 +229,7 @@ static tarn_status read_layer_list(const tarni_fields *kda, const char *name, ta
     TARNI_TRY(tarni_field_container(kda, name, JSON_ARRAY, &list, err));
     if (json_array_size(list) == 0)
         return refuse(kda, name, err);
-    json_array_foreach(list, i, value)
-    {
+    json_array_foreach(list, i, value) {
         json_int_t layer = json_is_integer(value) ? json_integer_value(value) : 0;
         const char *file = tarni_path_tail(kda->origin);
         if (layer < 1 || layer > out->n_layers)
@@ -324,9 +323,6 @@ static tarn_status check_widths(const tarni_fields *root, const tarni_spec *spec
 
 static tarn_status read_root(const tarni_fields *root, tarni_spec *out, tarn_error *err)
 {
-    if (!json_is_object(root->object))
-        return tarni_fail(err, TARN_E_FORMAT, "%s: is not a JSON object",
-                          tarni_path_tail(root->origin));
     TARNI_TRY(read_model_type(root, err));
     TARNI_TRY(refuse_unknown_fields(root, err));
     TARNI_TRY(read_sizes(root, SIZES, COUNT(SIZES), out, err));
@@ -350,11 +346,8 @@ tarn_status tarni_spec_parse(const char *json, size_t n_bytes, const char *origi
     if (n_bytes > TARNI_SPEC_BYTES_MAX)
         return tarni_fail(err, TARN_E_FORMAT, "%s: is %zu bytes, the limit is %u",
                           tarni_path_tail(origin), n_bytes, TARNI_SPEC_BYTES_MAX);
-    json_error_t where;
-    json_t *object = json_loadb(json, n_bytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
-    if (!object)
-        return tarni_fail(err, TARN_E_FORMAT, "%s: line %d: %s", tarni_path_tail(origin),
-                          where.line, where.text);
+    json_t *object;
+    TARNI_TRY(tarni_json_load(tarni_path_tail(origin), json, n_bytes, VALUES_MAX, 0, &object, err));
     tarni_spec spec;
     memset(&spec, 0, sizeof spec);
     tarni_fields root = {.object = object, .origin = origin, .prefix = ""};

@@ -14,7 +14,6 @@
 /* Limits of what config.json may ask for. With them no product of two sizes leaves 64 bits. */
 #define TARNI_DIM_MAX        (1u << 20) /* widths, and heads times head size */
 #define TARNI_VOCAB_MAX      (1u << 24)
-#define TARNI_KDA_DIM_MAX    4096u
 #define TARNI_CONTEXT_MAX    (1u << 31)
 #define TARNI_CONV_WIDTH_MIN 2u
 #define TARNI_CONV_WIDTH_MAX 8u

@@ -6,6 +6,7 @@
  * The search walks a tree of bytes: 256 of the names begin with the same 17 bytes, and comparing
  * each of them at each '<' would make a text of '<' three hundred times slower than any other. */
 #include "specials.h"
+#include "jsonload.h"
 #include "paths.h"
 #include "readfile.h"
 
@@ -13,8 +14,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define CONFIG_BYTES_MAX ((size_t)16 << 20)
-#define NAME_BYTES_MAX   255
+#define CONFIG_BYTES_MAX  ((size_t)16 << 20)
+#define CONFIG_VALUES_MAX (1u << 16)
+#define NAME_BYTES_MAX    255
 
 typedef struct tarni_trie_node {
     uint32_t child, sibling; /* 0: none */
@@ -107,8 +109,9 @@ static tarn_status read_object(tarni_specials *s, const char *file, json_t *conf
     if (!json_is_object(entries))
         return tarni_fail(err, TARN_E_FORMAT, "%s: added_tokens_decoder is %s", file,
                           entries ? "no object" : "missing");
-    json_object_foreach(entries, key, entry)
+    json_object_foreach(entries, key, entry) {
         TARNI_TRY(read_name(s, file, key, entry, allocator, err));
+    }
     return TARN_OK;
 }
 
@@ -118,15 +121,14 @@ static tarn_status read_names(tarni_specials *s, const char *path, const tarn_al
     char *text;
     size_t n_bytes;
     TARNI_TRY(tarni_read_file(path, CONFIG_BYTES_MAX, allocator, &text, &n_bytes, err));
-    json_error_t bad;
+    json_t *config;
     /* Numbers as reals: model_max_length is usually 1e30 written out, beyond any integer type. */
-    json_t *config = json_loadb(
-        text, n_bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &bad);
+    tarn_status status = tarni_json_load(tarni_path_tail(path), text, n_bytes, CONFIG_VALUES_MAX,
+                                         JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, &config, err);
     tarni_free(allocator, text);
-    if (!config)
-        return tarni_fail(err, TARN_E_FORMAT, "%s: line %d: %s", tarni_path_tail(path), bad.line,
-                          bad.text);
-    tarn_status status = read_object(s, tarni_path_tail(path), config, allocator, err);
+    if (status != TARN_OK)
+        return status;
+    status = read_object(s, tarni_path_tail(path), config, allocator, err);
     json_decref(config);
     return status;
 }

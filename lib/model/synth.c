@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -41,6 +42,7 @@ typedef struct synth {
     size_t n_plan, plan_capacity;
     uint32_t n_shards;
     uint64_t shard_bytes; /* of the last shard, while planning */
+    uint64_t file_bytes;  /* of the largest shard */
     uint64_t all_bytes, done_bytes;
     uint8_t *block; /* owned, BLOCK_BYTES */
     int dir_fd;
@@ -63,6 +65,8 @@ static tarn_status plan_tensor(void *user, const tarni_tensor *tensor)
     s->plan[s->n_plan++] =
         (planned){.tensor = *tensor, .n_bytes = n_bytes, .shard_idx = s->n_shards - 1};
     s->shard_bytes += n_bytes;
+    if (s->shard_bytes > s->file_bytes)
+        s->file_bytes = s->shard_bytes;
     return TARN_OK;
 }
 
@@ -234,6 +238,26 @@ static void remove_files(const synth *s)
     unlinkat(s->dir_fd, INDEX_NAME, 0);
 }
 
+/* What is written beside tensors, at most. */
+static uint64_t with_headers(const synth *s, uint64_t tensor_bytes)
+{
+    uint64_t all;
+    return __builtin_add_overflow(tensor_bytes, s->n_plan * HEADER_GUESS, &all) ? UINT64_MAX : all;
+}
+
+/* A process that writes beyond its limit for files is sent a signal that ends it. */
+static tarn_status check_file_limit(const synth *s, const char *tail)
+{
+    struct rlimit limit;
+    uint64_t wanted = with_headers(s, s->file_bytes);
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ||
+        limit.rlim_cur >= wanted)
+        return TARN_OK;
+    return tarni_fail(s->err, TARN_E_NO_SPACE,
+                      "%s: a file of %llu bytes wanted, this process may write %llu", tail,
+                      (unsigned long long)wanted, (unsigned long long)limit.rlim_cur);
+}
+
 /* The folder is open: nothing of a checkpoint may be in it, and it must have room. */
 static tarn_status check_dir(const synth *s)
 {
@@ -246,15 +270,13 @@ static tarn_status check_dir(const synth *s)
     struct statvfs disk;
     if (fstatvfs(s->dir_fd, &disk) != 0)
         return tarni_fail_errno(s->err, errno, "%s", tail);
-    uint64_t free_bytes, wanted;
+    uint64_t free_bytes, wanted = with_headers(s, s->all_bytes);
     if (__builtin_mul_overflow(disk.f_bavail, disk.f_frsize, &free_bytes))
         free_bytes = UINT64_MAX;
-    if (__builtin_add_overflow(s->all_bytes, s->n_plan * HEADER_GUESS, &wanted))
-        wanted = UINT64_MAX;
     if (free_bytes < wanted)
         return tarni_fail(s->err, TARN_E_NO_SPACE, "%s: %llu bytes wanted, %llu free", tail,
                           (unsigned long long)wanted, (unsigned long long)free_bytes);
-    return TARN_OK;
+    return check_file_limit(s, tail);
 }
 
 static tarn_status write_dir(synth *s)

@@ -1,4 +1,4 @@
-/* The tokenizer: ranks, special names and the cutting pattern behind one face.
+/* The tokenizer: ranks, special names and the cutting rules behind one face.
  *
  * Encoding, in the order of the reference:
  *   1. bytes that are no UTF-8 become U+FFFD, so everything below sees characters only;
@@ -25,14 +25,12 @@ struct tarni_tokenizer {
     uint32_t n_rows;
     tarni_vocab vocab;
     tarni_specials specials;
-    tarni_pretokenizer pretokenizer;
 };
 
 /* One call of tarni_tokenizer_encode. */
 typedef struct encoding {
     const tarni_tokenizer *t;
     bool specials;
-    tarni_cutter cutter;
     tarni_bpe bpe;
     tarni_ids *out;
     tarn_error *err;
@@ -75,7 +73,6 @@ tarn_status tarni_tokenizer_open(const char *dir, uint32_t n_rows, const tarn_al
     TARNI_TRY(tarni_alloc(allocator, 1, sizeof *t, &t, err));
     t->allocator = *allocator;
     TARNI_TRY_GOTO(open_files(t, dir, n_rows, err));
-    TARNI_TRY_GOTO(tarni_pretokenizer_init(&t->pretokenizer, true, &t->allocator, err));
     *out = t;
     return TARN_OK;
 fail:
@@ -88,7 +85,6 @@ void tarni_tokenizer_free(tarni_tokenizer *t)
     if (!t)
         return;
     tarn_allocator allocator = t->allocator;
-    tarni_pretokenizer_fini(&t->pretokenizer);
     tarni_specials_fini(&t->specials, &allocator);
     tarni_vocab_fini(&t->vocab, &allocator);
     tarni_free(&allocator, t);
@@ -130,13 +126,10 @@ tarn_status tarni_tokenizer_encode(const tarni_tokenizer *t, const char *text, s
         bytes = repaired.data;
         n_bytes = repaired.n_bytes;
     }
-    tarni_bpe_init(&e.bpe, &t->vocab, &t->allocator);
-    status = tarni_cutter_init(&e.cutter, &t->pretokenizer, err);
-    if (status == TARN_OK)
-        status = encode_text(&e, bytes, n_bytes);
+    tarni_bpe_init(&e.bpe, &t->vocab, n_bytes, &t->allocator);
+    status = encode_text(&e, bytes, n_bytes);
     if (status != TARN_OK)
         out->n_ids = n_ids;
-    tarni_cutter_fini(&e.cutter);
     tarni_bpe_fini(&e.bpe);
     tarni_writer_fini(&repaired);
     return status;
@@ -164,7 +157,7 @@ static tarn_status encode_stretch(encoding *e, const uint8_t *text, const char *
                                   size_t n_chars)
 {
     for (size_t at = 0, piece = 0; at < n_chars; at += piece) {
-        TARNI_TRY(tarni_next_piece(&e->cutter, classes, n_chars, at, &piece, e->err));
+        piece = tarni_next_piece(classes + at, n_chars - at);
         size_t piece_bytes = bytes_of(text, piece);
         TARNI_TRY(tarni_bpe_piece(&e->bpe, text, piece_bytes, e->out, e->err));
         text += piece_bytes;

@@ -13,10 +13,14 @@
 
 #include <stdint.h>
 
-/* For code points below 0x110000. */
-char tarni_unicode_class(uint32_t code_point);
+/* A page of 256 code points is stored once, however often it occurs. Page 0 is the first. */
+extern const uint8_t tarni_class_pages[0x1100];
+extern const char tarni_page_classes[][256];
 
-/* The same for one byte of ASCII, where the call would cost more than the answer. */
-extern const char tarni_ascii_classes[128];
+/* For code points below 0x110000. */
+static inline char tarni_unicode_class(uint32_t code_point)
+{
+    return tarni_page_classes[tarni_class_pages[code_point >> 8]][code_point & 0xff];
+}
 
 #endif

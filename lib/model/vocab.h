@@ -4,7 +4,8 @@
 
 #include "memory.h"
 
-#define TARNI_NO_RANK UINT32_MAX
+#define TARNI_NO_RANK   UINT32_MAX
+#define TARNI_RANKS_MAX (1u << 22)
 
 typedef struct tarni_vocab_slot {
     uint32_t tag;  /* high half of the hash: spares most looks at the bytes */
@@ -18,7 +19,10 @@ typedef struct tarni_vocab {
     uint32_t token_bytes_max;
     tarni_vocab_slot *slots; /* owned: [slots_mask + 1], open addressing */
     uint32_t slots_mask;
+    uint64_t *filter; /* owned: a bit for each hash that may be in the slots */
+    uint32_t filter_mask;
     uint32_t single[256]; /* the rank of each single byte */
+    uint32_t *pairs;      /* owned: [256][256], the rank of two bytes or TARNI_NO_RANK */
 } tarni_vocab;
 
 /* Reads a rank file: line r holds the base64 of token r, a space and r. FORMAT, naming the line,

@@ -89,7 +89,7 @@ static bool fits_a_log(const tarni_safetensor *found, uint32_t n_heads)
     uint64_t n = count_items(found->dims, found->n_dims), longest = 0;
     for (uint32_t i = 0; i < found->n_dims; i++)
         longest = found->dims[i] > longest ? found->dims[i] : longest;
-    if (n != longest || n < n_heads)
+    if (n != longest || n < n_heads || n > TARNI_DIM_MAX)
         return false;
     for (size_t i = n_heads; i < n; i++)
         if (item_of(found, i) != 0)
@@ -249,24 +249,41 @@ static tarn_status refuse_extra(const tarni_spec *spec, const tarni_safetensors 
                       tarni_safetensors_origin(set, &set->tensors[i]), set->tensors[i].name);
 }
 
+/* Everything of opening that reads tensors. */
+static tarn_status check_and_bind(binder *b)
+{
+    TARNI_TRY(tarni_spec_tensors(b->spec, check_tensor, b));
+    if (b->n_tensors != b->set->n_tensors)
+        TARNI_TRY(refuse_extra(b->spec, b->set, b->err));
+    return bind_all(b);
+}
+
 tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
                                const tarn_allocator *allocator, tarni_weights *out, tarn_error *err)
 {
     tarn_status status;
+    tarni_filemap_entry entry;
     memset(out, 0, sizeof *out);
     TARNI_TRY(tarni_alloc(allocator, 1, sizeof *out->files, &out->files, err));
     out->files->allocator = allocator;
     TARNI_TRY_GOTO(tarni_safetensors_open(dir, allocator, &out->files->set, err));
     const tarni_safetensors *set = &out->files->set;
     binder b = {.spec = spec, .set = set, .dir = dir, .weights = out, .err = err};
-    TARNI_TRY_GOTO(tarni_spec_tensors(spec, check_tensor, &b));
-    if (b.n_tensors != set->n_tensors)
-        TARNI_TRY_GOTO(refuse_extra(spec, set, err));
-    TARNI_TRY_GOTO(bind_all(&b));
-    return TARN_OK;
+    tarni_filemap_enter(&entry);
+    status = check_and_bind(&b);
+    tarni_filemap_leave(&entry);
+    if (status == TARN_OK)
+        status = tarni_weights_check(out, err);
+    if (status == TARN_OK)
+        return TARN_OK;
 fail:
     tarni_weights_close(out);
     return status;
+}
+
+tarn_status tarni_weights_check(const tarni_weights *weights, tarn_error *err)
+{
+    return tarni_safetensors_check(&weights->files->set, err);
 }
 
 void tarni_weights_close(tarni_weights *weights)

@@ -64,13 +64,16 @@ typedef struct tarni_weights {
  * asks for must be there once, BF16 or F32 each on its own, and none besides; byte ranges must tile
  * the data section. Shapes are exact but for A_log, which may be flat, and longer than the heads if
  * the rest is zero, as relatives of the model ship it.
- * The files must not be cut short while they are open: reading a map past the end of its file ends
- * the process.
+ * The matrices stay in the files: what reads them does so between tarni_filemap_enter and leave.
  * NOT_FOUND, FORMAT, UNSUPPORTED, IO: naming file and tensor. `allocator` must outlive *out. */
 tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
                                const tarn_allocator *allocator, tarni_weights *out,
                                tarn_error *err);
 void tarni_weights_close(tarni_weights *weights);
+
+/* IO, naming the file, if one was cut short or written to since it was opened: whatever was
+ * computed since the last check must be thrown away. One look at each file, no bytes read. */
+tarn_status tarni_weights_check(const tarni_weights *weights, tarn_error *err);
 
 /* BLAKE2b-256 of the names, dtypes and XXH3-128 sums of all tensors in name order: independent of
  * how they are spread over files. Reads every byte, unless `cache_dir` (NULL: none) holds the sum

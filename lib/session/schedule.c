@@ -10,6 +10,7 @@
 #include "schedule.h"
 
 #include "feed.h"
+#include "filemap.h"
 #include "hold.h"
 #include "keep.h"
 
@@ -335,22 +336,21 @@ static void keep_at_border(tarn_session *s)
                   s->name, s->live.tokens.n_ids, err.detail);
 }
 
-static void end_part(tarn_engine *e, const step_part *part, int device_error, uint32_t *score)
+static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fault,
+                     uint32_t *score)
 {
     tarn_session *s = part->session;
     uint32_t vocab = e->pools.spec.vocab;
     uint32_t scores_begin = *score;
     *score += part->scored ? part->n_rows - 1 : 0;
     if (s->step_slot != s->live.slot) {
-        tarni_slots_release(&e->pools.slots, device_error ? s->step_slot : s->live.slot);
-        if (!device_error)
+        tarni_slots_release(&e->pools.slots, fault ? s->step_slot : s->live.slot);
+        if (!fault)
             s->live.slot = s->step_slot;
     }
     tarn_error err;
-    if (device_error) {
-        tarni_fail(&err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
-                   e->space->n_rows);
-        poison(s, &err);
+    if (fault) {
+        poison(s, fault);
         return;
     }
     if (!all_finite(s->live.logits, vocab)) {
@@ -378,6 +378,28 @@ static void end_part(tarn_engine *e, const step_part *part, int device_error, ui
         keep_at_border(s);
 }
 
+/* The forward pass over what begin_step planned. After an error no row of it is worth anything: the
+ * device failed, or the files of the weights changed under it. */
+static tarn_status compute(tarn_engine *e, tarn_error *err)
+{
+    const struct tarni_batch_space *b = e->space;
+    tarni_batch batch = {.ids = b->ids,
+                         .n_rows = b->n_rows,
+                         .seqs = b->seqs,
+                         .n_seqs = b->n_parts,
+                         .logit_rows = b->logit_rows,
+                         .logits = b->logits,
+                         .n_logit_rows = b->n_logit_rows};
+    tarni_filemap_entry entry;
+    tarni_filemap_enter(&entry);
+    int device_error = tarni_forward_run(e->forward, &batch);
+    tarni_filemap_leave(&entry);
+    if (device_error)
+        return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
+                          b->n_rows);
+    return tarni_weights_check(&e->model->weights, err);
+}
+
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
 {
     /* a session's step gives at most: token or appended, text, flushed text, stop, failed */
@@ -393,19 +415,13 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     out->n_sessions = b->n_parts;
     if (b->n_rows == 0)
         return TARN_OK;
-    tarni_batch batch = {.ids = b->ids,
-                         .n_rows = b->n_rows,
-                         .seqs = b->seqs,
-                         .n_seqs = b->n_parts,
-                         .logit_rows = b->logit_rows,
-                         .logits = b->logits,
-                         .n_logit_rows = b->n_logit_rows};
-    int device_error = tarni_forward_run(e->forward, &batch);
+    tarn_error fault;
+    bool failed = compute(e, &fault) != TARN_OK;
     uint32_t score = 0;
     e->rows_computed += b->n_rows;
     e->in_callback = true;
     for (uint32_t i = 0; i < b->n_parts; i++)
-        end_part(e, &b->parts[i], device_error, &score);
+        end_part(e, &b->parts[i], failed ? &fault : NULL, &score);
     e->in_callback = false;
     return TARN_OK;
 }

@@ -93,8 +93,7 @@ int oracle_each(const oracle *o, const char *tensor,
     const char *key;
     json_t *value;
     int n = 0;
-    json_object_foreach(o->header, key, value)
-    {
+    json_object_foreach(o->header, key, value) {
         const char *dot = strrchr(key, '.');
         if (!dot || strcmp(dot + 1, tensor) != 0)
             continue;

@@ -55,7 +55,7 @@ CASE(same_merges_as_the_rule)
     uint64_t seed = 5;
     REQUIRE_OK(tarni_vocab_open(&v, SMALL_VOCABULARY "/tiktoken.model", &tarni_heap, &error),
                &error);
-    tarni_bpe_init(&b, &v, &tarni_heap);
+    tarni_bpe_init(&b, &v, 1000, &tarni_heap);
     for (int round = 0; round < 3000; round++) {
         uint8_t bytes[1024];
         uint32_t n = 0, size = 1 + next_random(&seed) % (round % 4 == 0 ? 400 : 30);
@@ -75,6 +75,21 @@ CASE(same_merges_as_the_rule)
         memset(bytes, n % 2 ? 'a' : '!', n);
         compare(&b, bytes, n);
     }
+    for (int round = 0; round < 3000; round++) { /* a few tokens again and again */
+        uint8_t bytes[1024];
+        uint32_t n = 0, unit = 0, n_tokens = 1 + next_random(&seed) % 4;
+        for (uint32_t i = 0; i < n_tokens; i++) {
+            uint32_t rank = next_random(&seed) % (3 + next_random(&seed) % v.n_ranks);
+            uint32_t rank_bytes = v.starts[rank + 1] - v.starts[rank];
+            memcpy(bytes + unit, v.bytes + v.starts[rank], rank_bytes);
+            unit += rank_bytes;
+        }
+        while (n < unit || n < 97 + next_random(&seed) % 300) {
+            bytes[n] = bytes[n % unit];
+            n++;
+        }
+        compare(&b, bytes, n);
+    }
     tarni_bpe_fini(&b);
     tarni_vocab_fini(&v, &tarni_heap);
 }
@@ -88,7 +103,7 @@ CASE(whole_pieces_come_first)
     tarni_ids ids;
     REQUIRE_OK(tarni_vocab_open(&v, SMALL_VOCABULARY "/tiktoken.model", &tarni_heap, &error),
                &error);
-    tarni_bpe_init(&b, &v, &tarni_heap);
+    tarni_bpe_init(&b, &v, 100, &tarni_heap);
     tarni_ids_init(&ids, &tarni_heap);
     for (size_t i = 0; i < 4; i++)
         CHECK_STATUS(tarni_bpe_piece(&b, (const uint8_t *)whole[i], strlen(whole[i]), &ids, &error),
@@ -111,7 +126,7 @@ CASE(a_large_piece_is_no_square)
     memset(bytes, 'a', n);
     REQUIRE_OK(tarni_vocab_open(&v, SMALL_VOCABULARY "/tiktoken.model", &tarni_heap, &error),
                &error);
-    tarni_bpe_init(&b, &v, &tarni_heap);
+    tarni_bpe_init(&b, &v, n, &tarni_heap);
     tarni_ids_init(&ids, &tarni_heap);
     CHECK_STATUS(tarni_bpe_piece(&b, bytes, n, &ids, &error), TARN_OK);
     CHECK_EQ(ids.n_ids, n / 2);

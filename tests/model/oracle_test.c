@@ -323,8 +323,7 @@ static void check_samples(tarni_numerics numerics, double margin)
     CHECK_EQ(json_array_size(samples), 30);
     REQUIRE(model_run_open(&m, TEST_EXAMPLES "/model", numerics, tarnk_cpu_ops(TARNK_ISA_BEST), 2,
                            256));
-    json_array_foreach(samples, i, sample)
-    {
+    json_array_foreach(samples, i, sample) {
         if (json_number_value(json_object_get(sample, "min_margin")) >= margin)
             check_sample(&m, sample);
     }

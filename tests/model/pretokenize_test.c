@@ -68,8 +68,6 @@ CASE(every_code_point_has_its_class)
         if ((strchr("astrevmlduSTREVMLDoh", tarni_unicode_class(c)) != NULL) != letters_of_l[c])
             n_bad++;
     CHECK_EQ(n_bad, 0);
-    for (uint32_t c = 0; c < 128; c++)
-        CHECK_EQ(tarni_ascii_classes[c], tarni_unicode_class(c));
     CHECK_EQ(tarni_unicode_class(0x17f), 's');
     CHECK_EQ(tarni_unicode_class('\''), 'q');
     CHECK_EQ(tarni_unicode_class(0x1c), 'f');
@@ -215,15 +213,15 @@ static size_t random_text(uint64_t *seed, char *text, size_t n_chars)
     return n;
 }
 
-static void compare_pieces(const tarni_cutter *c, const pcre2_code *pattern,
-                           pcre2_match_data *match, const char *text, size_t n_bytes)
+static void compare_pieces(const pcre2_code *pattern, pcre2_match_data *match, const char *text,
+                           size_t n_bytes)
 {
     char classes[256];
     size_t used, n = tarni_classify((const uint8_t *)text, n_bytes, classes, sizeof classes, &used);
     size_t byte = 0;
     CHECK_EQ(used, n_bytes);
     for (size_t at = 0, piece = 0; at < n; at += piece) {
-        CHECK_STATUS(tarni_next_piece(c, classes, n, at, &piece, &error), TARN_OK);
+        piece = tarni_next_piece(classes + at, n - at);
         size_t end = byte;
         for (size_t i = 0; i < piece; i++)
             end += tarni_utf8_width((uint8_t)text[end]);
@@ -238,7 +236,7 @@ static void compare_pieces(const tarni_cutter *c, const pcre2_code *pattern,
     }
 }
 
-static void compare_with_published(bool jit)
+CASE(pieces_of_the_published_pattern)
 {
     json_t *file = class_sets();
     pcre2_code *pattern = published_pattern(file);
@@ -246,66 +244,76 @@ static void compare_with_published(bool jit)
     REQUIRE(pattern != NULL);
     pcre2_jit_compile(pattern, PCRE2_JIT_COMPLETE);
     pcre2_match_data *match = pcre2_match_data_create(1, NULL);
-    tarni_pretokenizer p;
-    tarni_cutter c;
-    REQUIRE_OK(tarni_pretokenizer_init(&p, jit, &tarni_heap, &error), &error);
-    CHECK(jit || !p.jit);
-    REQUIRE_OK(tarni_cutter_init(&c, &p, &error), &error);
-    uint64_t seed = jit ? 11 : 12;
-    for (int i = 0; i < 20000; i++) {
+    uint64_t seed = 11;
+    for (int i = 0; i < 40000; i++) {
         char text[256];
         size_t n_bytes = random_text(&seed, text, 1 + next_random(&seed) % 40);
-        compare_pieces(&c, pattern, match, text, n_bytes);
+        compare_pieces(pattern, match, text, n_bytes);
     }
-    tarni_cutter_fini(&c);
-    tarni_pretokenizer_fini(&p);
     pcre2_match_data_free(match);
     pcre2_code_free(pattern);
 }
 
-CASE(pieces_of_the_published_pattern)
+/* The pattern over class letters, so that every text of up to LETTERS_MAX letters can be tried. */
+#define LETTERS_MAX 5
+
+#define LETTER_WORD_END "(?:q(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD]))?"
+static const char over_letters[] =
+    "[hnk]+"
+    "|[_w.fqck]?[uSTREVMLDoc]*[astrevmldoc]+" LETTER_WORD_END
+    "|[_w.fqck]?[uSTREVMLDoc]+[astrevmldoc]*" LETTER_WORD_END "|[1n]{1,3}"
+    "|_?[.fqck]+b*"
+    "|[_wb]*b+"
+    "|[_wb]+(?![^_wb])"
+    "|[_wb]+";
+
+CASE(pieces_of_every_short_text)
 {
-    compare_with_published(true);
+    static const char letters[] = "hnkuaoc1bw_fq.sTrEvLld";
+    int code;
+    PCRE2_SIZE where;
+    pcre2_code *pattern = pcre2_compile((PCRE2_SPTR)over_letters, PCRE2_ZERO_TERMINATED,
+                                        PCRE2_ANCHORED, &code, &where, NULL);
+    REQUIRE(pattern != NULL);
+    pcre2_jit_compile(pattern, PCRE2_JIT_COMPLETE);
+    pcre2_match_data *match = pcre2_match_data_create(1, NULL);
+    size_t n_letters = strlen(letters), n_bad = 0, n_texts = 1;
+    for (size_t n = 1; n <= LETTERS_MAX; n++) {
+        n_texts *= n_letters;
+        for (size_t number = 0; number < n_texts && n_bad < 10; number++) {
+            char text[LETTERS_MAX];
+            for (size_t i = 0, rest = number; i < n; i++, rest /= n_letters)
+                text[i] = letters[rest % n_letters];
+            int found = pcre2_jit_match(pattern, (PCRE2_SPTR)text, n, 0, 0, match, NULL);
+            size_t want = found > 0 ? pcre2_get_ovector_pointer(match)[1] : 0;
+            size_t got = tarni_next_piece(text, n);
+            if (got != want) {
+                CHECK_FAIL("%.*s: the piece is %zu, should be %zu", (int)n, text, got, want);
+                n_bad++;
+            }
+        }
+    }
+    pcre2_match_data_free(match);
+    pcre2_code_free(pattern);
 }
 
-CASE(pieces_without_jit)
-{
-    compare_with_published(false);
-}
-
-/* Nothing here may need a stack, or a second look at a letter, that grows with the text. */
-static void long_runs(bool jit)
+/* Nothing here may need a second look at a letter that grows with the text. */
+CASE(long_runs)
 {
     static const char *const units[] = {"a", "u", "o", "h", "_", "b", "w", "1", ".", "ou", "_b"};
     size_t n = 2000000;
     char *classes = malloc(n);
-    tarni_pretokenizer p;
-    tarni_cutter c;
-    REQUIRE_OK(tarni_pretokenizer_init(&p, jit, &tarni_heap, &error), &error);
-    REQUIRE_OK(tarni_cutter_init(&c, &p, &error), &error);
     for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-        size_t covered = 0, n_pieces = 0, piece = 0;
+        size_t covered = 0, n_pieces = 0;
         for (size_t i = 0; i < n; i++)
             classes[i] = units[u][i % strlen(units[u])];
-        for (; covered < n; covered += piece, n_pieces++)
-            REQUIRE_OK(tarni_next_piece(&c, classes, n, covered, &piece, &error), &error);
+        for (; covered < n; n_pieces++)
+            covered += tarni_next_piece(classes + covered, n - covered);
         CHECK_EQ(covered, n);
         /* "ou": a capital cannot end the word that a letter without case began. */
         CHECK_EQ(n_pieces, units[u][0] == '1' ? (n + 2) / 3 : units[u][1] == 'u' ? 2 : 1);
     }
-    tarni_cutter_fini(&c);
-    tarni_pretokenizer_fini(&p);
     free(classes);
-}
-
-CASE(long_runs_with_jit)
-{
-    long_runs(true);
-}
-
-CASE(long_runs_without_jit)
-{
-    long_runs(false);
 }
 
 CASE(runs_are_cut)
@@ -336,42 +344,6 @@ CASE(classes_stop_at_the_limit)
     CHECK_BYTES(classes, "ah.", 3);
 }
 
-CASE(out_of_memory)
-{
-    failing heap = {0};
-    long n_calls = 0;
-    tarn_allocator a = failing_allocator(&heap);
-    tarni_pretokenizer p;
-    tarni_cutter c;
-    size_t piece;
-    /* A failed JIT compilation is no error: such a pattern is interpreted. */
-    for (; tarni_pretokenizer_init(&p, true, &a, &error) != TARN_OK;) {
-        CHECK_STATUS(error.status, TARN_E_NO_MEMORY);
-        CHECK_EQ(heap.blocks, 0);
-        REQUIRE(n_calls < 100);
-        heap.calls_left = ++n_calls;
-    }
-    heap.calls_left = LONG_MAX;
-    tarni_pretokenizer_fini(&p);
-    REQUIRE_OK(tarni_pretokenizer_init(&p, false, &a, &error), &error);
-    long n_live = heap.blocks;
-    for (long i = 0; i < 2; i++) {
-        heap.calls_left = i;
-        CHECK_STATUS(tarni_cutter_init(&c, &p, &error), TARN_E_NO_MEMORY);
-        CHECK_EQ(heap.blocks, n_live);
-    }
-    heap.calls_left = LONG_MAX;
-    REQUIRE_OK(tarni_cutter_init(&c, &p, &error), &error);
-    heap.calls_left = 0;
-    CHECK_STATUS(tarni_next_piece(&c, "aab_", 4, 0, &piece, &error), TARN_E_NO_MEMORY);
-    heap.calls_left = LONG_MAX;
-    CHECK_STATUS(tarni_next_piece(&c, "aab_", 4, 0, &piece, &error), TARN_OK);
-    CHECK_EQ(piece, 2);
-    tarni_cutter_fini(&c);
-    tarni_pretokenizer_fini(&p);
-    CHECK_EQ(heap.blocks, 0);
-}
-
 CHECK_MAIN(ENTRY(every_code_point_has_its_class), ENTRY(pieces_of_the_published_pattern),
-           ENTRY(pieces_without_jit), ENTRY(long_runs_with_jit), ENTRY(long_runs_without_jit),
-           ENTRY(runs_are_cut), ENTRY(classes_stop_at_the_limit), ENTRY(out_of_memory))
+           ENTRY(pieces_of_every_short_text), ENTRY(long_runs), ENTRY(runs_are_cut),
+           ENTRY(classes_stop_at_the_limit))

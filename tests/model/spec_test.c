@@ -1,6 +1,9 @@
 #include "check.h"
+#include "forward.h"
+#include "layout.h"
 #include "scratch.h"
 #include "spec.h"
+#include "weights.h"
 
 #include <jansson.h>
 
@@ -200,7 +203,8 @@ static const refusal REFUSALS[] = {
     {"linear_attn_config.gate_lower_bound", "\"-5\"", FORMAT, "gate_lower_bound is \"-5\""},
     {"linear_attn_config.short_conv_kernel_size", "1", FORMAT, "short_conv_kernel_size is 1"},
     {"linear_attn_config.short_conv_kernel_size", "9", UNSUPPORTED, "short_conv_kernel_size is 9"},
-    {"linear_attn_config.head_dim", "4097", UNSUPPORTED, "linear_attn_config.head_dim is 4097"},
+    {"linear_attn_config.head_dim", "2049", UNSUPPORTED,
+     "linear_attn_config.head_dim is 2049, should be an integer from 1 to 2048"},
     {"linear_attn_config.num_heads", "16384", UNSUPPORTED, "too wide"},
     {"linear_attn_config.num_heads", NULL, FORMAT, "linear_attn_config.num_heads is missing"},
     {"num_attention_heads", "0", FORMAT, "num_attention_heads is 0"},
@@ -252,6 +256,119 @@ CASE(refuses_by_name)
                        tarn_status_name(r->status), r->names);
         CHECK_EQ(s.vocab, 0);
     }
+}
+
+/* Every number at every extreme: refused with the field's name, or a model whose sizes fit. */
+CASE(extremes_are_refused_or_fit)
+{
+    static const char *const fields[] = {"vocab_size",
+                                         "hidden_size",
+                                         "num_hidden_layers",
+                                         "num_attention_heads",
+                                         "num_key_value_heads",
+                                         "qk_nope_head_dim",
+                                         "qk_rope_head_dim",
+                                         "v_head_dim",
+                                         "kv_lora_rank",
+                                         "intermediate_size",
+                                         "first_k_dense_replace",
+                                         "moe_layer_freq",
+                                         "num_experts",
+                                         "num_expert_group",
+                                         "topk_group",
+                                         "num_experts_per_token",
+                                         "moe_intermediate_size",
+                                         "num_shared_experts",
+                                         "linear_attn_config.num_heads",
+                                         "linear_attn_config.head_dim",
+                                         "linear_attn_config.short_conv_kernel_size",
+                                         "linear_attn_config.gate_lower_bound",
+                                         "model_max_length",
+                                         "rms_norm_eps",
+                                         "routed_scaling_factor",
+                                         "bos_token_id",
+                                         "eos_token_id",
+                                         "pad_token_id",
+                                         "num_nextn_predict_layers"};
+    static const char *const values[] = {"-9223372036854775808",
+                                         "-2147483649",
+                                         "-1",
+                                         "-0.0",
+                                         "0",
+                                         "1",
+                                         "2",
+                                         "255",
+                                         "256",
+                                         "257",
+                                         "2048",
+                                         "4096",
+                                         "65535",
+                                         "1048576",
+                                         "16777216",
+                                         "2147483647",
+                                         "2147483648",
+                                         "4294967295",
+                                         "4294967296",
+                                         "9007199254740993",
+                                         "9223372036854775807",
+                                         "1e308",
+                                         "-1e308",
+                                         "1e-320",
+                                         "1e-46",
+                                         "3.5e38",
+                                         "0.5",
+                                         "true",
+                                         "\"1\"",
+                                         "[]",
+                                         "{}"};
+    size_t n_parsed = 0;
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+        for (size_t k = 0; k < sizeof values / sizeof values[0]; k++) {
+            tarni_spec s;
+            tarn_error err;
+            tarni_layout layout;
+            uint64_t n_parameters, n_bytes;
+            tarn_status status = parse_changed(fields[i], values[k], &s, &err);
+            const char *dot = strchr(fields[i], '.');
+            if (status == TARN_OK) {
+                tarni_layout_init(&s, TARNI_NUMERICS_F32, &layout);
+                CHECK(layout.slot_bytes > 0 && layout.slot_bytes < (size_t)1 << 48);
+                CHECK(layout.page_bytes > 0 && layout.page_bytes < (size_t)1 << 48);
+                CHECK(tarni_forward_bytes(&s, 65536) > tarni_forward_bytes(&s, 1));
+                tarni_spec_sizes(&s, &n_parameters, &n_bytes);
+                CHECK(n_parameters > 0 && n_bytes >= n_parameters);
+                n_parsed++;
+            } else if ((status != TARN_E_FORMAT && status != TARN_E_UNSUPPORTED) ||
+                       !strstr(err.detail, "config.json: ") ||
+                       (!strstr(err.detail, dot ? dot + 1 : fields[i]) &&
+                        !strstr(err.detail, "field ") && !strstr(err.detail, "layer ")))
+                CHECK_FAIL("%s = %s: %s \"%s\"", fields[i], values[k], tarn_status_name(status),
+                           err.detail);
+        }
+    CHECK(n_parsed > 100);
+}
+
+/* All sizes at their limits at once: none of the products may wrap. */
+CASE(limits_together_fit)
+{
+    tarni_spec s;
+    tarn_error err;
+    tarni_layout layout;
+    uint64_t n_parameters, n_bytes;
+    REQUIRE_OK(parse_changed(NULL, NULL, &s, &err), &err);
+    s.dtype = TARNK_F32;
+    s.vocab = TARNI_VOCAB_MAX;
+    s.hidden = s.rank = s.rope = s.dense_width = s.expert_width = TARNI_DIM_MAX;
+    s.kda_dim = TARNK_KDA_K_MAX;
+    s.kda_heads = TARNI_DIM_MAX / TARNK_KDA_K_MAX;
+    s.conv_width = TARNI_CONV_WIDTH_MAX;
+    s.mla_heads = 1;
+    tarni_layout_init(&s, TARNI_NUMERICS_F32, &layout);
+    CHECK(layout.slot_bytes > layout.state_bytes && layout.slot_bytes < (size_t)1 << 48);
+    CHECK(layout.page_bytes > layout.latent_row_bytes && layout.page_bytes < (size_t)1 << 48);
+    CHECK(tarni_forward_bytes(&s, 1) > (size_t)TARNI_DIM_MAX * 4);
+    tarni_spec_sizes(&s, &n_parameters, &n_bytes);
+    CHECK(n_bytes == 4 * n_parameters || n_bytes == UINT64_MAX);
 }
 
 CASE(refuses_grouped_routing_it_cannot_do)
@@ -407,6 +524,7 @@ CASE(loading_survives_missing_memory)
 CHECK_MAIN(ENTRY(reads_every_field_of_the_published_model),
            ENTRY(absent_fields_have_the_defaults_of_the_reference),
            ENTRY(accepts_what_changes_nothing_or_is_supported), ENTRY(refuses_by_name),
+           ENTRY(extremes_are_refused_or_fit), ENTRY(limits_together_fit),
            ENTRY(refuses_grouped_routing_it_cannot_do), ENTRY(refuses_text_that_is_no_config),
            ENTRY(writes_what_it_reads), ENTRY(writing_reports_missing_memory),
            ENTRY(digest_follows_the_results_only), ENTRY(loads_from_a_folder),

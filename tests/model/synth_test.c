@@ -256,7 +256,38 @@ CASE(cancelling_leaves_nothing)
     scratch_remove(&s);
 }
 
-CASE(a_full_disk_leaves_nothing)
+/* The folder is left as it was where the disk, or what this process may write, is too small. */
+CASE(refuses_before_the_first_byte)
+{
+    scratch s;
+    tarn_error err;
+    struct rlimit old, small;
+    const char *disk = getenv("TARN_TEST_SMALL_DISK");
+    REQUIRE(scratch_make(&s) && getrlimit(RLIMIT_FSIZE, &old) == 0);
+    small = (struct rlimit){3 << 20, old.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0); /* one byte more would end the process */
+    tarn_status status = write_preset(s.dir, "tiny", (tarni_synth_options){.seed = 1}, &err);
+    REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
+    CHECK_STATUS(status, TARN_E_NO_SPACE);
+    CHECK_HAS(err.detail, "this process may write 3145728");
+    CHECK(is_empty(s.dir));
+    if (!disk)
+        SKIP("TARN_TEST_SMALL_DISK names no small file system");
+    char dir[256];
+    snprintf(dir, sizeof dir, "%s/model", disk);
+    REQUIRE(mkdir(dir, 0777) == 0);
+    CHECK_STATUS(write_preset(dir, "48b", (tarni_synth_options){.seed = 1}, &err), TARN_E_NO_SPACE);
+    CHECK_HAS(err.detail, "bytes wanted");
+    CHECK(is_empty(dir));
+}
+
+static bool shrink_the_limit(void *user, uint64_t done_bytes, uint64_t all_bytes)
+{
+    struct rlimit *small = user;
+    return done_bytes < all_bytes / 2 || setrlimit(RLIMIT_FSIZE, small) == 0;
+}
+
+CASE(a_disk_that_fills_leaves_nothing)
 {
     scratch s;
     tarn_error err;
@@ -265,8 +296,8 @@ CASE(a_full_disk_leaves_nothing)
     signal(SIGXFSZ, SIG_IGN);
     REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
     small.rlim_max = old.rlim_max;
-    REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
-    tarn_status status = write_preset(s.dir, "tiny", (tarni_synth_options){.seed = 1}, &err);
+    tarni_synth_options options = {.seed = 1, .progress = shrink_the_limit, .user = &small};
+    tarn_status status = write_preset(s.dir, "tiny", options, &err);
     REQUIRE(setrlimit(RLIMIT_FSIZE, &old) == 0);
     CHECK_STATUS(status, TARN_E_IO);
     CHECK_HAS(err.detail, "model.safetensors");
@@ -333,5 +364,6 @@ CHECK_MAIN(ENTRY(presets_are_consistent_specs), ENTRY(recall_has_the_shapes_of_t
            ENTRY(writes_a_checkpoint_that_opens), ENTRY(same_seed_same_bytes_everywhere),
            ENTRY(draws_have_the_stated_moments), ENTRY(gates_start_as_published),
            ENTRY(a_dry_run_only_counts), ENTRY(refuses_a_disk_too_small),
-           ENTRY(cancelling_leaves_nothing), ENTRY(a_full_disk_leaves_nothing),
-           ENTRY(survives_missing_memory), ENTRY(shards_where_one_file_would_be_too_large))
+           ENTRY(cancelling_leaves_nothing), ENTRY(refuses_before_the_first_byte),
+           ENTRY(a_disk_that_fills_leaves_nothing), ENTRY(survives_missing_memory),
+           ENTRY(shards_where_one_file_would_be_too_large))

@@ -17,7 +17,7 @@
 #define LARGE_VOCABULARY getenv("TARN_TEST_LARGE_VOCAB")
 #define WITHOUT_LARGE    "TARN_TEST_LARGE_VOCAB names no folder"
 
-static tarn_error error;
+static tarn_error error __attribute__((unused));
 
 /* One JSON value a line of DIR/NAME, as an array; NULL (and a failed check) if that cannot be. */
 static inline json_t *read_lines(const char *dir, const char *name)

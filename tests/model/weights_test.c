@@ -345,6 +345,9 @@ CASE(refuses_what_is_not_the_model)
         {{.name = L1 "self_attn.A_log", .shape = "[2,2]", .more_zeros = 2},
          TARN_E_FORMAT,
          "A_log is [2, 2]"},
+        {{.name = L1 "self_attn.A_log", .shape = "[1048578]", .more_zeros = 1048576},
+         TARN_E_FORMAT,
+         "A_log is [1048578], should be [1, 1, 2, 1]"}, /* zeros, but who would read a terabyte */
     };
     tarni_spec spec;
     scratch from, to;

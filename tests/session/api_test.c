@@ -96,7 +96,8 @@ CASE(options_that_are_refused)
     REFUSED(tarn_session_open(r.engine, r.store, "a@b", NULL, &s, NULL, ERR), TARN_E_INVALID, "@");
     REFUSED(tarn_session_open(r.engine, r.store, NULL, NULL, &s, NULL, ERR), TARN_E_INVALID, "");
     REFUSED(tarn_store_open(r.store_path, NULL, &store, ERR), TARN_E_BUSY, "");
-    REFUSED(tarn_model_open("/nowhere", NULL, &model, ERR), TARN_E_NOT_FOUND, "/nowhere");
+    REFUSED(tarn_model_open("/nowhere", NULL, &model, ERR), TARN_E_NOT_FOUND,
+            "nowhere/config.json");
     s = rig_session(&r, "a", NULL);
     tarn_session *again;
     tarn_session_options only_new = {.size = sizeof only_new,
