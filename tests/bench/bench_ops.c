@@ -1,7 +1,7 @@
 /* bench_ops.c - how near the CPU ops come to what this machine can do, at the shapes of a 48B model
  * (hidden 2304, 32 heads of 128, latents of 512 + 64, experts of 1024).
  *
- *     bench_ops [threads] [generic|avx2|avx512]
+ *     bench_ops [threads] [generic|avx2|avx512|avx512bf16]
  *
  * Percentages are of the read bandwidth and of the fp32 multiply-add rate measured in the same run.
  * Weights and states are rotated through more memory than the caches hold. */
@@ -57,6 +57,7 @@ static tarnk_matrix weights(const bench *b, uint32_t n_out, uint32_t n_in, uint3
 static void bench_matmul(bench *b, uint32_t n_rows)
 {
     const uint32_t n_out = 4608, n = n_rows >= 64 ? 9 : RUNS_MAX;
+    void *workspace = must_alloc(tarnk_matmul_workspace(n_rows, HIDDEN));
     char shape[64];
     for (uint32_t run = 0; run < n; run++) {
         tarnk_matmul_args a = {.x = b->in,
@@ -64,6 +65,7 @@ static void bench_matmul(bench *b, uint32_t n_rows)
                                .out = b->out,
                                .out_stride = n_out,
                                .n_rows = n_rows,
+                               .workspace = workspace,
                                .w = weights(b, n_out, HIDDEN, run)};
         double start = bench_now_s();
         b->ops->matmul(&a, 1, b->context);
@@ -72,6 +74,7 @@ static void bench_matmul(bench *b, uint32_t n_rows)
     snprintf(shape, sizeof shape, "M %u K %u N %u bf16", n_rows, HIDDEN, n_out);
     double bytes = 2.0 * HIDDEN * n_out + 4.0 * n_rows * (HIDDEN + n_out);
     bench_line("matmul", shape, b->times, n, bytes, 2.0 * n_rows * n_out * HIDDEN, &b->peaks);
+    free(workspace);
 }
 
 static void bench_kda(bench *b, uint32_t n_rows)
@@ -220,14 +223,14 @@ static void fill(bench *b)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = {"best", "generic", "avx2", "avx512"};
+    static const char *const names[] = {"best", "generic", "avx2", "avx512", "avx512bf16"};
     uint32_t n_threads = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
-    int isa = argc > 2 ? 3 : 0;
+    int isa = argc > 2 ? 4 : 0;
     while (isa > 0 && strcmp(argv[2], names[isa]) != 0)
         isa--;
     tarni_pool *threads;
     tarn_error err;
-    bench b = {.ops = tarnk_cpu_ops((tarnk_isa)isa)};
+    bench b = {.ops = tarnk_cpu_ops(isa > 0 ? (tarnk_isa)isa : TARNK_ISA_BEST_BF16)};
     if (!b.ops || tarni_pool_create(n_threads, &tarni_heap, &threads, &err) != TARN_OK) {
         printf("%s\n", b.ops ? err.detail : "this processor cannot run that");
         return 1;
