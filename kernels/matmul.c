@@ -20,7 +20,7 @@ typedef struct matmul_job {
 
 static uint32_t part_tasks(const tarnk_matmul_args *a, uint32_t piece)
 {
-    return div_up(a->w.n_out, piece) * div_up(a->n_rows, tile_rows_for(a->w.n_in));
+    return div_up(a->w.n_out, piece) * div_up(a->n_rows, tile_rows_for(a->w.n_in, a->n_rows));
 }
 
 /* Row r of x as tile_dots wants it. */
@@ -67,7 +67,7 @@ static void matmul_task(void *arg, uint32_t task_idx)
     for (uint32_t n; task_idx >= (n = part_tasks(a, job->piece)); a++)
         task_idx -= n;
     uint32_t n_pieces = div_up(a->w.n_out, job->piece);
-    uint32_t block = tile_rows_for(a->w.n_in);
+    uint32_t block = tile_rows_for(a->w.n_in, a->n_rows);
     uint32_t row = task_idx / n_pieces * block;
     uint32_t first_out = task_idx % n_pieces * job->piece;
     uint32_t n_rows = min_u32(block, a->n_rows - row);
@@ -87,7 +87,8 @@ int TARNK(matmul)(const tarnk_matmul_args *parts, uint32_t n_parts, const tarnk_
 {
     uint32_t n_out = 0, n_tasks = 0;
     for (uint32_t p = 0; p < n_parts; p++)
-        n_out += parts[p].w.n_out * div_up(parts[p].n_rows, tile_rows_for(parts[p].w.n_in));
+        n_out += parts[p].w.n_out *
+                 div_up(parts[p].n_rows, tile_rows_for(parts[p].w.n_in, parts[p].n_rows));
     matmul_job job = {parts, n_parts, piece_size(context, n_out, 1, 8, 256)};
     for (uint32_t p = 0; p < n_parts; p++)
         n_tasks += part_tasks(&parts[p], job.piece);

@@ -17,7 +17,7 @@
  * then a fixed tree, whatever n_rows, the tile or the thread; fp32 throughout, bf16 weights widened
  * exactly. Bf16 products: lane i takes k = 2i + 1, then 2i of each 32, by fused multiply-adds that
  * count denormals as zero Limits       n_in, n_out and n_rows at least 1 Moved        the weights
- * once for each block of 24 to 64 rows, 4 n_rows (n_in + n_out) bytes; 2 n_rows n_out n_in FLOPs */
+ * once for each block of 24 to 72 rows, 4 n_rows (n_in + n_out) bytes; 2 n_rows n_out n_in FLOPs */
 typedef struct tarnk_matmul_args {
     const float *x;
     size_t x_stride;

@@ -16,8 +16,8 @@
 
 #include "simd.h"
 
-#define GATE_OUTS    16   /* outputs of gate and up computed at a time, at least */
-#define GATE_FLOATS  1024 /* on the stack, of each */
+#define GATE_OUTS    16 /* outputs of gate and up computed at a time, at least */
+#define GATE_FLOATS  (TILE_ROWS_MAX * GATE_OUTS) /* on the stack, of each */
 #define COMBINE_COLS 1024
 #define PACK_ROWS    8
 
@@ -38,22 +38,30 @@ static uint16_t *packed_hidden(const moe_job *job, uint32_t place)
     return (uint16_t *)job->hidden + place * packed_stride(job->args->width);
 }
 
-/* silu(w1 x) * w3 x for n_outs outputs from `first` of one expert and up to 64 of its places. */
+/* The rows of x of n_places places, as dots wants them for such weights. */
+static void rows_of(const moe_job *job, tarnk_dtype dtype, uint32_t place, uint32_t n_places,
+                    const void **out)
+{
+    const tarnk_moe_args *a = job->args;
+    for (uint32_t r = 0; r < n_places; r++) {
+        const size_t row = job->row_at[place + r];
+        out[r] = tile_packs(dtype) ? (const void *)(job->packed + row * packed_stride(a->n))
+                                   : a->x + row * a->n;
+    }
+}
+
+/* silu(w1 x) * w3 x for n_outs outputs from `first` of one expert and up to TILE_ROWS_MAX of its
+ * places. */
 static void gate_up_block(const moe_job *job, uint32_t expert, uint32_t place, uint32_t n_places,
                           uint32_t first, uint32_t n_outs)
 {
     const tarnk_moe_args *a = job->args;
-    const void *x1[TILE_ROWS_MAX], *x3[TILE_ROWS_MAX];
+    const void *x1[TILE_ROWS_MAX] = {NULL}, *x3[TILE_ROWS_MAX] = {NULL};
     float gate[GATE_FLOATS], up[GATE_FLOATS];
     tile_weights w1 = tile_weights_of(&a->w1[expert], first);
     tile_weights w3 = tile_weights_of(&a->w3[expert], first);
-    for (uint32_t r = 0; r < n_places; r++) {
-        const size_t row = job->row_at[place + r];
-        const uint16_t *packed = job->packed + row * packed_stride(a->n);
-        const float *plain = a->x + row * a->n;
-        x1[r] = tile_packs(w1.dtype) ? (const void *)packed : plain;
-        x3[r] = tile_packs(w3.dtype) ? (const void *)packed : plain;
-    }
+    rows_of(job, w1.dtype, place, n_places, x1);
+    rows_of(job, w3.dtype, place, n_places, x3);
     TARNK(tile_dots)(&w1, n_outs, x1, n_places, a->n, gate, n_outs, TILE_STORE);
     TARNK(tile_dots)(&w3, n_outs, x3, n_places, a->n, up, n_outs, TILE_STORE);
     for (uint32_t r = 0; r < n_places; r++)
@@ -79,7 +87,8 @@ static void gate_up_task(void *arg, uint32_t task_idx)
     const uint32_t pieces = div_up(a->width, job->piece);
     const moe_active *e = &job->active[task_idx / pieces];
     const uint32_t first = task_idx % pieces * job->piece;
-    const uint32_t end = min_u32(first + job->piece, a->width), block = tile_rows_for(a->n);
+    const uint32_t end = min_u32(first + job->piece, a->width),
+                   block = tile_rows_for(a->n, e->end - e->begin);
     for (uint32_t place = e->begin; place < e->end; place += block) {
         const uint32_t n_places = min_u32(block, e->end - place);
         const uint32_t outs = GATE_FLOATS / n_places / GATE_OUTS * GATE_OUTS; /* long streams */
@@ -94,7 +103,8 @@ static void down_task(void *arg, uint32_t task_idx)
     const tarnk_moe_args *a = job->args;
     const uint32_t pieces = div_up(a->n, job->piece);
     const moe_active *e = &job->active[task_idx / pieces];
-    const uint32_t first = task_idx % pieces * job->piece, block = tile_rows_for(a->width);
+    const uint32_t first = task_idx % pieces * job->piece,
+                   block = tile_rows_for(a->width, e->end - e->begin);
     const void *x[TILE_ROWS_MAX];
     tile_weights w2 = tile_weights_of(&a->w2[e->expert], first);
     for (uint32_t place = e->begin; place < e->end; place += block) {

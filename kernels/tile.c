@@ -42,10 +42,12 @@
 /* n sums to their places, and up to three more. */
 SIMD_INLINE void dot_fold(const v16 *acc, float *sums, const int n)
 {
-    int a = 0;
-    for (; a + 16 <= n; a += 16)
+    const int sixteens = n / 16 * 16;
+    SIMD_UNROLL
+    for (int a = 0; a < sixteens; a += 16)
         v16_store(sums + a, v16_sum16(acc + a));
-    for (; a < n; a += 4)
+    SIMD_UNROLL
+    for (int a = sixteens; a < n; a += 4)
         v16_sum4(acc + a, sums + a);
 }
 
@@ -75,9 +77,33 @@ SIMD_INLINE void dot_step(vpart (*acc)[SIMD_PARTS], const uint8_t *const *w, int
     }
 }
 
+/* Which weights a tile asks for while it computes: at byte b of its rows, those at begin + b rate /
+ * 256. Where one tile reads a row, it runs ahead of itself; where several do, each fetches its part
+ * of the stream's next row, so that the first of them does not wait for memory. */
+typedef struct dot_ahead {
+    size_t begin;
+    size_t rate;
+} dot_ahead;
+
+static dot_ahead ahead_of(size_t row_bytes, uint32_t tile, uint32_t n_tiles)
+{
+    if (n_tiles == 1)
+        return (dot_ahead){AHEAD_BYTES, 256};
+    return (dot_ahead){row_bytes + row_bytes * tile / n_tiles, 256 / n_tiles + 1};
+}
+
+SIMD_INLINE void dot_fetch(const uint8_t *const *w, size_t b, const dot_ahead *ahead,
+                           const int n_out)
+{
+    const size_t at = ahead->begin + (b * ahead->rate >> 8);
+    SIMD_UNROLL
+    for (int o = 0; o < n_out; o++)
+        __builtin_prefetch(w[o] + at, 0, 2);
+}
+
 /* sums[r * n_out + o] */
 SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *const *x, uint32_t k,
-                          float *sums, const int n_out, const int n_rows)
+                          const dot_ahead *ahead, float *sums, const int n_out, const int n_rows)
 {
     vpart acc[DOT_SUMS][SIMD_PARTS];
     v16 joined[DOT_SUMS];
@@ -89,9 +115,7 @@ SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *cons
     }
     uint32_t i = 0;
     for (; i + SIMD_LANES <= k; i += SIMD_LANES) {
-        SIMD_UNROLL
-        for (int o = 0; o < n_out; o++)
-            __builtin_prefetch(w[o] + (is_bf16 ? 2 : 4) * (size_t)i + AHEAD_BYTES, 0, 2);
+        dot_fetch(w, (is_bf16 ? 2 : 4) * (size_t)i, ahead, n_out);
         dot_step(acc, w, is_bf16, x, i, SIMD_LANES, n_out, n_rows);
     }
     if (i < k)
@@ -103,51 +127,65 @@ SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *cons
 }
 
 #if TILE_PAIRS
+/* Adds products of 32 values of k; `lanes` < 32 at the end of a weight row. */
+SIMD_INLINE void pair_step(v16 *acc, const uint8_t *const *w, const void *const *rows, size_t i,
+                           uint32_t lanes, const int n_out, const int n_rows)
+{
+    vpairs wv[8];
+    SIMD_UNROLL
+    for (int o = 0; o < n_out; o++)
+        wv[o] = pairs_load_upto(w[o] + 2 * i, lanes);
+    SIMD_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        vpairs xv = pairs_load((const uint16_t *)rows[r] + i);
+        SIMD_UNROLL
+        for (int o = 0; o < n_out; o++)
+            acc[r * n_out + o] = pairs_fma(wv[o], xv, acc[r * n_out + o]);
+    }
+}
+
 /* The same of bf16 pairs; a row of x goes on with zeros to a multiple of 32. */
 SIMD_INLINE void dot_tile_pairs(const uint8_t *const *w, const void *const *rows, uint32_t k,
-                                float *sums, const int n_out, const int n_rows)
+                                const dot_ahead *ahead, float *sums, const int n_out,
+                                const int n_rows)
 {
     v16 acc[DOT_SUMS];
     SIMD_UNROLL
     for (int a = 0; a < n_out * n_rows; a++)
         acc[a] = v16_set1(0.0F);
-    for (uint32_t i = 0; i < k; i += TILE_PAIR_STEP) {
-        vpairs wv[8];
-        SIMD_UNROLL
-        for (int o = 0; o < n_out; o++) {
-            __builtin_prefetch(w[o] + 2 * (size_t)i + AHEAD_BYTES, 0, 2);
-            wv[o] = pairs_load_upto(w[o] + 2 * (size_t)i, k - i);
-        }
-        SIMD_UNROLL
-        for (int r = 0; r < n_rows; r++) {
-            vpairs xv = pairs_load((const uint16_t *)rows[r] + i);
-            SIMD_UNROLL
-            for (int o = 0; o < n_out; o++)
-                acc[r * n_out + o] = pairs_fma(wv[o], xv, acc[r * n_out + o]);
-        }
+    const size_t end = k / TILE_PAIR_STEP * TILE_PAIR_STEP;
+    size_t i = 0;
+    for (; i < end; i += TILE_PAIR_STEP) {
+        dot_fetch(w, 2 * i, ahead, n_out);
+        pair_step(acc, w, rows, i, TILE_PAIR_STEP, n_out, n_rows);
     }
+    if (i < k)
+        pair_step(acc, w, rows, i, k - (uint32_t)i, n_out, n_rows);
     dot_fold(acc, sums, n_out * n_rows);
 }
 #endif
 
-typedef void (*dot_fn)(const uint8_t *const *w, const void *const *x, uint32_t k, float *sums);
+typedef void (*dot_fn)(const uint8_t *const *w, const void *const *x, uint32_t k,
+                       const dot_ahead *ahead, float *sums);
 
 #if TILE_PAIRS
-#    define DOT_TILE_BF16(w, x, k, sums, out, rows) dot_tile_pairs(w, x, k, sums, out, rows)
+#    define DOT_TILE_BF16(w, x, k, ahead, sums, out, rows)                                         \
+        dot_tile_pairs(w, x, k, ahead, sums, out, rows)
 #else
-#    define DOT_TILE_BF16(w, x, k, sums, out, rows) dot_tile(w, 1, x, k, sums, out, rows)
+#    define DOT_TILE_BF16(w, x, k, ahead, sums, out, rows)                                         \
+        dot_tile(w, 1, x, k, ahead, sums, out, rows)
 #endif
 
 #define DOT_DEFINE(rows, out)                                                                      \
     static void dot_f32_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,          \
-                               float *sums)                                                        \
+                               const dot_ahead *ahead, float *sums)                                \
     {                                                                                              \
-        dot_tile(w, 0, x, k, sums, out, rows);                                                     \
+        dot_tile(w, 0, x, k, ahead, sums, out, rows);                                              \
     }                                                                                              \
     static void dot_bf16_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,         \
-                                float *sums)                                                       \
+                                const dot_ahead *ahead, float *sums)                               \
     {                                                                                              \
-        DOT_TILE_BF16(w, x, k, sums, out, rows);                                                   \
+        DOT_TILE_BF16(w, x, k, ahead, sums, out, rows);                                            \
     }
 
 DOT_DEFINE(1, DOT_OUT_ONE)
@@ -207,7 +245,8 @@ static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32
         for (uint32_t t = 0, r = 0; t < n_tiles; t++) {
             /* Tiles of nearly equal height; none has one row unless it is the only one. */
             uint32_t height = (c->n_rows - r) / (n_tiles - t);
-            fns[height - 1](rows, c->x + r, c->k, sums);
+            const dot_ahead ahead = ahead_of(c->w->row_bytes, t, n_tiles);
+            fns[height - 1](rows, c->x + r, c->k, &ahead, sums);
             for (uint32_t j = 0; j < height; j++, r++)
                 for (uint32_t s = 0; s < step; s++)
                     kept[r][s][i] = sums[j * step + s];

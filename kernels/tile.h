@@ -25,7 +25,7 @@ typedef struct tile_weights {
 
 typedef enum tile_finish { TILE_STORE = 0, TILE_ADD = 1, TILE_ROUND = 2 } tile_finish;
 
-#define TILE_ROWS_MAX 64 /* x rows of one call: they should stay in the second-level cache */
+#define TILE_ROWS_MAX 72 /* x rows of one call: they should stay in the second-level cache */
 
 /* Are x rows that meet such weights packed? */
 static inline bool tile_packs(tarnk_dtype dtype)
@@ -50,11 +50,13 @@ void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const void *const *
 void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n, const float *const *coef,
                       uint32_t n_rows, float *const *out, const float *scale);
 
-/* How many x rows of k elements to put in one call of dots. */
-static inline uint32_t tile_rows_for(uint32_t k)
+/* How many of n_rows x rows of k elements to put in one call of dots: blocks of nearly equal
+ * height, whole tiles of six. */
+static inline uint32_t tile_rows_for(uint32_t k, uint32_t n_rows)
 {
-    uint32_t rows = (512U * 1024U / 4U) / (k + 1U);
-    return rows < 24U ? 24U : rows > TILE_ROWS_MAX ? TILE_ROWS_MAX : rows;
+    uint32_t most = (512U * 1024U / (TILE_PAIRS ? 2U : 4U)) / (k + 1U);
+    most = most < 24U ? 24U : most > TILE_ROWS_MAX ? TILE_ROWS_MAX : most;
+    return min_u32(most, div_up(div_up(n_rows, div_up(n_rows, most)), 6) * 6);
 }
 
 static inline tile_weights tile_weights_of(const tarnk_matrix *m, uint32_t first_row)
