@@ -39,16 +39,30 @@
 #define DOT_RUN     16 /* outputs of each stream before their results are stored */
 #define AHEAD_BYTES 1024
 
-/* n sums to their places, and up to three more. */
-SIMD_INLINE void dot_fold(const v16 *acc, float *sums, const int n)
+/* Results of an x row before they are stored: DOT_RUN neighbours of each stream. */
+typedef struct dot_kept {
+    float of[DOT_OUT_ONE][DOT_RUN];
+} dot_kept;
+
+/* Sums of n_out x n_rows accumulators (and of those that fill up a group of four) to
+ * kept[r].of[o][place]. */
+SIMD_INLINE void dot_fold(const v16 *acc, dot_kept *kept, uint32_t place, const int n_out,
+                          const int n_rows)
 {
-    const int sixteens = n / 16 * 16;
+    float sums[DOT_SUMS];
+    const int n = n_out * n_rows, sixteens = n / 16 * 16;
     SIMD_UNROLL
     for (int a = 0; a < sixteens; a += 16)
         v16_store(sums + a, v16_sum16(acc + a));
     SIMD_UNROLL
     for (int a = sixteens; a < n; a += 4)
         v16_sum4(acc + a, sums + a);
+    SIMD_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        SIMD_UNROLL
+        for (int o = 0; o < n_out; o++)
+            kept[r].of[o][place] = sums[r * n_out + o];
+    }
 }
 
 /* Adds products of 16 values of k to the accumulators of a tile; `lanes` < 16 at the end of a row.
@@ -101,9 +115,10 @@ SIMD_INLINE void dot_fetch(const uint8_t *const *w, size_t b, const dot_ahead *a
         __builtin_prefetch(w[o] + at, 0, 2);
 }
 
-/* sums[r * n_out + o] */
+/* kept[r].of[o][place] */
 SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *const *x, uint32_t k,
-                          const dot_ahead *ahead, float *sums, const int n_out, const int n_rows)
+                          const dot_ahead *ahead, dot_kept *kept, uint32_t place, const int n_out,
+                          const int n_rows)
 {
     vpart acc[DOT_SUMS][SIMD_PARTS];
     v16 joined[DOT_SUMS];
@@ -123,7 +138,7 @@ SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *cons
     SIMD_UNROLL
     for (int a = 0; a < (n_out * n_rows + 3) / 4 * 4; a++)
         joined[a] = a < n_out * n_rows ? v16_join(acc[a]) : v16_set1(0.0F);
-    dot_fold(joined, sums, n_out * n_rows);
+    dot_fold(joined, kept, place, n_out, n_rows);
 }
 
 #if TILE_PAIRS
@@ -146,8 +161,8 @@ SIMD_INLINE void pair_step(v16 *acc, const uint8_t *const *w, const void *const 
 
 /* The same of bf16 pairs; a row of x goes on with zeros to a multiple of 32. */
 SIMD_INLINE void dot_tile_pairs(const uint8_t *const *w, const void *const *rows, uint32_t k,
-                                const dot_ahead *ahead, float *sums, const int n_out,
-                                const int n_rows)
+                                const dot_ahead *ahead, dot_kept *kept, uint32_t place,
+                                const int n_out, const int n_rows)
 {
     v16 acc[DOT_SUMS];
     SIMD_UNROLL
@@ -161,31 +176,31 @@ SIMD_INLINE void dot_tile_pairs(const uint8_t *const *w, const void *const *rows
     }
     if (i < k)
         pair_step(acc, w, rows, i, k - (uint32_t)i, n_out, n_rows);
-    dot_fold(acc, sums, n_out * n_rows);
+    dot_fold(acc, kept, place, n_out, n_rows);
 }
 #endif
 
 typedef void (*dot_fn)(const uint8_t *const *w, const void *const *x, uint32_t k,
-                       const dot_ahead *ahead, float *sums);
+                       const dot_ahead *ahead, dot_kept *kept, uint32_t place);
 
 #if TILE_PAIRS
-#    define DOT_TILE_BF16(w, x, k, ahead, sums, out, rows)                                         \
-        dot_tile_pairs(w, x, k, ahead, sums, out, rows)
+#    define DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows)                                  \
+        dot_tile_pairs(w, x, k, ahead, kept, place, out, rows)
 #else
-#    define DOT_TILE_BF16(w, x, k, ahead, sums, out, rows)                                         \
-        dot_tile(w, 1, x, k, ahead, sums, out, rows)
+#    define DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows)                                  \
+        dot_tile(w, 1, x, k, ahead, kept, place, out, rows)
 #endif
 
 #define DOT_DEFINE(rows, out)                                                                      \
     static void dot_f32_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,          \
-                               const dot_ahead *ahead, float *sums)                                \
+                               const dot_ahead *ahead, dot_kept *kept, uint32_t place)             \
     {                                                                                              \
-        dot_tile(w, 0, x, k, ahead, sums, out, rows);                                              \
+        dot_tile(w, 0, x, k, ahead, kept, place, out, rows);                                       \
     }                                                                                              \
     static void dot_bf16_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,         \
-                                const dot_ahead *ahead, float *sums)                               \
+                                const dot_ahead *ahead, dot_kept *kept, uint32_t place)            \
     {                                                                                              \
-        DOT_TILE_BF16(w, x, k, ahead, sums, out, rows);                                            \
+        DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows);                                     \
     }
 
 DOT_DEFINE(1, DOT_OUT_ONE)
@@ -234,7 +249,7 @@ typedef struct dot_call {
 static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32_t apart,
                     uint32_t first, uint32_t n)
 {
-    float kept[TILE_ROWS_MAX][DOT_OUT_ONE][DOT_RUN], sums[DOT_SUMS];
+    dot_kept kept[TILE_ROWS_MAX];
     const uint32_t n_tiles = div_up(c->n_rows, DOT_ROWS);
     const dot_fn *fns = dot_fns[c->w->dtype == TARNK_BF16];
     for (uint32_t i = 0; i < n; i++) {
@@ -246,15 +261,13 @@ static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32
             /* Tiles of nearly equal height; none has one row unless it is the only one. */
             uint32_t height = (c->n_rows - r) / (n_tiles - t);
             const dot_ahead ahead = ahead_of(c->w->row_bytes, t, n_tiles);
-            fns[height - 1](rows, c->x + r, c->k, &ahead, sums);
-            for (uint32_t j = 0; j < height; j++, r++)
-                for (uint32_t s = 0; s < step; s++)
-                    kept[r][s][i] = sums[j * step + s];
+            fns[height - 1](rows, c->x + r, c->k, &ahead, kept + r, i);
+            r += height;
         }
     }
     for (uint32_t r = 0; r < c->n_rows; r++)
         for (uint32_t s = 0; s < n_streams; s++)
-            finish_row(c->out + r * c->out_stride + first + s * apart, kept[r][s], n, c->finish);
+            finish_row(c->out + r * c->out_stride + first + s * apart, kept[r].of[s], n, c->finish);
 }
 
 void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const void *const *x, uint32_t n_rows,
