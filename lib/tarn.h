@@ -557,7 +557,7 @@ typedef struct tarn_engine_options {
     uint32_t n_threads;    /* 0: every core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
     uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
-    uint32_t step_tokens_max; /* rows of one step; 0: 256 */
+    uint32_t step_tokens_max; /* rows of one step; 0: 512 */
     uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024 */
     const tarn_allocator *allocator;
     const tarn_log *log;

@@ -26,7 +26,7 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     e->sessions_max = or_default(o->sessions_max, 64);
-    e->step_tokens_max = or_default(o->step_tokens_max, 256);
+    e->step_tokens_max = or_default(o->step_tokens_max, 512);
     e->keep_every = or_default(o->keep_every, 1024);
     if (e->sessions_max > SESSIONS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "sessions_max is %u, the limit is %d",
