@@ -554,7 +554,7 @@ typedef struct tarn_engine_options {
     size_t size;
     const char *device; /* "cpu" or "auto"; NULL: "auto" */
     tarn_numerics numerics;
-    uint32_t n_threads;    /* 0: every core this process may use */
+    uint32_t n_threads;    /* 0: every physical core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
     uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
     uint32_t step_tokens_max; /* rows of one step; 0: 512 */
