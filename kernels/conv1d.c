@@ -29,12 +29,10 @@ SIMD_INLINE void conv1d_vector(const tarnk_conv1d_args *a, const tarnk_seq *seq,
         for (uint32_t j = 0; j < width; j++)
             turned[j][c] = a->weight[part][(size_t)(channel + c) * width + j];
     v16 weight[TARNK_CONV_WIDTH_MAX], window[TARNK_CONV_WIDTH_MAX];
-    SIMD_UNROLL
     for (uint32_t j = 0; j < TARNK_CONV_WIDTH_MAX; j++) {
         weight[j] = v16_load(turned[j]);
         window[j] = v16_set1(0.0F);
     }
-    SIMD_UNROLL
     for (uint32_t j = 0; j < taps; j++)
         window[j] =
             v16_load_as(seq->state_read + a->conv_offset, is_bf16, tail + (size_t)j * a->n, lanes);
@@ -42,15 +40,12 @@ SIMD_INLINE void conv1d_vector(const tarnk_conv1d_args *a, const tarnk_seq *seq,
         const size_t at = (size_t)(seq->row_begin + r) * a->n + channel;
         window[taps] = v16_load_upto(a->x[part] + at, lanes);
         v16 y = v16_mul(weight[0], window[0]);
-        SIMD_UNROLL
         for (uint32_t j = 1; j < width; j++)
             y = v16_fma(weight[j], window[j], y);
         v16_store_upto(a->out[part] + at, v16_silu(y), lanes);
-        SIMD_UNROLL
         for (uint32_t j = 0; j < taps; j++)
             window[j] = window[j + 1];
     }
-    SIMD_UNROLL
     for (uint32_t j = 0; j < taps; j++)
         v16_store_as(seq->state_write + a->conv_offset, is_bf16, tail + (size_t)j * a->n, window[j],
                      lanes);
