@@ -1,7 +1,8 @@
-/* isa.h - how one source becomes three sets of functions.
+/* isa.h - how one source becomes four sets of functions.
  *
- * Every family is compiled once for each ISA with TARNK_SUFFIX set to generic, avx2 or avx512;
- * TARNK(kda) then names tarnk_kda_avx512. All but the tables stay inside this folder. */
+ * Every family is compiled once for each ISA with TARNK_SUFFIX set to generic, avx2, avx512 or
+ * avx512bf16; TARNK(kda) then names tarnk_kda_avx512. All but the tables stay inside this folder.
+ */
 #ifndef TARNK_ISA_H
 #define TARNK_ISA_H
 

@@ -36,7 +36,8 @@ typedef struct tarnk_mla_latent_args {
  *              v_dim after; latents as tarnk_mla_latent_args leaves them
  * Layout       dense; latent_offset in bytes from the start of the page
  * Alignment    workspace 4 bytes, else none
- * Range        `round`: out is rounded to bf16; probabilities stay fp32
+ * Range        `round`: out is rounded to bf16; probabilities stay fp32 but in a table of bf16
+ *              products (ops.h), which multiplies them rounded, and sums them as they were
  * Aliasing     out overlaps no q
  * Workspace    tarnk_mla_workspace floats, at most those of 64 rows
  * Determinism  keys in blocks of 64 aligned to absolute position, with a running maximum; a row and

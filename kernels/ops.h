@@ -45,13 +45,22 @@ typedef struct tarnk_ops {
 } tarnk_ops;
 
 typedef enum tarnk_isa {
-    TARNK_ISA_BEST = 0,    /* the best this processor has */
-    TARNK_ISA_GENERIC = 1, /* plain C, any processor */
-    TARNK_ISA_AVX2 = 2,    /* AVX2 + FMA */
-    TARNK_ISA_AVX512 = 3   /* AVX-512 F, BW, DQ, VL */
+    TARNK_ISA_BEST = 0,       /* the best this processor has that widens bf16 weights exactly */
+    TARNK_ISA_GENERIC = 1,    /* plain C, any processor */
+    TARNK_ISA_AVX2 = 2,       /* AVX2 + FMA */
+    TARNK_ISA_AVX512 = 3,     /* AVX-512 F, BW, DQ, VL */
+    TARNK_ISA_AVX512BF16 = 4, /* the same and bf16 products */
+    TARNK_ISA_BEST_BF16 = 5   /* the best this processor has, bf16 products allowed */
 } tarnk_isa;
 
-/* The CPU's table; NULL where the processor lacks the ISA. AVX2 and AVX512 give the same bits. */
+/* The CPU's table; NULL where the processor lacks the ISA. AVX2 and AVX512 give the same bits.
+ *
+ * A table of bf16 products (AVX512BF16) multiplies bf16 weights and latents with vdpbf16ps, so what
+ * meets them is rounded to bf16: x of matmul and moe, which native numerics have rounded anyway;
+ * and in mla the query, the absorbed query, the probabilities and the mixed latents. It is for
+ * numerics that ask for bf16 operands, not for f32. Matrices and latents of fp32 are computed as by
+ * AVX512, and the other ops are the same. Twice the products a second: prefill, batches and long
+ * contexts gain, a single session's decode reads memory as fast either way. */
 const tarnk_ops *tarnk_cpu_ops(tarnk_isa isa);
 
 #endif

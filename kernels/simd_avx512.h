@@ -6,7 +6,11 @@
 
 #include "simd_fold.h"
 
-#define SIMD_NUMERICS "cpu-fma16.1"
+#if defined(__AVX512BF16__)
+#    define SIMD_NUMERICS "cpu-pair16.1"
+#else
+#    define SIMD_NUMERICS "cpu-fma16.1"
+#endif
 
 typedef __m512 v16;
 
@@ -151,6 +155,33 @@ SIMD_INLINE void v16_sum4(const v16 *v, float *out)
                                   simd_fold_high(v[3])));
 }
 
+/* Quarters of two vectors: halves of a next to halves of b, and so on. */
+#define SIMD_QUARTERS(a, b, which) _mm512_shuffle_f32x4(a, b, which)
+
+/* Lane i is v16_sum(v[i]): the tree with four vectors side by side in each register. */
+SIMD_INLINE v16 v16_sum16(const v16 *v)
+{
+    /* Where the tree leaves the sums of vectors 0 to 15. */
+    const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    v16 a[8], b[4], c[2];
+    SIMD_UNROLL
+    for (int i = 0; i < 8; i++)
+        a[i] = v16_add(SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0x44),
+                       SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0xee));
+    SIMD_UNROLL
+    for (int i = 0; i < 4; i++)
+        b[i] = v16_add(SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0x88),
+                       SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0xdd));
+    SIMD_UNROLL
+    for (int i = 0; i < 2; i++)
+        c[i] = v16_add(_mm512_unpacklo_ps(b[2 * i], b[2 * i + 1]),
+                       _mm512_unpackhi_ps(b[2 * i], b[2 * i + 1]));
+    __m512d even = _mm512_castps_pd(c[0]), odd = _mm512_castps_pd(c[1]);
+    v16 sums = v16_add(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
+    return _mm512_permutexvar_ps(order, sums);
+}
+
 /* The register-sized parts of a v16, for loops that must keep many sums in registers. */
 #define SIMD_PARTS 1
 typedef v16 vpart;
@@ -185,5 +216,70 @@ SIMD_INLINE v16 v16_join(const vpart *parts)
 {
     return parts[0];
 }
+
+#if defined(__AVX512BF16__)
+#    define SIMD_PAIRS 1
+
+/* Thirty-two bf16, as pairs. */
+typedef __m512bh vpairs;
+
+SIMD_INLINE vpairs pairs_load(const void *p)
+{
+    return (vpairs)_mm512_loadu_si512(p);
+}
+
+/* n < 32 */
+SIMD_INLINE vpairs pairs_load_n(const void *p, uint32_t n)
+{
+    return (vpairs)_mm512_maskz_loadu_epi16((__mmask32)((1U << n) - 1U), p);
+}
+
+SIMD_INLINE vpairs pairs_load_upto(const void *p, uint32_t n)
+{
+    return n >= 32 ? pairs_load(p) : pairs_load_n(p, n);
+}
+
+/* The same pair in every lane. */
+SIMD_INLINE vpairs pairs_set1(const uint16_t *pair)
+{
+    int32_t bits;
+    memcpy(&bits, pair, sizeof bits);
+    return (vpairs)_mm512_set1_epi32(bits);
+}
+
+/* c + a b over pairs: a fused multiply-add of the second elements, then one of the first. Denormals
+ * count as zero. */
+SIMD_INLINE v16 pairs_fma(vpairs a, vpairs b, v16 c)
+{
+    return _mm512_dpbf16_ps(c, a, b);
+}
+
+/* Elements of a beside those of b as pairs: eight at a time, the first four to *lo. */
+SIMD_INLINE void pairs_zip(vpairs a, vpairs b, vpairs *lo, vpairs *hi)
+{
+    *lo = (vpairs)_mm512_unpacklo_epi16((__m512i)a, (__m512i)b);
+    *hi = (vpairs)_mm512_unpackhi_epi16((__m512i)a, (__m512i)b);
+}
+
+/* Columns 0 to 31 to the order pairs_zip leaves, and back. */
+SIMD_INLINE void pairs_order(v16 first, v16 second, v16 *lo, v16 *hi)
+{
+    *lo = SIMD_QUARTERS(first, second, 0x88);
+    *hi = SIMD_QUARTERS(first, second, 0xdd);
+}
+
+SIMD_INLINE void pairs_unorder(v16 lo, v16 hi, v16 *first, v16 *second)
+{
+    v16 a = SIMD_QUARTERS(lo, hi, 0x44), b = SIMD_QUARTERS(lo, hi, 0xee);
+    *first = SIMD_QUARTERS(a, a, 0xd8);
+    *second = SIMD_QUARTERS(b, b, 0xd8);
+}
+
+/* Rounds to bf16 and stores n <= 16 elements. */
+SIMD_INLINE void pairs_store_rounded(void *p, v16 v, uint32_t n)
+{
+    _mm256_mask_storeu_epi16(p, simd_mask(n), (__m256i)_mm512_cvtneps_pbh(v));
+}
+#endif
 
 #endif

@@ -178,6 +178,15 @@ SIMD_INLINE void v16_sum4(const v16 *v, float *out)
         out[i] = v16_sum(v[i]);
 }
 
+/* Lane i is v16_sum(v[i]). */
+SIMD_INLINE v16 v16_sum16(const v16 *v)
+{
+    float sums[16];
+    for (int i = 0; i < 16; i += 4)
+        v16_sum4(v + i, sums + i);
+    return v16_load(sums);
+}
+
 /* The register-sized parts of a v16, for loops that must keep many sums in registers. */
 #define SIMD_PARTS 1
 typedef v16 vpart;

@@ -4,19 +4,24 @@
  * place, unaligned, whatever their row length, and no repacked copy exists. An element has one
  * v16 accumulator over k in steps of 16 (the last one filled with zeros), then the tree of simd.h.
  * A tile of OUT x ROWS elements only sets how many accumulators are in flight: it fills the
- * registers, so that bf16 weights are widened once for all its rows. A tile at the edge repeats its
- * last weight row and drops the result rather than having code of its own. While a tile is
- * computed, the weights 8 rows on are asked for: rows are a few kilobytes, and the processor's own
- * prefetch starts anew at each row and each 4 KiB page. Measured with weights out of cache (Zen 4,
- * two cores, one row): 66 % of the read bandwidth without, 90 % with it; into the second-level
- * cache, as asking for the first level or for non-temporal lines was as slow as nothing. 1 to 8
- * weight rows side by side made no difference then.
+ * registers, so that bf16 weights are widened once for all its rows.
  *
- * sums. Lanes run over the columns, terms are added one after another into registers.
+ * Where the processor multiplies bf16 pairs (TILE_PAIRS), bf16 weights meet x rounded to bf16: the
+ * accumulator takes 32 of k at a time, lane i the pair 2i, 2i + 1. A whole tile has the same form.
  *
- * Rejected: packed weights with lanes over outputs, the usual form. It saves the trees (about 5 %
- * at k = 2304), but needs a second copy of the weights, 98 GB for the model this is for, and the
- * mapped checkpoint is shared between processes as it is. */
+ * The weight rows of a tile do not lie next to one another: the outputs are cut into OUT streams,
+ * each read from end to end, and a tile takes one row of each. The processor's own prefetch starts
+ * anew at each row of a few kilobytes when four neighbours are read side by side, but follows four
+ * long streams. Measured out of cache (Zen 4, K 2304, one row), in GB/s on one core and on two:
+ * four neighbours 16 and 26, asking for them 8 rows ahead 21 and 29, streams 27 and 32; the plain
+ * read loop 26 and 31.
+ *
+ * Rejected: weights repacked to [N/16][K/2][16][2] with lanes over outputs, the usual form. It
+ * reads as fast (28 and 32 GB/s) and saves the trees: 229 GFLOP/s a core at every K where this form
+ * has 223 at K 2304, 220 at 4096, 210 at 1024 and 191 at 256 (the processor's peak is 231). Those
+ * few per cent would cost a second copy of the weights, 98 GB for the model this is for, made or
+ * mapped before the first token; the mapped checkpoint is ready at once and shared between
+ * processes. */
 #include "tile.h"
 
 #include "simd.h"
@@ -24,23 +29,46 @@
 #if defined(__AVX512F__)
 #    define DOT_OUT  4 /* 24 accumulators of 32 registers */
 #    define DOT_ROWS 6
-#    define SUM_VECS 4
-#    define SUM_ROWS 6
 #else
 #    define DOT_OUT  2 /* 6 accumulators of two registers each, of 16 */
 #    define DOT_ROWS 3
-#    define SUM_VECS 2
-#    define SUM_ROWS 3
 #endif
 
-#define DOT_OUT_ONE   4 /* with a single x row */
-#define DOT_SUMS      ((DOT_OUT * DOT_ROWS + 3) / 4 * 4)
-#define PREFETCH_ROWS 8
+#define DOT_OUT_ONE 4  /* with a single x row */
+#define DOT_SUMS    32 /* at least OUT x ROWS, whole groups of 16 */
+#define DOT_RUN     16 /* outputs of each stream before their results are stored */
+#define AHEAD_BYTES 1024
+
+/* Results of an x row before they are stored: DOT_RUN neighbours of each stream. */
+typedef struct dot_kept {
+    float of[DOT_OUT_ONE][DOT_RUN];
+} dot_kept;
+
+/* Sums of n_out x n_rows accumulators (and of those that fill up a group of four) to
+ * kept[r].of[o][place]. */
+SIMD_INLINE void dot_fold(const v16 *acc, dot_kept *kept, uint32_t place, const int n_out,
+                          const int n_rows)
+{
+    float sums[DOT_SUMS];
+    const int n = n_out * n_rows, sixteens = n / 16 * 16;
+    SIMD_UNROLL
+    for (int a = 0; a < sixteens; a += 16)
+        v16_store(sums + a, v16_sum16(acc + a));
+    SIMD_UNROLL
+    for (int a = sixteens; a < n; a += 4)
+        v16_sum4(acc + a, sums + a);
+    SIMD_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        SIMD_UNROLL
+        for (int o = 0; o < n_out; o++)
+            kept[r].of[o][place] = sums[r * n_out + o];
+    }
+}
 
 /* Adds products of 16 values of k to the accumulators of a tile; `lanes` < 16 at the end of a row.
  * The sizes are constants wherever this is expanded. */
 SIMD_INLINE void dot_step(vpart (*acc)[SIMD_PARTS], const uint8_t *const *w, int is_bf16,
-                          const float *const *x, uint32_t i, uint32_t lanes, const int n_out,
+                          const void *const *rows, uint32_t i, uint32_t lanes, const int n_out,
                           const int n_rows)
 {
     SIMD_UNROLL
@@ -53,8 +81,9 @@ SIMD_INLINE void dot_step(vpart (*acc)[SIMD_PARTS], const uint8_t *const *w, int
                                         : v16_part(v16_load_as(w[o], is_bf16, i, lanes), p);
         SIMD_UNROLL
         for (int r = 0; r < n_rows; r++) {
-            vpart xv = lanes == SIMD_LANES ? part_load(x[r] + at)
-                                           : v16_part(v16_load_n(x[r] + i, lanes), p);
+            const float *x = rows[r];
+            vpart xv =
+                lanes == SIMD_LANES ? part_load(x + at) : v16_part(v16_load_n(x + i, lanes), p);
             SIMD_UNROLL
             for (int o = 0; o < n_out; o++)
                 acc[r * n_out + o][p] = part_fma(wv[o], xv, acc[r * n_out + o][p]);
@@ -62,47 +91,116 @@ SIMD_INLINE void dot_step(vpart (*acc)[SIMD_PARTS], const uint8_t *const *w, int
     }
 }
 
-/* sums[r * n_out + o]. The weights `ahead` bytes on are asked for meanwhile. */
-SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const float *const *x, uint32_t k,
-                          size_t ahead, float *sums, const int n_out, const int n_rows)
+/* Which weights a tile asks for while it computes: at byte b of its rows, those at begin + b rate /
+ * 256. Where one tile reads a row, it runs ahead of itself; where several do, each fetches its part
+ * of the stream's next row, so that the first of them does not wait for memory. */
+typedef struct dot_ahead {
+    size_t begin;
+    size_t rate;
+} dot_ahead;
+
+static dot_ahead ahead_of(size_t row_bytes, uint32_t tile, uint32_t n_tiles)
+{
+    if (n_tiles == 1)
+        return (dot_ahead){AHEAD_BYTES, 256};
+    return (dot_ahead){row_bytes + row_bytes * tile / n_tiles, 256 / n_tiles + 1};
+}
+
+SIMD_INLINE void dot_fetch(const uint8_t *const *w, size_t b, const dot_ahead *ahead,
+                           const int n_out)
+{
+    const size_t at = ahead->begin + (b * ahead->rate >> 8);
+    SIMD_UNROLL
+    for (int o = 0; o < n_out; o++)
+        __builtin_prefetch(w[o] + at, 0, 2);
+}
+
+/* kept[r].of[o][place] */
+SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *const *x, uint32_t k,
+                          const dot_ahead *ahead, dot_kept *kept, uint32_t place, const int n_out,
+                          const int n_rows)
 {
     vpart acc[DOT_SUMS][SIMD_PARTS];
+    v16 joined[DOT_SUMS];
     SIMD_UNROLL
-    for (int a = 0; a < DOT_SUMS; a++) {
+    for (int a = 0; a < n_out * n_rows; a++) {
         SIMD_UNROLL
         for (int p = 0; p < SIMD_PARTS; p++)
             acc[a][p] = part_set1(0.0F);
     }
     uint32_t i = 0;
     for (; i + SIMD_LANES <= k; i += SIMD_LANES) {
-        SIMD_UNROLL
-        for (int o = 0; o < n_out; o++)
-            __builtin_prefetch(w[o] + (is_bf16 ? 2 : 4) * (size_t)i + ahead, 0, 2);
+        dot_fetch(w, (is_bf16 ? 2 : 4) * (size_t)i, ahead, n_out);
         dot_step(acc, w, is_bf16, x, i, SIMD_LANES, n_out, n_rows);
     }
     if (i < k)
         dot_step(acc, w, is_bf16, x, i, k - i, n_out, n_rows);
     SIMD_UNROLL
-    for (int a = 0; a < n_out * n_rows; a += 4) {
-        v16 four[4] = {v16_join(acc[a]), v16_join(acc[a + 1]), v16_join(acc[a + 2]),
-                       v16_join(acc[a + 3])};
-        v16_sum4(four, sums + a);
+    for (int a = 0; a < (n_out * n_rows + 3) / 4 * 4; a++)
+        joined[a] = a < n_out * n_rows ? v16_join(acc[a]) : v16_set1(0.0F);
+    dot_fold(joined, kept, place, n_out, n_rows);
+}
+
+#if TILE_PAIRS
+/* Adds products of 32 values of k; `lanes` < 32 at the end of a weight row. */
+SIMD_INLINE void pair_step(v16 *acc, const uint8_t *const *w, const void *const *rows, size_t i,
+                           uint32_t lanes, const int n_out, const int n_rows)
+{
+    vpairs wv[8];
+    SIMD_UNROLL
+    for (int o = 0; o < n_out; o++)
+        wv[o] = pairs_load_upto(w[o] + 2 * i, lanes);
+    SIMD_UNROLL
+    for (int r = 0; r < n_rows; r++) {
+        vpairs xv = pairs_load((const uint16_t *)rows[r] + i);
+        SIMD_UNROLL
+        for (int o = 0; o < n_out; o++)
+            acc[r * n_out + o] = pairs_fma(wv[o], xv, acc[r * n_out + o]);
     }
 }
 
-typedef void (*dot_fn)(const uint8_t *const *w, const float *const *x, uint32_t k, size_t ahead,
-                       float *sums);
+/* The same of bf16 pairs; a row of x goes on with zeros to a multiple of 32. */
+SIMD_INLINE void dot_tile_pairs(const uint8_t *const *w, const void *const *rows, uint32_t k,
+                                const dot_ahead *ahead, dot_kept *kept, uint32_t place,
+                                const int n_out, const int n_rows)
+{
+    v16 acc[DOT_SUMS];
+    SIMD_UNROLL
+    for (int a = 0; a < n_out * n_rows; a++)
+        acc[a] = v16_set1(0.0F);
+    const size_t end = k / TILE_PAIR_STEP * TILE_PAIR_STEP;
+    size_t i = 0;
+    for (; i < end; i += TILE_PAIR_STEP) {
+        dot_fetch(w, 2 * i, ahead, n_out);
+        pair_step(acc, w, rows, i, TILE_PAIR_STEP, n_out, n_rows);
+    }
+    if (i < k)
+        pair_step(acc, w, rows, i, k - (uint32_t)i, n_out, n_rows);
+    dot_fold(acc, kept, place, n_out, n_rows);
+}
+#endif
+
+typedef void (*dot_fn)(const uint8_t *const *w, const void *const *x, uint32_t k,
+                       const dot_ahead *ahead, dot_kept *kept, uint32_t place);
+
+#if TILE_PAIRS
+#    define DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows)                                  \
+        dot_tile_pairs(w, x, k, ahead, kept, place, out, rows)
+#else
+#    define DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows)                                  \
+        dot_tile(w, 1, x, k, ahead, kept, place, out, rows)
+#endif
 
 #define DOT_DEFINE(rows, out)                                                                      \
-    static void dot_f32_##rows(const uint8_t *const *w, const float *const *x, uint32_t k,         \
-                               size_t ahead, float *sums)                                          \
+    static void dot_f32_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,          \
+                               const dot_ahead *ahead, dot_kept *kept, uint32_t place)             \
     {                                                                                              \
-        dot_tile(w, 0, x, k, ahead, sums, out, rows);                                              \
+        dot_tile(w, 0, x, k, ahead, kept, place, out, rows);                                       \
     }                                                                                              \
-    static void dot_bf16_##rows(const uint8_t *const *w, const float *const *x, uint32_t k,        \
-                                size_t ahead, float *sums)                                         \
+    static void dot_bf16_##rows(const uint8_t *const *w, const void *const *x, uint32_t k,         \
+                                const dot_ahead *ahead, dot_kept *kept, uint32_t place)            \
     {                                                                                              \
-        dot_tile(w, 1, x, k, ahead, sums, out, rows);                                              \
+        DOT_TILE_BF16(w, x, k, ahead, kept, place, out, rows);                                     \
     }
 
 DOT_DEFINE(1, DOT_OUT_ONE)
@@ -135,133 +233,61 @@ static void finish_row(float *out, const float *sums, uint32_t n, tile_finish fi
     v16_store_n(out, v, n);
 }
 
-void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x, uint32_t n_rows,
-                      uint32_t k, float *out, size_t out_stride, tile_finish finish)
+/* One call of tile_dots. */
+typedef struct dot_call {
+    const tile_weights *w;
+    const void *const *x;
+    uint32_t n_rows;
+    uint32_t k;
+    float *out;
+    size_t out_stride;
+    tile_finish finish;
+} dot_call;
+
+/* Outputs [first, first + n) of n_streams streams which begin `apart` outputs apart; a tile has
+ * `step` of them and repeats its last one where there are fewer. */
+static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32_t apart,
+                    uint32_t first, uint32_t n)
 {
-    const uint32_t out_step = n_rows == 1 ? DOT_OUT_ONE : DOT_OUT;
-    const uint32_t n_tiles = div_up(n_rows, DOT_ROWS);
-    const size_t ahead = PREFETCH_ROWS * w->row_bytes;
-    for (uint32_t o = 0; o < n_out; o += out_step) {
-        const uint8_t *rows[8];
-        uint32_t outs = min_u32(out_step, n_out - o);
-        for (uint32_t i = 0; i < out_step; i++)
-            rows[i] = w->data + (o + min_u32(i, outs - 1)) * w->row_bytes;
+    dot_kept kept[TILE_ROWS_MAX];
+    const uint32_t n_tiles = div_up(c->n_rows, DOT_ROWS);
+    const dot_fn *fns = dot_fns[c->w->dtype == TARNK_BF16];
+    for (uint32_t i = 0; i < n; i++) {
+        const uint8_t *rows[DOT_OUT_ONE];
+        for (uint32_t s = 0; s < step; s++)
+            rows[s] = c->w->data +
+                      (size_t)(first + i + min_u32(s, n_streams - 1) * apart) * c->w->row_bytes;
         for (uint32_t t = 0, r = 0; t < n_tiles; t++) {
             /* Tiles of nearly equal height; none has one row unless it is the only one. */
-            uint32_t height = (n_rows - r) / (n_tiles - t);
-            float sums[DOT_SUMS];
-            dot_fns[w->dtype == TARNK_BF16][height - 1](rows, x + r, k, ahead, sums);
-            for (uint32_t i = 0; i < height; i++, r++)
-                finish_row(out + r * out_stride + o, sums + i * out_step, outs, finish);
+            uint32_t height = (c->n_rows - r) / (n_tiles - t);
+            const dot_ahead ahead = ahead_of(c->w->row_bytes, t, n_tiles);
+            fns[height - 1](rows, c->x + r, c->k, &ahead, kept + r, i);
+            r += height;
         }
     }
+    for (uint32_t r = 0; r < c->n_rows; r++)
+        for (uint32_t s = 0; s < n_streams; s++)
+            finish_row(c->out + r * c->out_stride + first + s * apart, kept[r].of[s], n, c->finish);
 }
 
-/* Columns [i, i + lanes) of n_rows results, n_vecs vectors of them; n_rows and n_vecs constant.
- * `lanes` counts in the last vector. */
-SIMD_INLINE void sum_tile(const tile_weights *w, uint32_t n_terms, uint32_t i, uint32_t lanes,
-                          const float *const *coef, float *const *out, const float *scale,
-                          int is_bf16, const int n_rows, const int n_vecs)
+void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const void *const *x, uint32_t n_rows,
+                      uint32_t k, float *out, size_t out_stride, tile_finish finish)
 {
-    vpart acc[SUM_ROWS][SUM_VECS][SIMD_PARTS];
-    SIMD_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        SIMD_UNROLL
-        for (int v = 0; v < n_vecs; v++) {
-            v16 old = v16_set1(0.0F);
-            if (scale)
-                old =
-                    v16_mul(v16_set1(scale[r]), v16_load_upto(out[r] + i + v * SIMD_LANES, lanes));
-            SIMD_UNROLL
-            for (int p = 0; p < SIMD_PARTS; p++)
-                acc[r][v][p] = v16_part(old, p);
-        }
-    }
-    const uint8_t *row = w->data;
-    for (uint32_t t = 0; t < n_terms; t++, row += w->row_bytes) {
-        SIMD_UNROLL
-        for (int p = 0; p < SIMD_PARTS; p++) {
-            vpart wv[SUM_VECS];
-            SIMD_UNROLL
-            for (int v = 0; v < n_vecs; v++) {
-                uint32_t at = i + (uint32_t)(v * SIMD_LANES);
-                wv[v] = lanes == SIMD_LANES
-                            ? part_load_as(row, is_bf16, at + (uint32_t)(p * SIMD_PART_LANES))
-                            : v16_part(v16_load_as(row, is_bf16, at, lanes), p);
-            }
-            SIMD_UNROLL
-            for (int r = 0; r < n_rows; r++) {
-                vpart c = part_set1(coef[r][t]);
-                SIMD_UNROLL
-                for (int v = 0; v < n_vecs; v++)
-                    acc[r][v][p] = part_fma(c, wv[v], acc[r][v][p]);
-            }
-        }
-    }
-    SIMD_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        SIMD_UNROLL
-        for (int v = 0; v < n_vecs; v++)
-            v16_store_upto(out[r] + i + v * SIMD_LANES, v16_join(acc[r][v]), lanes);
-    }
+    const dot_call call = {w, x, n_rows, k, out, out_stride, finish};
+    const uint32_t step = n_rows == 1 ? DOT_OUT_ONE : DOT_OUT, apart = n_out / step;
+    for (uint32_t i = 0; i < apart; i += DOT_RUN)
+        dot_run(&call, step, step, apart, i, min_u32(DOT_RUN, apart - i));
+    if (n_out % step > 0)
+        dot_run(&call, step, n_out % step, 1, apart * step, 1);
 }
 
-/* Full tiles while they fit, then single vectors, the last one partial. */
-SIMD_INLINE void sum_rows(const tile_weights *w, uint32_t n_terms, uint32_t n,
-                          const float *const *coef, float *const *out, const float *scale,
-                          int is_bf16, const int n_rows)
+#if TILE_PAIRS
+void TARNK(tile_pack)(const float *x, uint32_t k, uint16_t *out)
 {
-    uint32_t i = 0;
-    for (; i + SUM_VECS * SIMD_LANES <= n; i += SUM_VECS * SIMD_LANES)
-        sum_tile(w, n_terms, i, SIMD_LANES, coef, out, scale, is_bf16, n_rows, SUM_VECS);
-    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
-        sum_tile(w, n_terms, i, SIMD_LANES, coef, out, scale, is_bf16, n_rows, 1);
-    if (i < n)
-        sum_tile(w, n_terms, i, n - i, coef, out, scale, is_bf16, n_rows, 1);
-}
-
-typedef void (*sum_fn)(const tile_weights *w, uint32_t n_terms, uint32_t n,
-                       const float *const *coef, float *const *out, const float *scale);
-
-#define SUM_DEFINE(rows)                                                                           \
-    static void sum_f32_##rows(const tile_weights *w, uint32_t n_terms, uint32_t n,                \
-                               const float *const *coef, float *const *out, const float *scale)    \
-    {                                                                                              \
-        sum_rows(w, n_terms, n, coef, out, scale, 0, rows);                                        \
-    }                                                                                              \
-    static void sum_bf16_##rows(const tile_weights *w, uint32_t n_terms, uint32_t n,               \
-                                const float *const *coef, float *const *out, const float *scale)   \
-    {                                                                                              \
-        sum_rows(w, n_terms, n, coef, out, scale, 1, rows);                                        \
+    const uint32_t end = div_up(k, TILE_PAIR_STEP) * TILE_PAIR_STEP;
+    for (uint32_t i = 0; i < end; i += SIMD_LANES) {
+        v16 v = i >= k ? v16_set1(0.0F) : v16_load_upto(x + i, simd_lanes_left(k, i));
+        pairs_store_rounded(out + i, v, SIMD_LANES);
     }
-
-SUM_DEFINE(1)
-SUM_DEFINE(2)
-SUM_DEFINE(3)
-#if SUM_ROWS > 3
-SUM_DEFINE(4)
-SUM_DEFINE(5)
-SUM_DEFINE(6)
+}
 #endif
-
-static const sum_fn sum_fns[2][SUM_ROWS] = {
-#if SUM_ROWS > 3
-    {sum_f32_1, sum_f32_2, sum_f32_3, sum_f32_4, sum_f32_5, sum_f32_6},
-    {sum_bf16_1, sum_bf16_2, sum_bf16_3, sum_bf16_4, sum_bf16_5, sum_bf16_6},
-#else
-    {sum_f32_1, sum_f32_2, sum_f32_3},
-    {sum_bf16_1, sum_bf16_2, sum_bf16_3},
-#endif
-};
-
-void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n, const float *const *coef,
-                      uint32_t n_rows, float *const *out, const float *scale)
-{
-    const uint32_t n_tiles = div_up(n_rows, SUM_ROWS);
-    for (uint32_t t = 0, r = 0; t < n_tiles; t++) {
-        uint32_t height = (n_rows - r) / (n_tiles - t);
-        sum_fns[w->dtype == TARNK_BF16][height - 1](w, n_terms, n, coef + r, out + r,
-                                                    scale ? scale + r : NULL);
-        r += height;
-    }
-}

@@ -7,6 +7,14 @@
 #define TARNK_TILE_H
 
 #include "isa.h"
+#include "workspace.h"
+
+/* Does this ISA multiply bf16 pairs? */
+#if defined(__AVX512BF16__)
+#    define TILE_PAIRS 1
+#else
+#    define TILE_PAIRS 0
+#endif
 
 /* Rows of weights, or of latents. */
 typedef struct tile_weights {
@@ -17,22 +25,38 @@ typedef struct tile_weights {
 
 typedef enum tile_finish { TILE_STORE = 0, TILE_ADD = 1, TILE_ROUND = 2 } tile_finish;
 
-#define TILE_ROWS_MAX 64 /* x rows of one call: they should stay in the second-level cache */
+#define TILE_ROWS_MAX 72 /* x rows of one call: they should stay in the second-level cache */
 
-/* out[r * out_stride + o] = x[r] . w[o] over k elements, for o < n_out, r < n_rows <= MAX. */
-void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const float *const *x, uint32_t n_rows,
+/* Are x rows that meet such weights packed? */
+static inline bool tile_packs(tarnk_dtype dtype)
+{
+    return TILE_PAIRS && dtype == TARNK_BF16;
+}
+
+/* A row of k values as dots wants it: rounded to bf16, zeros behind it. `out` has room for
+ * packed_stride(k) elements. */
+#if TILE_PAIRS
+void TARNK(tile_pack)(const float *x, uint32_t k, uint16_t *out);
+#endif
+
+/* out[r * out_stride + o] = x[r] . w[o] over k elements, for o < n_out, r < n_rows <= MAX. Rows of
+ * x are fp32, or packed where tile_packs(w->dtype). */
+void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const void *const *x, uint32_t n_rows,
                       uint32_t k, float *out, size_t out_stride, tile_finish finish);
 
 /* out[r][i] = scale[r] out[r][i] + sum_t coef[r][t] w[t][i], t ascending, for i < n, r < n_rows;
- * without `scale` the old out is not read. */
+ * without `scale` the old out is not read. Where tile_packs(w->dtype), coef is rounded to bf16 and
+ * of each pair of terms the second comes first. */
 void TARNK(tile_sums)(const tile_weights *w, uint32_t n_terms, uint32_t n, const float *const *coef,
                       uint32_t n_rows, float *const *out, const float *scale);
 
-/* How many x rows of k elements to put in one call of dots. */
-static inline uint32_t tile_rows_for(uint32_t k)
+/* How many of n_rows x rows of k elements to put in one call of dots: blocks of nearly equal
+ * height, whole tiles of six. */
+static inline uint32_t tile_rows_for(uint32_t k, uint32_t n_rows)
 {
-    uint32_t rows = (512U * 1024U / 4U) / (k + 1U);
-    return rows < 24U ? 24U : rows > TILE_ROWS_MAX ? TILE_ROWS_MAX : rows;
+    uint32_t most = (512U * 1024U / (TILE_PAIRS ? 2U : 4U)) / (k + 1U);
+    most = most < 24U ? 24U : most > TILE_ROWS_MAX ? TILE_ROWS_MAX : most;
+    return min_u32(most, div_up(div_up(n_rows, div_up(n_rows, most)), 6) * 6);
 }
 
 static inline tile_weights tile_weights_of(const tarnk_matrix *m, uint32_t first_row)

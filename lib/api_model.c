@@ -38,6 +38,47 @@ void tarn_model_close(tarn_model *model)
     tarni_free(&a, model);
 }
 
+static tarn_status add_step_bytes(void *user, const tarni_tensor *t)
+{
+    tarn_model_info *info = user;
+    uint64_t n_bytes = t->dtype == TARNK_BF16 ? 2 : 4;
+    for (uint32_t i = 0; i < t->n_dims; i++)
+        n_bytes *= t->dims[i];
+    if (t->part >= TARNI_PART_W1 && t->part <= TARNI_PART_W2) {
+        info->expert_bytes += t->layer == info->n_moe_layers && t->expert == 0 ? n_bytes : 0;
+        return TARN_OK;
+    }
+    info->step_weight_bytes += t->part == TARNI_PART_EMBED ? 0 : n_bytes;
+    info->logits_weight_bytes += t->part == TARNI_PART_LM_HEAD ? n_bytes : 0;
+    return TARN_OK;
+}
+
+/* Fills what a step costs. */
+static tarn_status describe_step(const tarni_spec *spec, tarn_model_info *info)
+{
+    uint32_t last_moe = 0, n_moe = 0;
+    for (uint32_t l = 0; l < spec->n_layers; l++)
+        if (tarni_spec_is_moe(spec, l)) {
+            last_moe = l;
+            n_moe++;
+        }
+    info->n_moe_layers = last_moe; /* meanwhile: the layer whose first expert is weighed */
+    TARNI_TRY(tarni_spec_tensors(spec, add_step_bytes, info));
+    info->n_moe_layers = n_moe;
+    info->n_experts = spec->n_experts;
+    info->experts_per_token = spec->top_k;
+    if (spec->tied) {
+        info->logits_weight_bytes =
+            (uint64_t)spec->vocab * spec->hidden * (spec->dtype == TARNK_BF16 ? 2 : 4);
+        info->step_weight_bytes += info->logits_weight_bytes;
+    }
+    info->recurrence_flops_per_token =
+        7ULL * spec->n_kda * spec->kda_heads * spec->kda_dim * spec->kda_dim;
+    info->attention_flops_per_key =
+        2ULL * spec->n_mla * spec->mla_heads * (2ULL * spec->rank + spec->rope);
+    return TARN_OK;
+}
+
 tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics, tarn_model_info *out,
                                 tarn_error *err)
 {
@@ -64,6 +105,7 @@ tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics, tarn_
         .latent_bytes_per_token = (uint64_t)layout.latent_row_bytes * layout.n_mla,
     };
     sodium_bin2hex(info.fingerprint, sizeof info.fingerprint, identity.fp, sizeof identity.fp);
+    TARNI_TRY(describe_step(spec, &info));
     tarni_api_result(out, &info, sizeof info);
     return TARN_OK;
 }

@@ -61,6 +61,11 @@ const char *tarn_engine_numerics(const tarn_engine *engine)
     return engine->pools.numerics;
 }
 
+uint32_t tarn_engine_threads(const tarn_engine *engine)
+{
+    return engine->context.n_threads;
+}
+
 void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
 {
     const tarni_pools *p = &engine->pools;

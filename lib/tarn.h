@@ -123,6 +123,13 @@ typedef struct tarn_model_info {
     uint64_t state_bytes;            /* KDA state of one session, fp32 */
     uint64_t conv_bytes;             /* convolution tails of one session */
     uint64_t latent_bytes_per_token; /* of all MLA layers */
+    /* What a step costs at least, for comparing a measured rate with what a machine allows. */
+    uint64_t step_weight_bytes;   /* read by every step: all but embedding and routed experts */
+    uint64_t logits_weight_bytes; /* of these, used only where logits are wanted: lm_head */
+    uint64_t expert_bytes;        /* one routed expert of one layer */
+    uint32_t n_moe_layers, n_experts, experts_per_token;
+    uint64_t recurrence_flops_per_token; /* of all KDA layers */
+    uint64_t attention_flops_per_key;    /* of all MLA layers, for each token and key it sees */
 } tarn_model_info;
 
 /* Describes the model as sessions of these numerics see it. Cost: the first call reads all weights
@@ -550,10 +557,10 @@ typedef struct tarn_engine_options {
     size_t size;
     const char *device; /* "cpu" or "auto"; NULL: "auto" */
     tarn_numerics numerics;
-    uint32_t n_threads;    /* 0: every core this process may use */
+    uint32_t n_threads;    /* 0: every physical core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
     uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
-    uint32_t step_tokens_max; /* rows of one step; 0: 256 */
+    uint32_t step_tokens_max; /* rows of one step; 0: 512 */
     uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024 */
     const tarn_allocator *allocator;
     const tarn_log *log;
@@ -615,6 +622,7 @@ TARN_API bool tarn_engine_poll(tarn_engine *engine, tarn_event *out);
 /* What this engine computes with: "cpu-avx512", and the id that decides whether bits are equal. */
 TARN_API const char *tarn_engine_device(const tarn_engine *engine);
 TARN_API const char *tarn_engine_numerics(const tarn_engine *engine);
+TARN_API uint32_t tarn_engine_threads(const tarn_engine *engine); /* the caller's own counted */
 
 typedef struct tarn_engine_stat {
     size_t size;

@@ -77,6 +77,10 @@ static const option table[OPTION_COUNT] = {
     [OPTION_DOT] = {"--dot", KIND_FLAG, 0, NULL, "", "in the language of graphviz"},
     [OPTION_GROUP] = {"--group", KIND_TEXT, 0, NULL, "G", "of a group's sessions together"},
     [OPTION_AS] = {"--as", KIND_TEXT, 0, NULL, "NAME", "the name it gets here"},
+    [OPTION_TSV] = {"--tsv", KIND_TEXT, 0, NULL, "FILE", "append the rows there too"},
+    [OPTION_PEERS] = {"--peers", KIND_TEXT, 0, NULL, "FILE",
+                      "rates of other programs (TSV) to compare with"},
+    [OPTION_QUICK] = {"--quick", KIND_FLAG, 0, NULL, "", "leave out what takes minutes"},
 };
 
 _Static_assert(OPTION_COUNT <= 64, "a set of options is 64 bits");

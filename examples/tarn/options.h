@@ -44,6 +44,9 @@ typedef enum option_id {
     OPTION_DOT,
     OPTION_GROUP,
     OPTION_AS,
+    OPTION_TSV,
+    OPTION_PEERS,
+    OPTION_QUICK,
     OPTION_COUNT
 } option_id;
 

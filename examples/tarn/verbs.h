@@ -6,6 +6,7 @@
 
 int verb_model_show(const arguments *args);
 int verb_model_synth(const arguments *args);
+int verb_bench_model(const arguments *args);
 int verb_tokenize(const arguments *args);
 int verb_detokenize(const arguments *args);
 int verb_eval(const arguments *args);

@@ -11,11 +11,16 @@
  *     with acquire: whoever sees a new field then sees `next` closed, and its swap fails. Relaxed
  *     stores may pass the closing on a weakly ordered CPU.
  *  2. Sleeping and publishing `epoch` are under `mutex`, so no wake-up is lost.
+ *  3. The caller says that it sleeps before it looks at `done` for the last time; whoever finishes
+ *     the last task adds to `done` before it looks whether the caller sleeps. All four are
+ *     sequentially consistent, so one of the two sees the other.
  *
  * Rejected: OpenMP (spins while idle by default, clashes with a host's own runtime, and TSan cannot
  * see its barriers), and one queue per worker (the loops are short and balanced). */
 #include "threads.h"
 #include "filemap.h"
+
+#include "cores.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -23,6 +28,7 @@
 
 #define CLOSED      UINT32_MAX /* a task number no loop reaches */
 #define SPIN_ROUNDS 4000       /* about 20 to 50 microseconds: a few decode ops */
+#define YIELDS      64         /* of the caller, before it sleeps too */
 
 struct tarni_pool {
     tarn_allocator allocator;
@@ -31,8 +37,10 @@ struct tarni_pool {
 
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    uint32_t n_sleeping; /* under mutex */
-    _Atomic bool quit;   /* stored before the last epoch */
+    pthread_cond_t finished;
+    uint32_t n_sleeping;        /* under mutex */
+    _Atomic bool caller_sleeps; /* written under mutex */
+    _Atomic bool quit;          /* stored before the last epoch */
 
     _Atomic uint32_t epoch;
     _Atomic uint64_t next; /* epoch << 32 | next task number */
@@ -66,7 +74,11 @@ static void work(tarni_pool *pool, uint32_t epoch)
                                                    memory_order_acquire))
             continue;
         fn(arg, task_idx);
-        atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+        if (atomic_fetch_add(&pool->done, 1) + 1 == n_tasks && atomic_load(&pool->caller_sleeps)) {
+            pthread_mutex_lock(&pool->mutex);
+            pthread_cond_signal(&pool->finished);
+            pthread_mutex_unlock(&pool->mutex);
+        }
         at = atomic_load_explicit(&pool->next, memory_order_acquire);
     }
 }
@@ -113,6 +125,26 @@ static void announce(tarni_pool *pool, uint32_t epoch)
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* The tasks others hold: spins, then gives the core away (a worker may have been put off it with
+ * the last task in hand), then sleeps. */
+static void wait_for_rest(tarni_pool *pool, uint32_t n_tasks)
+{
+    for (int i = 0; i < SPIN_ROUNDS + YIELDS; i++) {
+        if (atomic_load_explicit(&pool->done, memory_order_acquire) == n_tasks)
+            return;
+        if (i < SPIN_ROUNDS)
+            cpu_relax();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->caller_sleeps, true);
+    while (atomic_load(&pool->done) != n_tasks)
+        pthread_cond_wait(&pool->finished, &pool->mutex);
+    atomic_store(&pool->caller_sleeps, false);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
 void tarni_pool_run(void *handle, uint32_t n_tasks, tarni_task_fn fn, void *arg)
 {
     tarni_pool *pool = handle;
@@ -133,21 +165,7 @@ void tarni_pool_run(void *handle, uint32_t n_tasks, tarni_task_fn fn, void *arg)
     atomic_store_explicit(&pool->next, (uint64_t)epoch << 32, memory_order_release);
     announce(pool, epoch);
     work(pool, epoch);
-    for (int i = 0; atomic_load_explicit(&pool->done, memory_order_acquire) != n_tasks; i++) {
-        if (i < SPIN_ROUNDS)
-            cpu_relax();
-        else
-            sched_yield(); /* a worker was put off its core with the last task in hand */
-    }
-}
-
-static uint32_t usable_cpus(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    int n = CPU_COUNT(&set);
-    return n < 1 ? 1 : (uint32_t)n;
+    wait_for_rest(pool, n_tasks);
 }
 
 tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocator, tarni_pool **out,
@@ -158,7 +176,7 @@ tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocato
         return tarni_fail(err, TARN_E_INVALID, "threads is %u, the limit is %d", n_threads,
                           TARNI_THREADS_MAX);
     if (n_threads == 0)
-        n_threads = usable_cpus();
+        n_threads = tarni_cores_usable();
     if (n_threads > TARNI_THREADS_MAX)
         n_threads = TARNI_THREADS_MAX;
     tarni_pool *pool;
@@ -166,6 +184,7 @@ tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocato
     pool->allocator = *allocator;
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
+    pthread_cond_init(&pool->finished, NULL);
     tarn_status status =
         tarni_alloc(allocator, n_threads, sizeof *pool->threads, &pool->threads, err);
     while (status == TARN_OK && pool->n_workers + 1 < n_threads) {
@@ -193,6 +212,7 @@ void tarni_pool_free(tarni_pool *pool)
     for (uint32_t i = 0; i < pool->n_workers; i++)
         pthread_join(pool->threads[i], NULL);
     pthread_cond_destroy(&pool->wake);
+    pthread_cond_destroy(&pool->finished);
     pthread_mutex_destroy(&pool->mutex);
     tarn_allocator allocator = pool->allocator;
     tarni_free(&allocator, pool->threads);

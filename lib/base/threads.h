@@ -16,7 +16,7 @@
 typedef struct tarni_pool tarni_pool;
 typedef void (*tarni_task_fn)(void *arg, uint32_t task_idx);
 
-/* n_threads 0: as many as this process may run on. */
+/* n_threads 0: as many as this process has physical cores to run on. */
 tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocator, tarni_pool **out,
                               tarn_error *err);
 void tarni_pool_free(tarni_pool *pool); /* joins the workers; NULL is allowed */

@@ -55,7 +55,8 @@ struct tarni_forward {
     kda_scratch kda;
     mla_scratch mla;
     ffn_scratch ffn;
-    float *logits; /* [n][LOGIT_COLUMNS] */
+    float *logits;   /* [n][LOGIT_COLUMNS] */
+    void *packed[2]; /* workspaces of products side by side: of one x, and of a second */
 };
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -123,12 +124,25 @@ static void carve_ffn(carver *c, const tarni_spec *s, uint32_t n, ffn_scratch *o
         carve(c, 1, tarnk_moe_workspace(n, s->hidden, s->expert_width, s->n_experts, s->top_k), 1);
 }
 
+/* The longest row of x any product reads. */
+static uint32_t widest_input(const tarni_spec *s)
+{
+    const uint32_t widths[] = {s->kda_heads * s->kda_dim, s->mla_heads * s->v_dim, s->dense_width,
+                               s->n_shared * s->expert_width};
+    uint32_t widest = s->hidden;
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
+        widest = widths[i] > widest ? widths[i] : widest;
+    return widest;
+}
+
 /* Places everything of `f` for n rows at `base`; returns the bytes it takes. */
 static size_t carve_all(tarni_forward *f, const tarni_spec *s, uint32_t n, void *base)
 {
     carver c = {.base = base};
     f->h = carve_floats(&c, n, s->hidden);
     f->x = carve_floats(&c, n, s->hidden);
+    for (int i = 0; i < 2; i++)
+        f->packed[i] = carve(&c, 1, tarnk_matmul_workspace(n, widest_input(s)), 1);
     carver kda = c, mla = c, ffn = c, logits = c;
     carve_kda(&kda, s, n, &f->kda);
     carve_mla(&mla, s, n, &f->mla);
@@ -193,10 +207,11 @@ void tarni_forward_free(tarni_forward *f)
     } while (0)
 
 /* out = x W^T with dense rows on both sides. */
-static tarnk_matmul_args product(const float *x, tarnk_matrix w, float *out, uint32_t n_rows,
-                                 bool round)
+static tarnk_matmul_args product(const tarni_forward *f, const float *x, tarnk_matrix w, float *out,
+                                 uint32_t n_rows, bool round)
 {
     return (tarnk_matmul_args){.x = x,
+                               .workspace = f->packed[0],
                                .x_stride = w.n_in,
                                .w = w,
                                .out = out,
@@ -207,7 +222,7 @@ static tarnk_matmul_args product(const float *x, tarnk_matrix w, float *out, uin
 
 static int add_product(tarni_forward *f, const float *x, tarnk_matrix w, uint32_t n_rows)
 {
-    tarnk_matmul_args part = product(x, w, f->h, n_rows, false);
+    tarnk_matmul_args part = product(f, x, w, f->h, n_rows, false);
     part.accumulate = true;
     return f->ops->matmul(&part, 1, f->context);
 }
@@ -230,11 +245,12 @@ static int kda_projections(tarni_forward *f, const tarni_kda_weights *w, uint32_
     bool round = f->layout->round;
     const kda_scratch *s = &f->kda;
     tarnk_matmul_args from_x[] = {
-        product(f->x, w->q, s->in[0], n, round), product(f->x, w->k, s->in[1], n, round),
-        product(f->x, w->v, s->in[2], n, round), product(f->x, w->f_a, s->f_a, n, round),
-        product(f->x, w->g_a, s->g_a, n, round), product(f->x, w->b, s->beta, n, false)};
-    tarnk_matmul_args from_low_rank[] = {product(s->f_a, w->f_b, s->f, n, false),
-                                         product(s->g_a, w->g_b, s->gate, n, false)};
+        product(f, f->x, w->q, s->in[0], n, round), product(f, f->x, w->k, s->in[1], n, round),
+        product(f, f->x, w->v, s->in[2], n, round), product(f, f->x, w->f_a, s->f_a, n, round),
+        product(f, f->x, w->g_a, s->g_a, n, round), product(f, f->x, w->b, s->beta, n, false)};
+    tarnk_matmul_args from_low_rank[] = {product(f, s->f_a, w->f_b, s->f, n, false),
+                                         product(f, s->g_a, w->g_b, s->gate, n, false)};
+    from_low_rank[1].workspace = f->packed[1];
     TRY_OP(f->ops->matmul(from_x, 6, f->context));
     return f->ops->matmul(from_low_rank, 2, f->context);
 }
@@ -304,8 +320,8 @@ static int mla_block(tarni_forward *f, const tarni_batch *batch, const tarni_mla
     const mla_scratch *s = &f->mla;
     uint32_t n = batch->n_rows;
     size_t offset = mla_idx * f->layout->latent_stride;
-    tarnk_matmul_args from_x[] = {product(f->x, w->q, s->q, n, false),
-                                  product(f->x, w->kv_a, s->kv, n, false)};
+    tarnk_matmul_args from_x[] = {product(f, f->x, w->q, s->q, n, false),
+                                  product(f, f->x, w->kv_a, s->kv, n, false)};
     tarnk_mla_latent_args latent = {.kv = s->kv,
                                     .weight = w->kv_norm,
                                     .seqs = batch->seqs,
@@ -351,8 +367,8 @@ static int finish_mlp(tarni_forward *f, const tarni_mlp_weights *w, uint32_t n_r
 
 static int dense_block(tarni_forward *f, const tarni_mlp_weights *w, uint32_t n_rows)
 {
-    tarnk_matmul_args from_x[] = {product(f->x, w->gate, f->ffn.gate, n_rows, false),
-                                  product(f->x, w->up, f->ffn.up, n_rows, false)};
+    tarnk_matmul_args from_x[] = {product(f, f->x, w->gate, f->ffn.gate, n_rows, false),
+                                  product(f, f->x, w->up, f->ffn.up, n_rows, false)};
     TRY_OP(f->ops->matmul(from_x, 2, f->context));
     return finish_mlp(f, w, n_rows);
 }
@@ -361,9 +377,9 @@ static int moe_block(tarni_forward *f, const tarni_moe_weights *w, uint32_t n)
 {
     const tarni_spec *spec = f->spec;
     const ffn_scratch *s = &f->ffn;
-    tarnk_matmul_args from_x[] = {product(f->x, w->router, s->scores, n, false),
-                                  product(f->x, w->shared.gate, s->gate, n, false),
-                                  product(f->x, w->shared.up, s->up, n, false)};
+    tarnk_matmul_args from_x[] = {product(f, f->x, w->router, s->scores, n, false),
+                                  product(f, f->x, w->shared.gate, s->gate, n, false),
+                                  product(f, f->x, w->shared.up, s->up, n, false)};
     tarnk_moe_route_args route = {.logits = s->scores,
                                   .bias = w->bias,
                                   .experts = s->experts,
@@ -435,7 +451,7 @@ static int scattered_logits(tarni_forward *f, const tarni_batch *batch)
     for (uint32_t begin = 0; begin < vocab; begin += LOGIT_COLUMNS) {
         strip.n_out = vocab - begin < LOGIT_COLUMNS ? vocab - begin : LOGIT_COLUMNS;
         strip.data = (const char *)f->weights->lm_head.data + begin * row_bytes;
-        tarnk_matmul_args part = product(f->x, strip, f->logits, batch->n_logit_rows, false);
+        tarnk_matmul_args part = product(f, f->x, strip, f->logits, batch->n_logit_rows, false);
         TRY_OP(f->ops->matmul(&part, 1, f->context));
         for (uint32_t i = 0; i < batch->n_logit_rows; i++)
             memcpy(batch->logits[i] + begin, f->logits + (size_t)i * strip.n_out,
@@ -453,7 +469,7 @@ static int logits(tarni_forward *f, const tarni_batch *batch)
     if (!is_one_array(batch, f->spec->vocab, &stride))
         return scattered_logits(f, batch);
     tarnk_matmul_args part =
-        product(f->x, f->weights->lm_head, batch->logits[0], batch->n_logit_rows, false);
+        product(f, f->x, f->weights->lm_head, batch->logits[0], batch->n_logit_rows, false);
     part.out_stride = stride;
     return f->ops->matmul(&part, 1, f->context);
 }

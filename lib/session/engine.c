@@ -13,7 +13,8 @@ static tarn_status pick_device(tarn_engine *e, const char *device, tarn_error *e
     if (device && strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
         return tarni_fail(err, TARN_E_NO_DEVICE, "device is \"%.60s\", this build has: cpu",
                           device);
-    e->ops = tarnk_cpu_ops(TARNK_ISA_BEST);
+    /* Numerics that round operands to bf16 may multiply bf16; the reference may not. */
+    e->ops = tarnk_cpu_ops(e->pools.layout.round ? TARNK_ISA_BEST_BF16 : TARNK_ISA_BEST);
     return TARN_OK;
 }
 
@@ -25,7 +26,7 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     e->sessions_max = or_default(o->sessions_max, 64);
-    e->step_tokens_max = or_default(o->step_tokens_max, 256);
+    e->step_tokens_max = or_default(o->step_tokens_max, 512);
     e->keep_every = or_default(o->keep_every, 1024);
     if (e->sessions_max > SESSIONS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "sessions_max is %u, the limit is %d",
@@ -43,13 +44,15 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
 {
     const tarn_allocator *a = &e->pools.allocator;
     TARNI_TRY(check_limits(e, o, err));
+    if (e->model->has_spec)
+        tarni_layout_init(&e->model->spec,
+                          o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32
+                                                           : TARNI_NUMERICS_NATIVE,
+                          &e->pools.layout);
     TARNI_TRY(pick_device(e, o->device, err));
     TARNI_TRY(tarni_model_need_weights(e->model, err));
     e->pools.spec = e->model->spec;
     e->pools.numerics = e->ops->numerics;
-    tarni_layout_init(&e->pools.spec,
-                      o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32 : TARNI_NUMERICS_NATIVE,
-                      &e->pools.layout);
     TARNI_TRY(tarni_checkpoint_check(&e->pools.spec, &e->pools.layout, err));
     TARNI_TRY(tarni_model_identity(e->model, &e->pools.layout, &e->identity, err));
     TARNI_TRY(tarni_pool_create(o->n_threads, a, &e->threads, err));

@@ -69,6 +69,27 @@ CASE(an_idle_pool_sleeps)
     tarni_pool_free(pool);
 }
 
+static void slow_for_others(void *arg, uint32_t i)
+{
+    const pthread_t *caller = arg;
+    struct timespec pause = {0, 20000000};
+    (void)i;
+    if (!pthread_equal(*caller, pthread_self()))
+        nanosleep(&pause, NULL);
+}
+
+/* The caller has done its tasks long before a worker has: it is woken when that one is through. */
+CASE(a_caller_that_waits_long_sleeps)
+{
+    tarn_error err = {0};
+    tarni_pool *pool;
+    pthread_t self = pthread_self();
+    REQUIRE_OK(tarni_pool_create(3, &tarni_heap, &pool, &err), &err);
+    for (int round = 0; round < 20; round++)
+        tarni_pool_run(pool, 200000, slow_for_others, &self);
+    tarni_pool_free(pool);
+}
+
 CASE(too_many_threads_are_refused)
 {
     tarn_error err = {0};
@@ -191,4 +212,4 @@ CHECK_MAIN(ENTRY(the_caller_sees_what_tasks_wrote), ENTRY(no_task_is_no_work),
            ENTRY(a_pool_without_memory_leaves_nothing), ENTRY(each_task_once_with_one_thread),
            ENTRY(each_task_once_with_two_threads),
            ENTRY(each_task_once_with_more_threads_than_cores), ENTRY(an_idle_pool_sleeps),
-           ENTRY(too_many_threads_are_refused))
+           ENTRY(a_caller_that_waits_long_sleeps), ENTRY(too_many_threads_are_refused))

@@ -1,7 +1,7 @@
 /* bench_ops.c - how near the CPU ops come to what this machine can do, at the shapes of a 48B model
  * (hidden 2304, 32 heads of 128, latents of 512 + 64, experts of 1024).
  *
- *     bench_ops [threads] [generic|avx2|avx512]
+ *     bench_ops [threads] [generic|avx2|avx512|avx512bf16]
  *
  * Percentages are of the read bandwidth and of the fp32 multiply-add rate measured in the same run.
  * Weights and states are rotated through more memory than the caches hold. */
@@ -19,8 +19,9 @@
 #define HEAD_DIM     128U
 #define RANK         512U
 #define ROPE         64U
-#define KEYS         2048U
-#define EXPERTS      24U /* of 256: enough to be out of cache */
+#define KEYS         2048U  /* before an append */
+#define KEYS_MAX     16384U /* before a decoded token */
+#define EXPERTS      24U    /* of 256: enough to be out of cache */
 #define EXPERT_WIDTH 1024U
 #define TOP_K        8U
 #define ROWS_MAX     512U
@@ -57,6 +58,7 @@ static tarnk_matrix weights(const bench *b, uint32_t n_out, uint32_t n_in, uint3
 static void bench_matmul(bench *b, uint32_t n_rows)
 {
     const uint32_t n_out = 4608, n = n_rows >= 64 ? 9 : RUNS_MAX;
+    void *workspace = must_alloc(tarnk_matmul_workspace(n_rows, HIDDEN));
     char shape[64];
     for (uint32_t run = 0; run < n; run++) {
         tarnk_matmul_args a = {.x = b->in,
@@ -64,6 +66,7 @@ static void bench_matmul(bench *b, uint32_t n_rows)
                                .out = b->out,
                                .out_stride = n_out,
                                .n_rows = n_rows,
+                               .workspace = workspace,
                                .w = weights(b, n_out, HIDDEN, run)};
         double start = bench_now_s();
         b->ops->matmul(&a, 1, b->context);
@@ -72,6 +75,7 @@ static void bench_matmul(bench *b, uint32_t n_rows)
     snprintf(shape, sizeof shape, "M %u K %u N %u bf16", n_rows, HIDDEN, n_out);
     double bytes = 2.0 * HIDDEN * n_out + 4.0 * n_rows * (HIDDEN + n_out);
     bench_line("matmul", shape, b->times, n, bytes, 2.0 * n_rows * n_out * HIDDEN, &b->peaks);
+    free(workspace);
 }
 
 static void bench_kda(bench *b, uint32_t n_rows)
@@ -113,19 +117,19 @@ static void bench_kda(bench *b, uint32_t n_rows)
     free(q);
 }
 
-static void bench_mla(bench *b, uint32_t n_rows)
+static void bench_mla(bench *b, uint32_t n_rows, uint32_t keys)
 {
     const size_t page_bytes = (size_t)TARNK_PAGE_TOKENS * (RANK + ROPE) * 2;
-    const uint32_t n_pages = KEYS / TARNK_PAGE_TOKENS, n = n_rows > 1 ? 5 : RUNS_MAX;
+    const uint32_t n_pages = keys / TARNK_PAGE_TOKENS, n = n_rows > 1 ? 5 : RUNS_MAX;
     const size_t set_bytes = n_pages * page_bytes;
-    uint8_t *pages[KEYS / TARNK_PAGE_TOKENS];
+    uint8_t *pages[KEYS_MAX / TARNK_PAGE_TOKENS];
     float *workspace =
         must_alloc(4 * tarnk_mla_workspace(n_rows, HEADS, HEAD_DIM, ROPE, HEAD_DIM, RANK));
     char shape[64];
     for (uint32_t run = 0; run < n; run++) {
         for (uint32_t p = 0; p < n_pages; p++)
-            pages[p] = b->pool + run % 50 * set_bytes + p * page_bytes;
-        tarnk_seq seq = {.n_rows = n_rows, .position = KEYS - n_rows, .pages = pages};
+            pages[p] = b->pool + run % (POOL_BYTES / set_bytes) * set_bytes + p * page_bytes;
+        tarnk_seq seq = {.n_rows = n_rows, .position = keys - n_rows, .pages = pages};
         tarnk_mla_args a = {.q = b->in,
                             .kv_b = weights(b, HEADS * 2 * HEAD_DIM, RANK, 70 + run),
                             .out = b->out,
@@ -143,10 +147,10 @@ static void bench_mla(bench *b, uint32_t n_rows)
         b->ops->mla(&a, b->context);
         b->times[run] = bench_now_s() - start;
     }
-    snprintf(shape, sizeof shape, "T %u heads %u keys %u, %u + %u", n_rows, HEADS, KEYS, RANK,
+    snprintf(shape, sizeof shape, "T %u heads %u keys %u, %u + %u", n_rows, HEADS, keys, RANK,
              ROPE);
     double flops =
-        2.0 * HEADS * n_rows * ((double)KEYS * (2 * RANK + ROPE) + 2.0 * HEAD_DIM * RANK);
+        2.0 * HEADS * n_rows * ((double)keys * (2 * RANK + ROPE) + 2.0 * HEAD_DIM * RANK);
     bench_line("mla", shape, b->times, n, (double)set_bytes + 4.0 * HEADS * HEAD_DIM * RANK, flops,
                &b->peaks);
     free(workspace);
@@ -220,14 +224,14 @@ static void fill(bench *b)
 
 int main(int argc, char **argv)
 {
-    static const char *const names[] = {"best", "generic", "avx2", "avx512"};
+    static const char *const names[] = {"best", "generic", "avx2", "avx512", "avx512bf16"};
     uint32_t n_threads = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 0;
-    int isa = argc > 2 ? 3 : 0;
+    int isa = argc > 2 ? 4 : 0;
     while (isa > 0 && strcmp(argv[2], names[isa]) != 0)
         isa--;
     tarni_pool *threads;
     tarn_error err;
-    bench b = {.ops = tarnk_cpu_ops((tarnk_isa)isa)};
+    bench b = {.ops = tarnk_cpu_ops(isa > 0 ? (tarnk_isa)isa : TARNK_ISA_BEST_BF16)};
     if (!b.ops || tarni_pool_create(n_threads, &tarni_heap, &threads, &err) != TARN_OK) {
         printf("%s\n", b.ops ? err.detail : "this processor cannot run that");
         return 1;
@@ -243,8 +247,9 @@ int main(int argc, char **argv)
         bench_matmul(&b, rows[i]);
     bench_kda(&b, 1);
     bench_kda(&b, 256);
-    bench_mla(&b, 1);
-    bench_mla(&b, 64);
+    bench_mla(&b, 1, KEYS);
+    bench_mla(&b, 1, KEYS_MAX);
+    bench_mla(&b, 64, KEYS);
     for (int i = 0; i < 4; i++)
         bench_moe(&b, rows[i]);
     tarni_pool_free(threads);

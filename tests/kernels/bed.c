@@ -18,7 +18,8 @@ static block *blocks;
 
 int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
 {
-    static const tarnk_isa isas[] = {TARNK_ISA_GENERIC, TARNK_ISA_AVX2, TARNK_ISA_AVX512};
+    static const tarnk_isa isas[] = {TARNK_ISA_GENERIC, TARNK_ISA_AVX2, TARNK_ISA_AVX512,
+                                     TARNK_ISA_AVX512BF16};
     int n = 0;
     for (int i = 0; i < BED_TABLES_MAX; i++) {
         const tarnk_ops *ops = tarnk_cpu_ops(isas[i]);
@@ -26,6 +27,11 @@ int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
             tables[n++] = ops;
     }
     return n;
+}
+
+bool bed_rounds(const tarnk_ops *ops)
+{
+    return strcmp(ops->numerics, "cpu-pair16.1") == 0;
 }
 
 const tarnk_context *bed_context(uint32_t n_threads)
@@ -55,6 +61,11 @@ void *bed_alloc(size_t n_bytes)
     blocks = b;
     memset(b->memory, 0xff, n_bytes);
     return b->memory;
+}
+
+void *bed_workspace(uint32_t n_rows, uint32_t n_in)
+{
+    return bed_alloc(tarnk_matmul_workspace(n_rows, n_in));
 }
 
 void bed_end(void)

@@ -5,10 +5,13 @@
 
 #include "ops.h"
 
-#define BED_TABLES_MAX 3
+#define BED_TABLES_MAX 4
 
 /* The tables this processor can run, generic first; returns how many. */
 int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX]);
+
+/* Does it multiply bf16 pairs, and so round what meets bf16 weights? */
+bool bed_rounds(const tarnk_ops *ops);
 
 /* A context over a pool of 1 to 3 threads. */
 const tarnk_context *bed_context(uint32_t n_threads);
@@ -34,6 +37,9 @@ tarnk_matrix bed_matrix(uint32_t n_out, uint32_t n_in, tarnk_dtype dtype, size_t
                         uint64_t seed);
 /* Given values as a matrix. */
 tarnk_matrix bed_matrix_of(const float *values, uint32_t n_out, uint32_t n_in, tarnk_dtype dtype);
+
+/* What a product wants of that size. */
+void *bed_workspace(uint32_t n_rows, uint32_t n_in);
 
 /* Largest |got - want| / max |want|; infinity where got is not finite. */
 double bed_error(const float *got, const double *want, size_t n);

@@ -28,7 +28,13 @@ static void check_shape(const tarnk_ops *ops, uint32_t n_rows, uint32_t n_out, u
     size_t x_stride = n_in + 3, out_stride = n_out + 2;
     float *x = bed_floats(x_stride * n_rows, n_rows, 1);
     float *out = bed_alloc(out_stride * n_rows * 4);
-    tarnk_matmul_args a = {.x = x, .x_stride = x_stride, .out = out, .out_stride = out_stride};
+    if (dtype == TARNK_BF16 && bed_rounds(ops))
+        bed_round_all(x, x_stride * n_rows);
+    tarnk_matmul_args a = {.workspace = bed_workspace(n_rows, n_in),
+                           .x = x,
+                           .x_stride = x_stride,
+                           .out = out,
+                           .out_stride = out_stride};
     a.w = bed_matrix(n_out, n_in, dtype, misaligned, n_out);
     a.n_rows = n_rows;
     CHECK_EQ(ops->matmul(&a, 1, bed_context(2)), 0);
@@ -61,6 +67,7 @@ CASE(several_parts_in_one_go_add_and_round)
     for (int t = 0; t < n_tables; t++) {
         const uint32_t n_rows = 5, k = 64;
         float *x = bed_floats((size_t)n_rows * k, 1, 1);
+        void *workspace = bed_workspace(n_rows, k);
         const uint32_t n_outs[] = {300, 3, 48};
         tarnk_matmul_args parts[3];
         float *outs[3], *alone[3];
@@ -69,6 +76,7 @@ CASE(several_parts_in_one_go_add_and_round)
             alone[p] = bed_copy(outs[p], (size_t)n_rows * n_outs[p] * 4);
             parts[p] = (tarnk_matmul_args){
                 .x = x, .x_stride = k, .out = outs[p], .out_stride = n_outs[p], .n_rows = n_rows};
+            parts[p].workspace = workspace;
             parts[p].w = bed_matrix(n_outs[p], k, p != 1, 0, (uint64_t)p);
             parts[p].accumulate = p == 1;
             parts[p].round = p == 2;
@@ -117,6 +125,39 @@ CASE(rounding_to_bf16_is_nearest_even)
     bed_end();
 }
 
+/* Any processor's bf16 products must be those of its contract: sixteen lane sums, of each pair the
+ * second product first, each one fused. */
+CASE(bf16_products_are_fused_in_the_stated_order)
+{
+    const tarnk_ops *ops = tarnk_cpu_ops(TARNK_ISA_AVX512BF16);
+    if (!ops)
+        SKIP("no AVX512-BF16 here");
+    const uint32_t k = 33 + 64, n_out = 9, n_rows = 5;
+    float *x = bed_floats((size_t)n_rows * k, 1, 1), *out = bed_alloc(n_rows * n_out * 4);
+    float *w = bed_floats((size_t)n_out * k, 2, 1);
+    bed_round_all(x, (size_t)n_rows * k);
+    bed_round_all(w, (size_t)n_out * k);
+    tarnk_matmul_args a = {
+        .x = x, .x_stride = k, .out = out, .out_stride = n_out, .n_rows = n_rows};
+    a.workspace = bed_workspace(n_rows, k);
+    a.w = bed_matrix_of(w, n_out, k, TARNK_BF16);
+    CHECK_EQ(ops->matmul(&a, 1, bed_context(2)), 0);
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t o = 0; o < n_out; o++) {
+            float lanes[16] = {0};
+            for (uint32_t i = 0; i < 2 * 64; i++) {
+                uint32_t at = i ^ 1U; /* 1, 0, 3, 2, ... */
+                if (at < k)
+                    lanes[at % 32 / 2] = fmaf(x[r * k + at], w[o * k + at], lanes[at % 32 / 2]);
+            }
+            for (uint32_t width = 8; width > 0; width /= 2)
+                for (uint32_t i = 0; i < width; i++)
+                    lanes[i] += lanes[i + width];
+            CHECK_BYTES(&out[r * n_out + o], &lanes[0], 4);
+        }
+    bed_end();
+}
+
 /* A NaN or infinity in one row stays there, and masked tails bring none in. */
 CASE(rows_do_not_leak_into_each_other)
 {
@@ -129,6 +170,7 @@ CASE(rows_do_not_leak_into_each_other)
             x[3 * k + i] = NAN;
         tarnk_matmul_args a = {
             .x = x, .x_stride = k, .out = out, .out_stride = n_out, .n_rows = n_rows};
+        a.workspace = bed_workspace(n_rows, k);
         a.w = bed_matrix(n_out, k, TARNK_BF16, 1, 5);
         CHECK_EQ(tables[t]->matmul(&a, 1, bed_context(2)), 0);
         for (uint32_t r = 0; r < n_rows; r++)
@@ -139,4 +181,6 @@ CASE(rows_do_not_leak_into_each_other)
 }
 
 CHECK_MAIN(ENTRY(shapes_with_edges_match_the_twin), ENTRY(several_parts_in_one_go_add_and_round),
-           ENTRY(rounding_to_bf16_is_nearest_even), ENTRY(rows_do_not_leak_into_each_other))
+           ENTRY(rounding_to_bf16_is_nearest_even),
+           ENTRY(bf16_products_are_fused_in_the_stated_order),
+           ENTRY(rows_do_not_leak_into_each_other))

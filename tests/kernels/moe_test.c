@@ -149,7 +149,8 @@ static void check_experts(const tarnk_ops *ops, tarnk_dtype dtype, uint32_t n_ro
     for (size_t i = 0; i < all; i++)
         want[i] += (double)start[i];
     double error = bed_error(a.out, want, all);
-    if (!(error <= 1e-6))
+    const bool rounds = bed_rounds(ops) && dtype == TARNK_BF16;
+    if (!(error <= (rounds ? 8e-3 : 1e-6)))
         CHECK_FAIL("%s: %u rows, n %u, width %u: off by %.3g", ops->name, n_rows, n, width, error);
     float *fine = bed_copy(a.out, all * 4);
     memcpy(a.out, start, all * 4);
@@ -157,7 +158,7 @@ static void check_experts(const tarnk_ops *ops, tarnk_dtype dtype, uint32_t n_ro
     CHECK_EQ(ops->moe(&a, bed_context(1)), 0);
     error = bed_error(a.out, want, all);
     CHECK(error <= 8e-3);
-    CHECK(memcmp(a.out, fine, all * 4) != 0);
+    CHECK((memcmp(a.out, fine, all * 4) == 0) == rounds);
 }
 
 CASE(experts_match_the_twin)

@@ -1,0 +1,419 @@
+/* bench.c - tarn bench model: rates of a checkpoint beside what this machine allows.
+ *
+ * The peaks are measured before and after each metric and averaged, because on a shared machine
+ * they drift by more than the engine is ever short of them. A floor is the time that is left if
+ * nothing but the product itself is counted:
+ *   decode   the weights touched once (with uniform routing), states in and out, at the read rate,
+ *            or the arithmetic at its rate, whichever takes longer; then the latents or the
+ *            arithmetic over them in the same way
+ *   prefill, append   the same for that many rows, the logits' weights for one of them
+ *   first token       one decode step
+ * Arithmetic counts at the rate of the instruction the engine uses: bf16 products or fp32
+ * multiply-add; the recurrence always at the latter.
+ *
+ * Sessions are fed ids that any vocabulary has, one a step for decoding: nothing stops it. The
+ * first tokens are those of `tarn eval`, started as a process of its own. */
+#include "open.h"
+#include "peaks.h"
+#include "print.h"
+#include "result.h"
+#include "verbs.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SESSIONS_MAX 16
+#define STEPS        24
+#define REPEATS      3
+#define LONG_CONTEXT 16384
+
+extern char **environ;
+
+typedef struct bench {
+    const arguments *args;
+    opened o;
+    tarn_model_info info;
+    peaks_bench *machine;
+    peaks peaks; /* around the last metric */
+    uint32_t n_threads;
+    FILE *tsv;
+    tarn_error err;
+} bench;
+
+/* ---- floors ---------------------------------------------------------------------------------- */
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static bool has_bf16_products(const bench *b)
+{
+    return strstr(tarn_engine_device(b->o.engine), "bf16") != NULL;
+}
+
+/* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it. */
+static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double context)
+{
+    const tarn_model_info *m = &b->info;
+    const double read = b->peaks.read_gbps * 1e9, fma = b->peaks.fma_gflops * 1e9;
+    const double products = has_bf16_products(b) ? b->peaks.bf16_gflops * 1e9 : fma;
+    const double per_weight = (double)m->weights_bytes / (double)m->n_parameters;
+    double distinct = 0;
+    if (m->n_experts > 0)
+        distinct = m->n_experts *
+                   (1 - pow(1 - (double)m->experts_per_token / m->n_experts, (double)n_rows));
+    double experts = (double)m->n_moe_layers * (double)m->expert_bytes;
+    double bytes = (double)m->step_weight_bytes + experts * distinct +
+                   2.0 * n_seqs * (double)(m->state_bytes + m->conv_bytes);
+    double body =
+        (double)(m->step_weight_bytes - m->logits_weight_bytes) + experts * m->experts_per_token;
+    double flops = 2 / per_weight * (n_rows * body + n_seqs * (double)m->logits_weight_bytes);
+    double work = flops / products + n_rows * (double)m->recurrence_flops_per_token / fma;
+    double keys = context + (double)n_rows / n_seqs / 2;
+    double latents = n_seqs * context * (double)m->latent_bytes_per_token / read;
+    double attention = n_rows * keys * (double)m->attention_flops_per_key / products;
+    return larger(bytes / read, work) + larger(latents, attention);
+}
+
+/* ---- rows of the answer ---------------------------------------------------------------------- */
+
+/* The median of a peer's rows: "PEER.MODEL.bf16.METRIC.tN <tab> value" in the file of --peers. */
+static void print_peers(const bench *b, const char *metric, double value)
+{
+    static const struct {
+        const char *ours, *theirs;
+    } names[] = {{"decode_tok_s", "decode1.at64"},
+                 {"decode_tok_s_b8", "decode8.at64"},
+                 {"prefill_tok_s_512", "prefill512"},
+                 {"append_tok_s_64", "append64.at1024"}};
+    const char *file = b->args->options[OPTION_PEERS].text, *theirs = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(metric, names[i].ours) == 0)
+            theirs = names[i].theirs;
+    FILE *stream = file && theirs ? fopen(file, "r") : NULL;
+    if (!stream)
+        return;
+    char line[512], ending[64];
+    const char *dir = b->args->options[OPTION_MODEL].text, *slash = strrchr(dir, '/');
+    const char *model = slash && slash[1] ? slash + 1 : dir;
+    int n_ending = snprintf(ending, sizeof ending, ".%s.t%u", theirs, b->n_threads);
+    while (fgets(line, sizeof line, stream)) {
+        char *tab = strchr(line, '\t');
+        double rate = tab ? strtod(tab + 1, NULL) : 0;
+        size_t n = tab ? (size_t)(tab - line) : 0;
+        if (rate <= 0 || n <= (size_t)n_ending || !memmem(line, n, model, strlen(model)) ||
+            memcmp(tab - n_ending, ending, (size_t)n_ending) != 0)
+            continue;
+        if (given(b->args, OPTION_JSON))
+            result_print(json_pack("{s:s, s:s#, s:f, s:f}", "metric", metric, "peer", line, (int)n,
+                                   "value", rate, "ratio", value / rate),
+                         0);
+        else
+            printf("  %.2f x %.*s (%.6g)\n", value / rate, (int)n, line, rate);
+    }
+    fclose(stream);
+}
+
+/* `bound` in the same unit, 0: none. Rates reach value / bound of it, times bound / value. */
+static void print_row(const bench *b, const char *metric, double value, const char *unit,
+                      double bound)
+{
+    bool is_time = strcmp(unit, "ms") == 0;
+    double ratio = bound > 0 ? (is_time ? bound / value : value / bound) : 0;
+    const char *model = b->args->options[OPTION_MODEL].text;
+    const char *numerics = tarn_engine_numerics(b->o.engine);
+    const char *device = tarn_engine_device(b->o.engine);
+    if (given(b->args, OPTION_JSON))
+        result_print(
+            json_pack("{s:s, s:f, s:s, s:o, s:o, s:s, s:s, s:i, s:s}", "metric", metric, "value",
+                      value, "unit", unit, "floor", bound > 0 ? json_real(bound) : json_null(),
+                      "ratio", bound > 0 ? json_real(ratio) : json_null(), "model", model,
+                      "numerics", numerics, "threads", (int)b->n_threads, "device", device),
+            0);
+    else if (bound > 0)
+        printf("%-24s %10.4g %-8s floor %10.4g  %3.0f %%   (read %.1f GB/s, fp32 %.0f, bf16 %.0f "
+               "GFLOP/s)\n",
+               metric, value, unit, bound, 100 * ratio, b->peaks.read_gbps, b->peaks.fma_gflops,
+               b->peaks.bf16_gflops);
+    else
+        printf("%-24s %10.4g %s\n", metric, value, unit);
+    fflush(stdout);
+    if (b->tsv)
+        fprintf(b->tsv, "%s\t%.6g\t%s\t%.6g\t%.4f\t%s\t%s\t%u\t%s\t%s\n", metric, value, unit,
+                bound, ratio, model, numerics, b->n_threads, device, tarn_version());
+    print_peers(b, metric, value);
+}
+
+/* ---- sessions -------------------------------------------------------------------------------- */
+
+typedef struct bed {
+    tarn_session *sessions[SESSIONS_MAX];
+    uint32_t n;
+    uint32_t next_id;
+} bed;
+
+static tarn_status feed(bench *b, bed *d, uint32_t n_tokens)
+{
+    uint32_t *ids = malloc(n_tokens * sizeof *ids);
+    tarn_status status = ids ? TARN_OK : TARN_E_NO_MEMORY;
+    for (uint32_t s = 0; status == TARN_OK && s < d->n; s++) {
+        for (uint32_t i = 0; i < n_tokens; i++) {
+            d->next_id = d->next_id * 1664525U + 1013904223U;
+            ids[i] = (d->next_id >> 8) % b->info.vocab;
+        }
+        status = tarn_session_append_tokens(d->sessions[s], ids, n_tokens, &b->err);
+    }
+    free(ids);
+    tarn_step step = {.size = sizeof step, .n_rows = 1};
+    while (status == TARN_OK && step.n_rows > 0)
+        status = tarn_engine_step(b->o.engine, &step, &b->err);
+    tarn_event event;
+    while (tarn_engine_poll(b->o.engine, &event))
+        continue;
+    for (uint32_t s = 0; status == TARN_OK && s < d->n; s++) {
+        tarn_session_info info = {.size = sizeof info};
+        tarn_session_get_info(d->sessions[s], &info);
+        if (info.state == TARN_SESSION_POISONED) {
+            tarn_session_failure(d->sessions[s], &b->err);
+            status = b->err.status;
+        }
+    }
+    return status;
+}
+
+static void close_bed(bed *d)
+{
+    for (uint32_t s = 0; s < d->n; s++)
+        tarn_session_close(d->sessions[s]);
+    d->n = 0;
+}
+
+static tarn_status open_bed(bench *b, bed *d, uint32_t n, uint32_t context)
+{
+    *d = (bed){.next_id = 7};
+    tarn_status status = TARN_OK;
+    while (status == TARN_OK && d->n < n) {
+        status =
+            tarn_session_open(b->o.engine, NULL, "bench", NULL, &d->sessions[d->n], NULL, &b->err);
+        d->n += status == TARN_OK;
+    }
+    for (uint32_t at = 0, piece; status == TARN_OK && at < context; at += piece) {
+        piece = context - at < 512 ? context - at : 512;
+        status = feed(b, d, piece);
+        if (context > 4096)
+            print_progress("context", at + piece, context);
+    }
+    return status;
+}
+
+static void measure_peaks(bench *b, bool again)
+{
+    peaks now = peaks_measure(b->machine), before = again ? b->peaks : now;
+    b->peaks =
+        (peaks){(now.read_gbps + before.read_gbps) / 2, (now.fma_gflops + before.fma_gflops) / 2,
+                (now.bf16_gflops + before.bf16_gflops) / 2};
+}
+
+/* ---- metrics --------------------------------------------------------------------------------- */
+
+/* Median seconds of a step of one token in each of n sessions. */
+static tarn_status time_decode(bench *b, uint32_t n, uint32_t context, double *out_s)
+{
+    bed d;
+    double times[STEPS];
+    tarn_status status = open_bed(b, &d, n, context);
+    for (uint32_t i = 0; status == TARN_OK && i < STEPS; i++) {
+        double start = peaks_now();
+        status = feed(b, &d, 1);
+        times[i] = peaks_now() - start;
+    }
+    close_bed(&d);
+    *out_s = status == TARN_OK ? peaks_median(times, STEPS) : 0;
+    return status;
+}
+
+static tarn_status decode(bench *b, const char *metric, uint32_t n, uint32_t context)
+{
+    double took;
+    measure_peaks(b, false);
+    tarn_status status = time_decode(b, n, context, &took);
+    measure_peaks(b, true);
+    if (status == TARN_OK)
+        print_row(b, metric, n / took, "tok/s", n / floor_s(b, n, n, context));
+    return status;
+}
+
+static tarn_status append(bench *b, const char *metric, uint32_t n_tokens, uint32_t context)
+{
+    double times[REPEATS];
+    tarn_status status = TARN_OK;
+    measure_peaks(b, false);
+    for (uint32_t i = 0; status == TARN_OK && i < REPEATS; i++) {
+        bed d;
+        status = open_bed(b, &d, 1, context);
+        double start = peaks_now();
+        if (status == TARN_OK)
+            status = feed(b, &d, n_tokens);
+        times[i] = peaks_now() - start;
+        close_bed(&d);
+    }
+    measure_peaks(b, true);
+    if (status == TARN_OK)
+        print_row(b, metric, n_tokens / peaks_median(times, REPEATS), "tok/s",
+                  n_tokens / floor_s(b, n_tokens, 1, context));
+    return status;
+}
+
+/* Decoding while a process that never sleeps runs on every core. */
+static tarn_status decode_beside_others(bench *b)
+{
+    pid_t others[256];
+    uint32_t n = 0;
+    double alone, beside;
+    tarn_status status = time_decode(b, 1, 16, &alone);
+    for (; n < b->n_threads && n < 256; n++) {
+        others[n] = fork();
+        if (others[n] == 0)
+            for (;;)
+                __asm__ volatile("");
+        if (others[n] < 0)
+            break;
+    }
+    if (status == TARN_OK)
+        status = time_decode(b, 1, 16, &beside);
+    for (uint32_t i = 0; i < n; i++) {
+        kill(others[i], SIGKILL);
+        waitpid(others[i], NULL, 0);
+    }
+    if (status == TARN_OK)
+        print_row(b, "decode_tok_s_busy", 1 / beside, "tok/s", 0.5 / alone);
+    return status;
+}
+
+/* ---- first token ----------------------------------------------------------------------------- */
+
+/* Asks the system to drop the model's files from memory; it may decline. */
+static void forget_files(const char *dir)
+{
+    DIR *folder = opendir(dir);
+    struct dirent *entry;
+    while (folder && (entry = readdir(folder)) != NULL) {
+        int fd = openat(dirfd(folder), entry->d_name, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
+    if (folder)
+        closedir(folder);
+}
+
+/* Seconds from the start of a process to the end of its first token; negative: it failed. */
+static double time_process(const arguments *args)
+{
+    char threads[16], text[8][16] = {"tarn",   "eval",       "--tokens", "1",
+                                     "--json", "--numerics", "--model",  "--threads"};
+    snprintf(threads, sizeof threads, "%" PRIu64, args->options[OPTION_THREADS].number);
+    const char *numerics = args->options[OPTION_NUMERICS].text;
+    char *dir = strdup(args->options[OPTION_MODEL].text);
+    char *kind = strdup(numerics ? numerics : "native");
+    char *argv[] = {text[0], text[1], text[2], text[3], text[4], text[5],
+                    kind,    text[6], dir,     text[7], threads, NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int state = 1;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    double start = peaks_now();
+    bool ran = dir && kind &&
+               posix_spawn(&pid, "/proc/self/exe", &actions, NULL, argv, environ) == 0 &&
+               waitpid(pid, &state, 0) == pid && state == 0;
+    double took = peaks_now() - start;
+    posix_spawn_file_actions_destroy(&actions);
+    free(dir);
+    free(kind);
+    return ran ? took : -1;
+}
+
+/* Before the model is opened here: what is mapped stays in memory. */
+static void first_tokens(const arguments *args, double out_s[2])
+{
+    double warm[REPEATS];
+    forget_files(args->options[OPTION_MODEL].text);
+    out_s[0] = time_process(args);
+    for (int i = 0; i < REPEATS; i++)
+        warm[i] = time_process(args);
+    out_s[1] = peaks_median(warm, REPEATS);
+}
+
+/* ---- the verb -------------------------------------------------------------------------------- */
+
+static tarn_status run_all(bench *b, const double first_s[2])
+{
+    static const char *const first_names[] = {"first_token_ms_cold", "first_token_ms_warm"};
+    tarn_status status = TARN_OK;
+    measure_peaks(b, false);
+    print_row(b, "machine_read_gb_s", b->peaks.read_gbps, "GB/s", 0);
+    print_row(b, "machine_fma_gflop_s", b->peaks.fma_gflops, "GFLOP/s", 0);
+    print_row(b, "machine_bf16_gflop_s", b->peaks.bf16_gflops, "GFLOP/s", 0);
+    for (int i = 0; i < 2; i++)
+        if (first_s[i] > 0)
+            print_row(b, first_names[i], 1e3 * first_s[i], "ms", 1e3 * floor_s(b, 1, 1, 0));
+    status = decode(b, "decode_tok_s", 1, 64);
+    if (status == TARN_OK)
+        status = decode(b, "decode_tok_s_b8", 8, 64);
+    if (status == TARN_OK)
+        status = decode(b, "decode_tok_s_b16", 16, 64);
+    if (status == TARN_OK)
+        status = append(b, "prefill_tok_s_512", 512, 0);
+    if (status == TARN_OK)
+        status = append(b, "append_tok_s_64", 64, 1024);
+    if (status == TARN_OK)
+        status = decode_beside_others(b);
+    if (status == TARN_OK && !given(b->args, OPTION_QUICK) &&
+        b->info.context > LONG_CONTEXT + STEPS)
+        status = decode(b, "decode_tok_s_ctx16k", 1, LONG_CONTEXT);
+    return status;
+}
+
+int verb_bench_model(const arguments *args)
+{
+    bench b = {.args = args, .info = {.size = sizeof b.info}};
+    double first_s[2];
+    const char *tsv = args->options[OPTION_TSV].text;
+    if (!args->options[OPTION_MODEL].text)
+        return options_wrong(args, "no model: give --model DIR or set TARN_MODEL");
+    first_tokens(args, first_s);
+    int code = open_engine(args, &b.o);
+    if (code == 0 &&
+        tarn_model_describe(b.o.model, open_numerics(args), &b.info, &b.err) != TARN_OK)
+        code = result_error(args, &b.err);
+    b.n_threads = (uint32_t)args->options[OPTION_THREADS].number;
+    if (b.n_threads == 0 && code == 0)
+        b.n_threads = tarn_engine_threads(b.o.engine);
+    if (code == 0 && (b.machine = peaks_begin(b.n_threads)) == NULL) {
+        fprintf(stderr, "tarn: no memory to measure with\n");
+        code = 1;
+    }
+    if (code == 0 && tsv && (b.tsv = fopen(tsv, "a")) == NULL) {
+        fprintf(stderr, "tarn: cannot write %s\n", tsv);
+        code = 1;
+    }
+    if (code == 0 && run_all(&b, first_s) != TARN_OK)
+        code = result_error(args, &b.err);
+    if (b.tsv && fclose(b.tsv) != 0 && code == 0)
+        code = 1;
+    peaks_end(b.machine);
+    open_close(&b.o);
+    return code;
+}
