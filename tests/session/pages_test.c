@@ -34,7 +34,7 @@ static bool holds(const tarni_page_table *t, uint64_t begin, uint64_t end, int s
 static tarni_pages pool(uint64_t tokens_max)
 {
     tarni_pages p;
-    tarni_pages_init(&p, &layout, tokens_max, &tarni_heap);
+    tarni_pages_init(&p, &layout, (tokens_max + 63) / 64, &tarni_heap);
     return p;
 }
 
