@@ -596,9 +596,9 @@ typedef struct tarn_step {
  * step. So ten small appends at once take one step, and a long one delays neither a generation nor
  * other appends. What a session computes does not depend on who else is in the step.
  *
- * Waits for nothing but the computation, with two exceptions that the ceilings of memory make: a
- * commit on its way may have to be encoded here if there is no other slot to step to, and so when
- * the next state is to be kept before the last one is written.
+ * Waits for nothing but the computation, except where a ceiling of memory is reached: then a commit
+ * on its way is encoded here, or waited for, if that gives back what a row needs; and where the
+ * next state is to be kept before the last one is written.
  *
  * A session that fails (non-finite logits, device fault, out of memory) is poisoned and reports a
  * STOP event; the others go on. A store that refuses a kept state on the way is only logged: the
@@ -954,11 +954,12 @@ TARN_API tarn_status tarn_session_fork(tarn_session *session, const char *new_na
                                        tarn_session **out, tarn_error *err) TARN_MUST_CHECK;
 
 /* Goes back to a place of the own history (committed first if need be: nothing is lost; the newer
- * branch stays listed). The nearest state before the place is read, and at most keep_every tokens
- * are replayed by the next steps. Latents that the session has are kept, so this needs no more
- * pages than it holds, and a slot is kept free for it; only where latents have to be read anew (a
- * place on another branch, a state that was rounded or comes from other numerics) room for a second
- * set is needed, LIMIT. On failure the session is as before. Blocks. */
+ * branch stays listed), or forward again to any node ("@n:"). The nearest state before the place is
+ * read, and at most keep_every tokens are replayed by the next steps. Going back keeps the latents
+ * that are live, so it needs no more pages than the session has, and a slot is kept free for it;
+ * going elsewhere reads them anew. Where there is no room for both, the session is parked first (an
+ * event tells); what cannot be parked, because its state is kept with loss, is then refused: LIMIT.
+ * On failure the session is as before, perhaps parked. Blocks. */
 TARN_API tarn_status tarn_session_rewind(tarn_session *session, const char *where,
                                          tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
 

@@ -112,6 +112,11 @@ tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse 
     s->bytes_written = committed.bytes_written; /* the caller has not seen them yet */
     tarni_desk_enter(s->desk);
     tarn_status status = rewind_in_turn(s, where, reuse, err);
+    tarn_error ignored;
+    /* Everything is in the store by now: it can go before the other place comes. Should that fail,
+     * the session comes back on its next use. */
+    if (status == TARN_E_LIMIT && !s->parked && tarni_parking_park(s, &ignored) == TARN_OK)
+        status = rewind_in_turn(s, where, reuse, err);
     tarni_desk_leave(s->desk);
     return status;
 }
@@ -179,7 +184,7 @@ tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *
         tarni_desk_leave(s->desk);
         return status;
     }
-    tarni_revival empty = {0};
+    tarni_revival empty = {.next_slot = TARNI_SLOT_NONE};
     tarni_timeline_init(&empty.live, &s->engine->pools);
     tarni_ids_init(&empty.replay, &s->engine->pools.allocator);
     tarni_revival_take_over(s, &empty, reuse);

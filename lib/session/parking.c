@@ -107,9 +107,22 @@ static bool encode_one(tarn_engine *e)
     return false;
 }
 
+/* Once it is written, its session can be parked. */
+static bool settle_one(tarn_engine *e)
+{
+    for (tarn_session *s = e->first; s; s = s->next) {
+        if (!s->capture || s == e->using || tarni_session_has_work(s))
+            continue;
+        tarni_session_settle(s);
+        return true;
+    }
+    return false;
+}
+
+/* What costs least first: the last two wait for the encoder and for the disk. */
 bool tarni_parking_relieve(void *engine)
 {
-    return reap_one(engine) || park_oldest(engine) || encode_one(engine);
+    return reap_one(engine) || park_oldest(engine) || encode_one(engine) || settle_one(engine);
 }
 
 /* ---- coming back ---------------------------------------------------------------------------- */

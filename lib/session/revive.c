@@ -68,12 +68,14 @@ static tarn_status reserve_replay(tarn_session *s, tarni_timeline *staged, uint6
         bool shares = shared > 0 && shared >= begin;
         uint64_t room = p->n_max - p->n_used;
         uint64_t freed = swaps ? tarni_page_table_yield(&s->live.pages, shares ? begin : 0) : 0;
-        uint64_t missing = tarni_page_table_missing(&staged->pages, begin, end, shares && swaps);
-        if (missing > room && missing <= room + freed)
-            return tarni_page_table_reserve(
-                p, &staged->pages, staged->pages.n_pages * (uint64_t)TARNK_PAGE_TOKENS,
-                (staged->pages.n_pages + room) * TARNK_PAGE_TOKENS, err);
-        if (missing <= room || !p->relieve || !p->relieve(p->relieve_user))
+        uint64_t now = tarni_page_table_missing(&staged->pages, begin, end, 0);
+        uint64_t later = tarni_page_table_missing(&staged->pages, begin, end, shares && swaps);
+        if (now > room && later <= room + freed) {
+            uint64_t first = staged->pages.n_pages * (uint64_t)TARNK_PAGE_TOKENS;
+            uint64_t last = first + room * TARNK_PAGE_TOKENS; /* new pages, as many as there are */
+            return tarni_page_table_reserve(p, &staged->pages, first, last < end ? last : end, err);
+        }
+        if (now <= room || !p->relieve || !p->relieve(p->relieve_user))
             return tarni_page_table_reserve(p, &staged->pages, begin, end, err);
     }
 }
@@ -90,6 +92,9 @@ static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, bool swa
     tarnp_store_set_pool(s->store, NULL);
     if (status == TARN_OK)
         status = reserve_replay(s, &r->live, present.n_tokens, swaps, lineage->position, err);
+    if (status == TARN_OK && r->replay.n_ids > 0 && r->live.slot == TARNI_SLOT_ZERO)
+        status = swaps ? tarni_slots_take_last(&e->pools.slots, &r->next_slot, err)
+                       : tarni_slots_take(&e->pools.slots, &r->next_slot, err);
     const tarni_timeline *t = &r->live;
     if (status == TARN_OK)
         status = tarni_turn_calls(e->model, t->tokens.ids + t->turn_begin,
@@ -102,7 +107,7 @@ tarn_status tarni_revive(tarn_session *s, const tarni_lineage *lineage, bool swa
                          tarni_revival *out, tarn_reuse *reuse, tarn_error *err)
 {
     tarn_engine *e = s->engine;
-    *out = (tarni_revival){0};
+    *out = (tarni_revival){.next_slot = TARNI_SLOT_NONE};
     TARNI_TRY(check_model(s, &lineage->session, err));
     if (lineage->position > e->pools.spec.context)
         return tarni_fail(err, TARN_E_LIMIT, "session %s has %llu tokens, the context is %u",
@@ -118,6 +123,8 @@ void tarni_revival_drop(tarn_session *s, tarni_revival *r)
 {
     tarni_timeline_fini(&r->live);
     tarni_ids_fini(&r->replay);
+    if (r->next_slot != TARNI_SLOT_NONE)
+        tarni_slots_release(&s->engine->pools.slots, r->next_slot);
     tarni_tool_calls_fini(&r->calls);
     tarni_free(&s->engine->pools.allocator, r->public_calls);
     *r = (tarni_revival){0};
@@ -129,6 +136,10 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     tarn_error err;
     tarni_timeline_fini(&s->live);
     s->live = r->live;
+    if (s->next_slot != TARNI_SLOT_NONE && r->next_slot != TARNI_SLOT_NONE)
+        tarni_slots_release(&s->engine->pools.slots, s->next_slot);
+    if (r->next_slot != TARNI_SLOT_NONE)
+        s->next_slot = r->next_slot;
     tarni_ids_fini(&s->queue);
     s->queue = r->replay;
     s->queue_at = 0;

@@ -12,6 +12,7 @@
 typedef struct tarni_revival {
     tarni_timeline live;
     tarni_ids replay;
+    uint32_t next_slot; /* for a replay that begins with nothing; TARNI_SLOT_NONE: not needed */
     tarni_tool_calls calls;
     tarn_tool_call *public_calls;
 } tarni_revival;

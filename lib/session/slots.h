@@ -26,8 +26,9 @@ typedef struct tarni_slots {
 #define TARNI_SLOT_ZERO 0 /* always there, all zeros */
 
 #define TARNI_SLOT_NONE UINT32_MAX
-#define TARNI_SLOTS_MIN 4 /* zeros, one session's, the one it steps to, the one kept for staging   \
-                           */
+#define TARNI_SLOTS_MIN                                                                            \
+    4 /* zeros, one session's, the one it steps to, the one kept for staging                       \
+       */
 
 /* At most n_max slots at once, the zero slot among them; n_max is at least TARNI_SLOTS_MIN. */
 tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
