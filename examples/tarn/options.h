@@ -44,6 +44,10 @@ typedef enum option_id {
     OPTION_DOT,
     OPTION_GROUP,
     OPTION_AS,
+    OPTION_TSV,
+    OPTION_DEVICE_BYTES,
+    OPTION_CONTEXT,
+    OPTION_SESSIONS,
     OPTION_COUNT
 } option_id;
 
