@@ -39,6 +39,17 @@ void tarni_api_result(void *out, const void *result, size_t result_bytes)
         memcpy((char *)out + sizeof size, (const char *)result + sizeof size, known - sizeof size);
 }
 
+void tarni_api_enter(const tarn_store *store)
+{
+    tarni_desk_enter(store->desk);
+}
+
+tarn_status tarni_api_leave(const tarn_store *store, tarn_status status)
+{
+    tarni_desk_leave(store->desk);
+    return status;
+}
+
 void tarni_api_give_ids(tarni_ids *from, tarn_ids *out)
 {
     *out = (tarn_ids){.ids = from->ids, .n_ids = from->n_ids, .allocator = *from->allocator};

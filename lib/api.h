@@ -5,6 +5,7 @@
 #ifndef TARNI_API_H
 #define TARNI_API_H
 
+#include "desk.h"
 #include "model.h"
 #include "store.h"
 #include "tarn.h"
@@ -15,6 +16,7 @@ struct tarn_model {
 
 struct tarn_store {
     tarnp_store *store;
+    tarni_desk *desk; /* owns the store */
     tarn_allocator allocator;
 };
 
@@ -24,6 +26,11 @@ tarn_status tarni_api_options(void *out, size_t out_bytes, const void *given, co
                               tarn_error *err);
 /* Copies a result into a struct whose first member says how much of it the caller knows. */
 void tarni_api_result(void *out, const void *result, size_t result_bytes);
+
+/* A call on a store, in its turn. */
+#define TARNI_API_IN_TURN(store, call) (tarni_api_enter(store), tarni_api_leave((store), (call)))
+void tarni_api_enter(const tarn_store *store);
+tarn_status tarni_api_leave(const tarn_store *store, tarn_status status);
 
 /* The caller's err, or a scratch one. */
 #define TARNI_API_ERROR(err)                                                                       \

@@ -108,9 +108,12 @@ tarn_status tarn_store_export(tarn_store *store, const char *session, tarn_write
     tarn_at found;
     uint64_t n_bytes;
     TARNI_TRY(move_options(options, &o, err));
-    TARNI_TRY(describe(store->store, session, at ? &found : NULL, err));
-    TARNI_TRY(tarnp_export(store->store, session, write_fn, write_user, o.progress, o.user,
-                           &n_bytes, err));
+    tarni_api_enter(store);
+    tarn_status status = describe(store->store, session, at ? &found : NULL, err);
+    if (status == TARN_OK)
+        status = tarnp_export(store->store, session, write_fn, write_user, o.progress, o.user,
+                              &n_bytes, err);
+    TARNI_TRY(tarni_api_leave(store, status));
     if (at)
         *at = found;
     if (bytes)
@@ -173,10 +176,16 @@ tarn_status tarn_store_import(tarn_store *store, tarn_read_fn read_fn, void *rea
     tarnp_session made;
     uint64_t n_bytes;
     TARNI_TRY(move_options(options, &o, err));
-    TARNI_TRY(tarnp_import(store->store, read_fn, read_user, new_name, o.progress, o.user, &made,
-                           &n_bytes, err));
-    tarn_status status = describe(store->store, made.name, at, err);
-    tarnp_session_fini(&made);
+    tarni_api_enter(store);
+    tarn_status status = tarnp_import(store->store, read_fn, read_user, new_name, o.progress,
+                                      o.user, &made, &n_bytes, err);
+    if (status == TARN_OK) {
+        status = describe(store->store, made.name, at, err);
+        tarnp_session_fini(&made);
+    } else {
+        n_bytes = 0;
+    }
+    tarni_api_leave(store, status);
     if (bytes)
         *bytes = n_bytes;
     return status;

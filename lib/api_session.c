@@ -1,8 +1,11 @@
 #include "api.h"
+#include "branch.h"
 #include "feed.h"
 #include "keep.h"
+#include "opening.h"
+#include "parking.h"
+#include "plan.h"
 #include "schedule.h"
-#include "session.h"
 #include "tensors_out.h"
 
 #include <string.h>
@@ -48,6 +51,10 @@ tarn_status tarn_engine_step(tarn_engine *engine, tarn_step *out, tarn_error *er
 
 bool tarn_engine_poll(tarn_engine *engine, tarn_event *out)
 {
+    if (tarni_events_poll(&engine->events, out))
+        return true;
+    for (tarn_session *s = engine->first; s; s = s->next)
+        tarni_session_reap(s);
     return tarni_events_poll(&engine->events, out);
 }
 
@@ -69,14 +76,42 @@ uint32_t tarn_engine_threads(const tarn_engine *engine)
 void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
 {
     const tarni_pools *p = &engine->pools;
+    uint64_t n_pages_max = p->pages.n_max, host_max = engine->budget.bytes_max;
+    uint32_t n_commits = 0;
+    for (const tarn_session *s = engine->first; s; s = s->next)
+        n_commits += s->capture != NULL;
     tarn_engine_stat stat = {.size = out->size,
                              .sessions = engine->n_sessions,
                              .slots = p->slots.n_used - 1, /* but for the zero slot */
                              .slots_bytes = (p->slots.n_used - 1) * (uint64_t)p->slots.slot_bytes,
                              .pages = p->pages.n_used,
                              .pages_bytes = p->pages.n_used * p->layout.page_bytes,
-                             .rows_computed = engine->rows_computed};
+                             .rows_computed = engine->rows_computed,
+                             .parked = engine->n_parked,
+                             .commits = n_commits,
+                             .slots_bytes_max = p->slots.n_max * (uint64_t)p->slots.slot_bytes,
+                             .pages_bytes_max =
+                                 n_pages_max == UINT64_MAX ? 0 : n_pages_max * p->layout.page_bytes,
+                             .host_bytes_max = host_max == UINT64_MAX ? 0 : host_max,
+                             .host_bytes = atomic_load(&engine->budget.bytes)};
     tarni_api_result(out, &stat, sizeof stat);
+}
+
+tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options *options,
+                      tarn_plan_report *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    TARNI_API_REQUIRE(model);
+    tarn_plan_options o;
+    tarn_plan_report report = {.size = out->size};
+    TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_plan_options", err));
+    if (!model->model.has_spec)
+        return tarni_fail(err, TARN_E_UNSUPPORTED, "%s was opened for its tokenizer only",
+                          model->model.dir);
+    TARNI_TRY(tarni_plan(&model->model.spec, &o, &report, err));
+    tarni_api_result(out, &report, sizeof report);
+    return TARN_OK;
 }
 
 /* ---- sessions ---- */
@@ -113,7 +148,7 @@ tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char
     TARNI_TRY(not_reentered(engine, err));
     TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_session_options", err));
     TARNI_TRY(check_open(&o, store != NULL, err));
-    return tarni_session_open(engine, store ? store->store : NULL, name, &o, out,
+    return tarni_session_open(engine, store ? store->desk : NULL, name, &o, out,
                               reuse ? reuse : &unwanted, err);
 }
 
@@ -132,13 +167,16 @@ void tarn_session_get_info(const tarn_session *s, tarn_session_info *out)
         .committed = s->live.base_node != 0 && !tarni_timeline_dirty(&s->live) &&
                      s->head == s->live.base_node,
         .has_logits = s->live.has_logits && tarni_session_waiting(s) == 0,
-        .turn_open = s->live.tail_role == TARN_ROLE_ASSISTANT && !s->live.tail_closed};
+        .turn_open = s->live.tail_role == TARN_ROLE_ASSISTANT && !s->live.tail_closed,
+        .reuse = s->reuse};
     if (s->poisoned)
         info.state = TARN_SESSION_POISONED;
     else if (tarni_session_waiting(s) > 0)
         info.state = TARN_SESSION_APPENDING;
     else if (s->generation.active)
         info.state = TARN_SESSION_GENERATING;
+    else if (s->parked)
+        info.state = TARN_SESSION_PARKED;
     tarni_api_result(out, &info, sizeof info);
 }
 
@@ -255,6 +293,15 @@ void tarn_session_tool_calls(const tarn_session *s, const tarn_tool_call **calls
         *malformed = s->calls.malformed;
 }
 
+/* Looking at a parked session brings it back, which changes nothing that can be looked at. */
+static tarn_status wake(const tarn_session *s, tarn_error *err)
+{
+    if (!s->parked)
+        return TARN_OK;
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_parking_wake((tarn_session *)(uintptr_t)s, err);
+}
+
 tarn_status tarn_session_logits(const tarn_session *s, const float **logits, uint32_t *vocab,
                                 tarn_error *err)
 {
@@ -262,6 +309,7 @@ tarn_status tarn_session_logits(const tarn_session *s, const float **logits, uin
     TARNI_API_REQUIRE(logits);
     *logits = NULL;
     TARNI_API_REQUIRE(s);
+    TARNI_TRY(wake(s, err));
     if (s->poisoned)
         return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
                           s->failure.detail);
@@ -287,6 +335,7 @@ tarn_status tarn_session_tensors(const tarn_session *s, tarn_tensor_fn fn, void 
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(s);
     TARNI_API_REQUIRE(fn);
+    TARNI_TRY(wake(s, err));
     if (tarni_session_waiting(s) > 0)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s: %zu tokens wait", s->name,
                           tarni_session_waiting(s));
@@ -359,4 +408,28 @@ tarn_status tarn_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *e
     tarn_reuse unwanted;
     TARNI_TRY(not_reentered(s->engine, err));
     return tarni_session_reset(s, reuse ? reuse : &unwanted, err);
+}
+
+tarn_status tarn_session_price(tarn_session *s, const char *where, tarn_at *at, tarn_price *price,
+                               tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    tarn_at place;
+    tarn_price cost;
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_session_price(s, where, &place, &cost, err));
+    if (at)
+        *at = place;
+    if (price)
+        *price = cost;
+    return TARN_OK;
+}
+
+tarn_status tarn_session_park(tarn_session *s, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_parking_park(s, err);
 }

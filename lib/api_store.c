@@ -27,6 +27,11 @@ tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                        .map_bytes = (size_t)o.map_bytes,
                        .durability = (tarnp_durability)o.durability};
     tarn_status status = tarnp_store_open(path, &p, &store->store, err);
+    if (status == TARN_OK) {
+        status = tarni_desk_open(store->store, &a, &store->desk, err);
+        if (status != TARN_OK)
+            tarnp_store_close(store->store);
+    }
     if (status != TARN_OK) {
         tarni_free(&a, store);
         return status;
@@ -40,7 +45,7 @@ void tarn_store_close(tarn_store *store)
     if (!store)
         return;
     tarn_allocator a = store->allocator;
-    tarnp_store_close(store->store);
+    tarni_desk_close(store->desk);
     tarni_free(&a, store);
 }
 
@@ -48,7 +53,7 @@ tarn_status tarn_store_flush(tarn_store *store, tarn_error *err)
 {
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
-    return tarnp_store_flush(store->store, err);
+    return TARNI_API_IN_TURN(store, tarnp_store_flush(store->store, err));
 }
 
 tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_list *out,
@@ -58,7 +63,7 @@ tarn_status tarn_store_list(tarn_store *store, const char *tag, tarn_session_lis
     TARNI_API_REQUIRE(out);
     *out = (tarn_session_list){0};
     TARNI_API_REQUIRE(store);
-    return tarni_list_sessions(store->store, tag, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_sessions(store->store, tag, out, err));
 }
 
 tarn_status tarn_store_log(tarn_store *store, const char *session, const char *where,
@@ -69,7 +74,7 @@ tarn_status tarn_store_log(tarn_store *store, const char *session, const char *w
     *out = (tarn_node_list){0};
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
-    return tarni_list_log(store->store, session, where, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_log(store->store, session, where, out, err));
 }
 
 tarn_status tarn_store_tree(tarn_store *store, const char *session, tarn_node_list *out,
@@ -79,17 +84,12 @@ tarn_status tarn_store_tree(tarn_store *store, const char *session, tarn_node_li
     TARNI_API_REQUIRE(out);
     *out = (tarn_node_list){0};
     TARNI_API_REQUIRE(store);
-    return tarni_list_tree(store->store, session, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_tree(store->store, session, out, err));
 }
 
-tarn_status tarn_store_tokens(tarn_store *store, const char *session, const char *where,
-                              tarn_ids *out, tarn_error *err)
+static tarn_status tokens_of(tarn_store *store, const char *session, const char *where,
+                             tarn_ids *out, tarn_error *err)
 {
-    TARNI_API_ERROR(err);
-    TARNI_API_REQUIRE(out);
-    *out = (tarn_ids){0};
-    TARNI_API_REQUIRE(store);
-    TARNI_API_REQUIRE(session);
     tarni_lineage lineage;
     tarni_ids ids;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
@@ -102,6 +102,17 @@ tarn_status tarn_store_tokens(tarn_store *store, const char *session, const char
     return status;
 }
 
+tarn_status tarn_store_tokens(tarn_store *store, const char *session, const char *where,
+                              tarn_ids *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(out);
+    *out = (tarn_ids){0};
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return TARNI_API_IN_TURN(store, tokens_of(store, session, where, out, err));
+}
+
 static tarn_at at_of(const char *session, const tarni_lineage *lineage, uint64_t node)
 {
     tarn_at at = {.node = node,
@@ -111,22 +122,28 @@ static tarn_at at_of(const char *session, const tarni_lineage *lineage, uint64_t
     return at;
 }
 
-tarn_status tarn_store_price(tarn_store *store, const char *session, const char *where, tarn_at *at,
-                             tarn_price *price, tarn_error *err)
+static tarn_status price_of(tarn_store *store, const char *session, const char *where, tarn_at *at,
+                            tarn_price *price, tarn_error *err)
 {
-    TARNI_API_ERROR(err);
-    TARNI_API_REQUIRE(store);
-    TARNI_API_REQUIRE(session);
     tarni_lineage lineage;
     tarn_price found;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
-    tarn_status status = tarni_lineage_price(&lineage, &found, err);
+    tarn_status status = tarni_lineage_price(&lineage, 0, &found, err);
     if (status == TARN_OK && at)
         *at = at_of(session, &lineage, tarni_lineage_node(&lineage)->id);
     if (status == TARN_OK && price)
         *price = found;
     tarni_lineage_fini(&lineage);
     return status;
+}
+
+tarn_status tarn_store_price(tarn_store *store, const char *session, const char *where, tarn_at *at,
+                             tarn_price *price, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return TARNI_API_IN_TURN(store, price_of(store, session, where, at, price, err));
 }
 
 /* The node of a place, made if there is none. */
@@ -161,19 +178,15 @@ static tarn_status fork_place(tarni_lineage *lineage, const char *new_name, uint
     return TARN_OK;
 }
 
-tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
-                            const char *new_name, tarn_at *at, tarn_price *price,
-                            uint64_t *bytes_written, tarn_error *err)
+static tarn_status fork_at(tarn_store *store, const char *session, const char *where,
+                           const char *new_name, tarn_at *at, tarn_price *price,
+                           uint64_t *bytes_written, tarn_error *err)
 {
-    TARNI_API_ERROR(err);
-    TARNI_API_REQUIRE(store);
-    TARNI_API_REQUIRE(session);
-    TARNI_API_REQUIRE(new_name);
     tarni_lineage lineage;
     tarn_price cost;
     uint64_t node = 0, bytes = 0;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
-    tarn_status status = tarni_lineage_price(&lineage, &cost, err);
+    tarn_status status = tarni_lineage_price(&lineage, 0, &cost, err);
     if (status == TARN_OK)
         status = fork_place(&lineage, new_name, &node, &bytes, err);
     if (status == TARN_OK && at)
@@ -184,6 +197,18 @@ tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *
         *bytes_written = bytes;
     tarni_lineage_fini(&lineage);
     return status;
+}
+
+tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
+                            const char *new_name, tarn_at *at, tarn_price *price,
+                            uint64_t *bytes_written, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    TARNI_API_REQUIRE(new_name);
+    return TARNI_API_IN_TURN(
+        store, fork_at(store, session, where, new_name, at, price, bytes_written, err));
 }
 
 static tarn_status rewind_to(const tarni_lineage *lineage, uint64_t *node, uint64_t *bytes_written,
@@ -199,18 +224,14 @@ static tarn_status rewind_to(const tarni_lineage *lineage, uint64_t *node, uint6
     return TARN_OK;
 }
 
-tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
-                              tarn_at *at, tarn_price *price, uint64_t *bytes_written,
-                              tarn_error *err)
+static tarn_status rewind_at(tarn_store *store, const char *session, const char *where, tarn_at *at,
+                             tarn_price *price, uint64_t *bytes_written, tarn_error *err)
 {
-    TARNI_API_ERROR(err);
-    TARNI_API_REQUIRE(store);
-    TARNI_API_REQUIRE(session);
     tarni_lineage lineage;
     tarn_price cost;
     uint64_t node = 0, bytes = 0;
     TARNI_TRY(tarni_lineage_open(store->store, session, where, &lineage, err));
-    tarn_status status = tarni_lineage_price(&lineage, &cost, err);
+    tarn_status status = tarni_lineage_price(&lineage, 0, &cost, err);
     if (status == TARN_OK)
         status = rewind_to(&lineage, &node, &bytes, err);
     if (status == TARN_OK && at)
@@ -223,6 +244,17 @@ tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char
     return status;
 }
 
+tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char *where,
+                              tarn_at *at, tarn_price *price, uint64_t *bytes_written,
+                              tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(store);
+    TARNI_API_REQUIRE(session);
+    return TARNI_API_IN_TURN(store,
+                             rewind_at(store, session, where, at, price, bytes_written, err));
+}
+
 tarn_status tarn_store_rename(tarn_store *store, const char *session, const char *new_name,
                               tarn_error *err)
 {
@@ -230,7 +262,7 @@ tarn_status tarn_store_rename(tarn_store *store, const char *session, const char
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     TARNI_API_REQUIRE(new_name);
-    return tarnp_session_rename(store->store, session, new_name, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_rename(store->store, session, new_name, err));
 }
 
 tarn_status tarn_store_remove(tarn_store *store, const char *session, tarn_error *err)
@@ -238,7 +270,7 @@ tarn_status tarn_store_remove(tarn_store *store, const char *session, tarn_error
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
-    return tarnp_session_remove(store->store, session, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_remove(store->store, session, err));
 }
 
 tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out, tarn_error *err)
@@ -247,7 +279,7 @@ tarn_status tarn_store_get_stat(tarn_store *store, tarn_store_stat *out, tarn_er
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(out);
     tarnp_stat s;
-    TARNI_TRY(tarnp_store_stat(store->store, &s, err));
+    TARNI_TRY(TARNI_API_IN_TURN(store, tarnp_store_stat(store->store, &s, err)));
     tarn_store_stat stat = {.size = out->size,
                             .sessions = s.sessions,
                             .nodes = s.nodes,
@@ -272,7 +304,7 @@ tarn_status tarn_store_get_policy(tarn_store *store, tarn_store_policy *out, tar
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(out);
     tarnp_policy p;
-    TARNI_TRY(tarnp_policy_get(store->store, &p, err));
+    TARNI_TRY(TARNI_API_IN_TURN(store, tarnp_policy_get(store->store, &p, err)));
     tarn_store_policy policy = {.size = out->size,
                                 .state_codec = (tarn_state_codec)p.state_codec,
                                 .latent_codec = (tarn_state_codec)p.latent_codec};
@@ -290,7 +322,7 @@ tarn_status tarn_store_set_policy(tarn_store *store, const tarn_store_policy *po
     TARNI_TRY(tarni_api_options(&o, sizeof o, policy, "tarn_store_policy", err));
     const tarnp_policy p = {.state_codec = (tarnp_state_codec)o.state_codec,
                             .latent_codec = (tarnp_state_codec)o.latent_codec};
-    return tarnp_policy_set(store->store, &p, err);
+    return TARNI_API_IN_TURN(store, tarnp_policy_set(store->store, &p, err));
 }
 
 tarn_status tarn_store_verify(tarn_store *store,
@@ -301,7 +333,7 @@ tarn_status tarn_store_verify(tarn_store *store,
     TARNI_API_REQUIRE(out);
     *out = (tarn_verify_report){0};
     TARNI_API_REQUIRE(store);
-    return tarni_list_verified(store->store, progress, user, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_verified(store->store, progress, user, out, err));
 }
 
 /* ---- keeping it small ----------------------------------------------------------------------- */
@@ -313,7 +345,7 @@ tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *k
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     TARNI_API_REQUIRE(key);
-    return tarnp_session_tag(store->store, session, key, value, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_tag(store->store, session, key, value, err));
 }
 
 tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned, tarn_error *err)
@@ -321,7 +353,7 @@ tarn_status tarn_store_pin(tarn_store *store, const char *session, bool pinned, 
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
-    return tarnp_session_pin(store->store, session, pinned, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_pin(store->store, session, pinned, err));
 }
 
 tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expires_ms,
@@ -330,7 +362,7 @@ tarn_status tarn_store_ttl(tarn_store *store, const char *session, uint64_t expi
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
-    return tarnp_session_expire(store->store, session, expires_ms, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_expire(store->store, session, expires_ms, err));
 }
 
 tarn_status tarn_store_group(tarn_store *store, const char *session, const char *group,
@@ -340,7 +372,7 @@ tarn_status tarn_store_group(tarn_store *store, const char *session, const char 
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     TARNI_API_REQUIRE(group);
-    return tarnp_session_set_group(store->store, session, group, err);
+    return TARNI_API_IN_TURN(store, tarnp_session_set_group(store->store, session, group, err));
 }
 
 tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t bytes,
@@ -348,7 +380,7 @@ tarn_status tarn_store_set_quota(tarn_store *store, const char *group, uint64_t 
 {
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
-    return tarnp_quota_set(store->store, group, bytes, err);
+    return TARNI_API_IN_TURN(store, tarnp_quota_set(store->store, group, bytes, err));
 }
 
 tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t *bytes,
@@ -358,7 +390,7 @@ tarn_status tarn_store_get_quota(tarn_store *store, const char *group, uint64_t 
     TARNI_API_REQUIRE(bytes);
     *bytes = 0;
     TARNI_API_REQUIRE(store);
-    return tarnp_quota_get(store->store, group, bytes, err);
+    return TARNI_API_IN_TURN(store, tarnp_quota_get(store->store, group, bytes, err));
 }
 
 tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options, tarn_gc_report *out,
@@ -376,7 +408,7 @@ tarn_status tarn_store_gc(tarn_store *store, const tarn_gc_options *options, tar
                           .now_ms = o.now_ms,
                           .keep_newest = o.keep_newest,
                           .rung_tokens = o.rung_tokens};
-    return tarni_list_gc(store->store, &p, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_gc(store->store, &p, out, err));
 }
 
 tarn_status tarn_store_explain(tarn_store *store, const char *session, const char *where,
@@ -387,5 +419,5 @@ tarn_status tarn_store_explain(tarn_store *store, const char *session, const cha
     *out = (tarn_explanation){0};
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
-    return tarni_list_turns(store->store, session, where, out, err);
+    return TARNI_API_IN_TURN(store, tarni_list_turns(store->store, session, where, out, err));
 }

@@ -15,8 +15,8 @@
  *     tarn_session_fork(s, "refactor-42/try-b", &alt, &err);
  *
  * DOES NOT: download models, train, print, call exit(), or start threads other than the engine's
- * compute pool and one writer a store, the latter from the first tarn_session_commit_begin on.
- * Nothing is sent anywhere.
+ * compute pool and two a store, its encoder and its writer, these from the first commit in the
+ * background on (tarn_session_commit_begin, or a state kept on the way). Nothing is sent anywhere.
  *
  * Conventions
  *   Status   Every function that can fail returns a tarn_status: TARN_OK, or an error. The last
@@ -32,6 +32,8 @@
  *   Order    Close sessions before their engine and store, and engines before their model.
  *   Threads  "any": callable from any thread at any time. "one": one thread at a time for this
  *            engine and its sessions (they share the step), respectively for this store.
+ *   Blocking What may wait for anything but its own computation says so ("Blocks"). A call on a
+ *            store may also have to wait until the encoder is done with the commit it works on.
  *   Text     UTF-8. Sizes in bytes unless the name says tokens. Times are Unix milliseconds.
  *   WHERE    A place in a session as text: NULL or "" the head; "@n:ID" node ID; "@t:POS" after POS
  *            tokens; "@turn:K" the end of turn K (1 the first, 0 the start, -1 the last);
@@ -564,11 +566,26 @@ typedef struct tarn_engine_options {
     uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024 */
     const tarn_allocator *allocator;
     const tarn_log *log;
+    /* Ceilings in bytes, 0: none. What they come to in sessions: tarn_plan. */
+    uint64_t slots_bytes_max; /* of states with their logits */
+    uint64_t pages_bytes_max; /* of latents; the lower of this and tokens_max holds */
+    uint64_t host_bytes_max;  /* of everything else: workspace, ids, queues, commits on their way */
+    uint32_t decode_latency_ms; /* how long a step should take at most while somebody generates: it
+                                   bounds what is appended beside; 0: 250 */
 } tarn_engine_options;
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
  * is taken as sessions need it and never beyond the limits given.
- * NO_DEVICE, NO_MEMORY, INVALID, and what opening the weights may return. Threads: any. */
+ *
+ * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
+ * used longest ago first: they keep their ids and give back state and latents. The next use of such
+ * a session reads them from the store again, says so in an event and in tarn_session_info.reuse,
+ * and goes on with the same bits. If nobody can be parked, what asked is refused (LIMIT, with
+ * figures); a session that was admitted, because something was queued for it, is never refused in a
+ * step. Only a generation needs more on the way: it then stops with LENGTH.
+ *
+ * NO_DEVICE, NO_MEMORY (host_bytes_max too), INVALID, LIMIT (a ceiling below one session), and what
+ * opening the weights may return. Threads: any. */
 TARN_API tarn_status tarn_engine_open(tarn_model *model, const tarn_engine_options *options,
                                       tarn_engine **out, tarn_error *err) TARN_MUST_CHECK;
 /* Every session of the engine must be closed before: asserted. */
@@ -580,8 +597,19 @@ typedef struct tarn_step {
     uint32_t n_sessions; /* that took part */
 } tarn_step;
 
-/* Computes one step: a batch of rows of the sessions that have work, first come first served, and
- * queues events. Never waits for anything but the computation. `out` may be NULL.
+/* Computes one step, one pass over the weights, and queues events. `out` may be NULL.
+ *
+ * Whose rows: every session that generates gets one row. What is left of step_tokens_max goes to
+ * the sessions whose tokens wait, to each the same share; what one does not need goes to the
+ * others. While somebody generates, waiting rows are also bounded by what can be computed in
+ * decode_latency_ms (at least 16). Whoever is left out for want of room comes first in the next
+ * step. So ten small appends at once take one step, and a long one delays neither a generation nor
+ * other appends. What a session computes does not depend on who else is in the step.
+ *
+ * Waits for nothing but the computation, except where a ceiling of memory is reached: then a commit
+ * on its way is encoded here, or waited for, if that gives back what a row needs; and where the
+ * next state is to be kept before the last one is written.
+ *
  * A session that fails (non-finite logits, device fault, out of memory) is poisoned and reports a
  * STOP event; the others go on. A store that refuses a kept state on the way is only logged: the
  * session goes on, and its commit says why. Threads: one. */
@@ -592,51 +620,17 @@ typedef enum tarn_event_kind {
     TARN_EVENT_TOKEN = 1,    /* a sampled id was fed: id, position */
     TARN_EVENT_TEXT = 2,     /* text that became complete: text, text_bytes */
     TARN_EVENT_APPENDED = 3, /* appended tokens were fed: n_tokens */
-    TARN_EVENT_STOP = 4      /* generation ended, or the session failed: stop */
+    TARN_EVENT_STOP = 4,     /* generation ended, or the session failed: stop */
+    /* 5 and 6: kept for tool calls */
+    TARN_EVENT_COMMITTED = 7, /* a commit that was begun is in the store, or (status) is not:
+                                 ticket, node, level: WRITTEN or SYNCED */
+    TARN_EVENT_PRESSURE = 8   /* the session lost or got back its memory: pressure, reuse */
 } tarn_event_kind;
 
-typedef enum tarn_stop {
-    TARN_STOP_NONE = 0,
-    TARN_STOP_TOKEN = 1,     /* a stop id was sampled (and fed) */
-    TARN_STOP_LENGTH = 2,    /* the number of tokens asked for, the context, or tokens_max */
-    TARN_STOP_TOOL_CALL = 3, /* as TOKEN, and the turn holds tool calls: tarn_session_tool_calls */
-    TARN_STOP_CANCELLED = 4,
-    TARN_STOP_FAILED = 5 /* poisoned: tarn_session_failure */
-} tarn_stop;
-
-typedef struct tarn_event {
-    tarn_event_kind kind;
-    tarn_session *session;
-    uint32_t id;
-    uint64_t position; /* after the event */
-    uint32_t n_tokens;
-    const char *text; /* valid until the next call on the engine */
-    size_t text_bytes;
-    tarn_stop stop;
-} tarn_event;
-
-/* Takes the oldest event; false if there is none. Events of a session that is closed are dropped. A
- * step queues at most a few per session; the queue grows as needed. Threads: one. */
-TARN_API bool tarn_engine_poll(tarn_engine *engine, tarn_event *out);
-
-/* What this engine computes with: "cpu-avx512", and the id that decides whether bits are equal. */
-TARN_API const char *tarn_engine_device(const tarn_engine *engine);
-TARN_API const char *tarn_engine_numerics(const tarn_engine *engine);
-TARN_API uint32_t tarn_engine_threads(const tarn_engine *engine); /* the caller's own counted */
-
-typedef struct tarn_engine_stat {
-    size_t size;
-    uint32_t sessions;
-    uint64_t slots, slots_bytes; /* state slots in use; a fork shares one */
-    uint64_t pages, pages_bytes; /* latent pages in use */
-    uint64_t rows_computed;      /* since open */
-} tarn_engine_stat;
-
-/* What the engine holds now. Threads: one. */
-TARN_API void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out);
-
-/* ============================================================================================== */
-/* 5. Sessions                                                                                    */
+typedef enum tarn_pressure {
+    TARN_PRESSURE_PARKED = 1, /* state and latents were given back; nothing is lost */
+    TARN_PRESSURE_RESUMED = 2 /* used again: reuse says what it cost */
+} tarn_pressure;
 
 typedef enum tarn_reason {
     TARN_REASON_NONE = 0,     /* a new session */
@@ -658,6 +652,96 @@ typedef struct tarn_reuse {
     tarn_reason reason;
 } tarn_reuse;
 
+typedef uint64_t tarn_ticket; /* of a commit that was begun; 0: none */
+
+typedef enum tarn_commit_level {
+    TARN_COMMIT_MEMORY = 1,
+    TARN_COMMIT_WRITTEN = 2, /* in the store; survives a kill */
+    TARN_COMMIT_SYNCED = 3   /* survives a power cut */
+} tarn_commit_level;
+
+typedef enum tarn_stop {
+    TARN_STOP_NONE = 0,
+    TARN_STOP_TOKEN = 1,     /* a stop id was sampled (and fed) */
+    TARN_STOP_LENGTH = 2,    /* the number of tokens asked for, the context, or tokens_max */
+    TARN_STOP_TOOL_CALL = 3, /* as TOKEN, and the turn holds tool calls: tarn_session_tool_calls */
+    TARN_STOP_CANCELLED = 4,
+    TARN_STOP_FAILED = 5 /* poisoned: tarn_session_failure */
+} tarn_stop;
+
+typedef struct tarn_event {
+    tarn_event_kind kind;
+    tarn_session *session;
+    uint32_t id;
+    uint64_t position; /* after the event */
+    uint32_t n_tokens;
+    const char *text; /* valid until the next call on the engine */
+    size_t text_bytes;
+    tarn_stop stop;
+    tarn_ticket ticket;
+    tarn_commit_level level;
+    tarn_status status;
+    uint64_t node;
+    tarn_pressure pressure;
+    tarn_reuse reuse;
+} tarn_event;
+
+/* Takes the oldest event; false if there is none. Events of a session that is closed are dropped. A
+ * step queues at most a few per session; the queue grows as needed. Commits that have become
+ * durable are noticed here and by steps. Never waits. Threads: one. */
+TARN_API bool tarn_engine_poll(tarn_engine *engine, tarn_event *out);
+
+/* What this engine computes with: "cpu-avx512", and the id that decides whether bits are equal. */
+TARN_API const char *tarn_engine_device(const tarn_engine *engine);
+TARN_API const char *tarn_engine_numerics(const tarn_engine *engine);
+TARN_API uint32_t tarn_engine_threads(const tarn_engine *engine); /* the caller's own counted */
+
+typedef struct tarn_engine_stat {
+    size_t size;
+    uint32_t sessions;
+    uint64_t slots, slots_bytes; /* state slots in use; a fork shares one */
+    uint64_t pages, pages_bytes; /* latent pages in use */
+    uint64_t rows_computed;      /* since open */
+    uint32_t parked;             /* of the sessions */
+    uint32_t commits;            /* on their way */
+    uint64_t slots_bytes_max, pages_bytes_max, host_bytes_max; /* 0: none */
+    uint64_t host_bytes;
+} tarn_engine_stat;
+
+/* What the engine holds now. Threads: one. */
+TARN_API void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out);
+
+typedef struct tarn_plan_options {
+    size_t size;
+    tarn_numerics numerics;
+    uint64_t device_bytes;    /* memory of the device, weights included */
+    uint64_t context;         /* tokens a session may have; 0: the model's */
+    uint32_t sessions;        /* live at once that are wanted; 0: one */
+    uint32_t step_tokens_max; /* as in tarn_engine_options */
+} tarn_plan_options;
+
+typedef struct tarn_plan_report {
+    size_t size;
+    bool fits;         /* the sessions that are wanted */
+    uint64_t sessions; /* that would fit */
+    uint64_t weights_bytes, workspace_bytes;
+    uint64_t slot_bytes, page_bytes;           /* of one */
+    uint64_t per_session_bytes;                /* a slot and the pages of its context */
+    uint64_t floor_bytes;                      /* for one session */
+    uint64_t wanted_bytes;                     /* for those that are wanted */
+    uint64_t slots_bytes_max, pages_bytes_max; /* for an engine with the sessions that would fit */
+} tarn_plan_report;
+
+/* What fits into a device, before anything is allocated: reads config.json alone, so a checkpoint
+ * without weights will do. Three slots besides those of the sessions are planned: zeros, one to
+ * step out of a commit on its way, one to go back into. Sessions that share history need less;
+ * parked ones need nothing. INVALID (context), UNSUPPORTED (a tokenizer only). Threads: any. */
+TARN_API tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options *options,
+                               tarn_plan_report *out, tarn_error *err) TARN_MUST_CHECK;
+
+/* ============================================================================================== */
+/* 5. Sessions                                                                                    */
+
 enum {
     TARN_SESSION_CREATE = 1,    /* make it if there is none */
     TARN_SESSION_EXCLUSIVE = 2, /* with CREATE: EXISTS if there is one */
@@ -676,9 +760,10 @@ typedef struct tarn_session_options {
 /* Opens a session on an engine. With a store: resumes it from there, or creates it (CREATE). With
  * store NULL: a new session that is not kept; `name` is then only a label.
  * Reads states and latents, computes nothing: tokens to replay are computed by the next steps.
+ * Blocks for the store.
  * NOT_FOUND, EXISTS, MISMATCH (the model differs: which part), LIMIT (sessions_max, tokens_max,
- * context), CORRUPT (tokens damaged: which chunk). A damaged state falls back to an earlier one and
- * says so in `reuse`, which may be NULL. Threads: one.
+ * context, slots_bytes_max, ...: with figures), CORRUPT (tokens damaged: which chunk). A damaged
+ * state falls back to an earlier one and says so in `reuse`, which may be NULL. Threads: one.
  *
  * A session of a store is open for writing once: unless READ_ONLY it takes the session's lease, and
  * anybody else who opens, moves, renames or removes it gets BUSY, naming host and process; reading
@@ -695,7 +780,8 @@ typedef enum tarn_session_state {
     TARN_SESSION_IDLE = 0,
     TARN_SESSION_APPENDING = 1, /* tokens wait to be fed */
     TARN_SESSION_GENERATING = 2,
-    TARN_SESSION_POISONED = 3 /* failed: close it or tarn_session_reset */
+    TARN_SESSION_POISONED = 3, /* failed: close it or tarn_session_reset */
+    TARN_SESSION_PARKED = 4    /* without state and latents; the next use reads them again */
 } tarn_session_state;
 
 typedef struct tarn_session_info {
@@ -704,9 +790,11 @@ typedef struct tarn_session_info {
     tarn_session_state state;
     uint32_t turns;
     uint64_t tokens_waiting;
-    bool committed;  /* nothing fed since the node */
-    bool has_logits; /* something can be sampled */
-    bool turn_open;  /* inside an assistant turn that has no end marker yet */
+    bool committed;   /* nothing fed since the node */
+    bool has_logits;  /* something can be sampled */
+    bool turn_open;   /* inside an assistant turn that has no end marker yet */
+    tarn_reuse reuse; /* of the last time it was brought to life: opened, moved back, used after
+                         parking */
 } tarn_session_info;
 
 /* Where the session stands and what it waits for. */
@@ -805,16 +893,19 @@ TARN_API tarn_status tarn_session_run(tarn_session *session, tarn_event_fn fn, v
                                       tarn_error *err) TARN_MUST_CHECK;
 
 /* Ends a running generation, or drops queued tokens, at the next step; the session stays at the
- * last token fed. Threads: any. */
+ * last token fed. What has been replayed of a resume stays, and the rest of it is still fed.
+ * Cancelling when there is nothing to cancel, or twice, does nothing. Threads: any. */
 TARN_API void tarn_session_cancel(tarn_session *session);
 
-/* The calls of the last finished assistant turn, valid until the session is used again. `malformed`
+/* The calls of the last finished assistant turn, also after a resume or a fork, valid until the
+ * session is used again. `malformed`
  * (may be NULL): markers out of place; whole calls are listed all the same. */
 TARN_API void tarn_session_tool_calls(const tarn_session *session, const tarn_tool_call **calls,
                                       size_t *n_calls, bool *malformed);
 
-/* The logits after the last fed token, [vocab], borrowed until the session is used again. NOT_FOUND
- * if nothing was fed or tokens wait. */
+/* The logits after the last fed token, [vocab], borrowed until the next call on this engine.
+ * NOT_FOUND if nothing was fed or tokens wait, also those that a parked session has to replay.
+ * Blocks if it is parked, and then fails as tarn_session_open may. */
 TARN_API tarn_status tarn_session_logits(const tarn_session *session, const float **logits,
                                          uint32_t *vocab, tarn_error *err) TARN_MUST_CHECK;
 
@@ -825,7 +916,8 @@ TARN_API void tarn_session_on_logits(tarn_session *session, tarn_logits_fn fn, v
 
 /* Calls fn with each tensor of the session's state as fp32: layers.{l}.kda.state [H, K, V],
  * layers.{l}.kda.conv_q, .conv_k, .conv_v [H*K, W-1] oldest first, layers.{l}.mla.latent
- * [position, rank + rope]. Everything is borrowed for the call. CONFLICT while tokens wait. */
+ * [position, rank + rope]. Everything is borrowed for the call. CONFLICT while tokens wait. Blocks
+ * if the session is parked. */
 typedef void (*tarn_tensor_fn)(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
                                const float *data);
 TARN_API tarn_status tarn_session_tensors(const tarn_session *session, tarn_tensor_fn fn,
@@ -846,21 +938,17 @@ typedef struct tarn_committed {
 TARN_API tarn_status tarn_session_commit(tarn_session *session, tarn_committed *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 
-typedef uint64_t tarn_ticket; /* of a commit that was begun; 0: none */
-
-typedef enum tarn_commit_level {
-    TARN_COMMIT_MEMORY = 1,
-    TARN_COMMIT_WRITTEN = 2, /* in the store; survives a kill */
-    TARN_COMMIT_SYNCED = 3   /* survives a power cut */
-} tarn_commit_level;
-
-/* As tarn_session_commit, but returns when everything is encoded: a thread of the store writes it.
- * Commits of many sessions that are begun before the first is waited for share one write. The next
- * step with rows of this session, and every other call that changes it, waits until it is WRITTEN.
- */
+/* As tarn_session_commit, but returns at once: what is to be written is held, not copied, and the
+ * session may go on. The store's encoder and writer do the rest; TARN_EVENT_COMMITTED tells, and
+ * until then the session's memory is held twice where it is stepped (one slot more). Commits of
+ * many sessions that are begun before the first is waited for share one write. Blocks where the
+ * session's last begun commit is not written yet, or a kept state; so do fork, rewind, reset,
+ * price, park and close of this session. A commit that fails leaves the session not committed, and
+ * its tokens go with the next one. */
 TARN_API tarn_status tarn_session_commit_begin(tarn_session *session, tarn_ticket *ticket,
                                                tarn_error *err) TARN_MUST_CHECK;
-/* Waits until the session's last begun commit is at `level`; timeout_ms 0: for ever. From WRITTEN
+/* Blocks until the session's last begun commit is at `level`; timeout_ms 0: for ever; encodes it
+ * here if nobody has begun to. From WRITTEN
  * on `out` (may be NULL) is filled. What tarn_session_commit returns (the session then goes on, not
  * committed); BUSY also when the time is over; NOT_FOUND for an older ticket; UNSUPPORTED for
  * SYNCED in a scratch store. */
@@ -868,18 +956,37 @@ TARN_API tarn_status tarn_session_wait(tarn_session *session, tarn_ticket ticket
                                        tarn_commit_level level, uint32_t timeout_ms,
                                        tarn_committed *out, tarn_error *err) TARN_MUST_CHECK;
 
-/* Opens a new session that continues from here; copies no state and computes nothing. With a store
+/* Opens a new session that continues from here; copies no state and computes nothing: state, logits
+ * and latents are shared, and a partly filled page of latents is copied when one of them writes it.
+ * With a store
  * its record is durable at once and starts at the last committed node; tokens fed since then come
  * with it and are kept by its own commit. CONFLICT while tokens wait or a generation runs. */
 TARN_API tarn_status tarn_session_fork(tarn_session *session, const char *new_name,
                                        tarn_session **out, tarn_error *err) TARN_MUST_CHECK;
 
-/* Goes back to a place of the own history (committed first if need be: nothing is lost). On failure
- * the session is as before. */
+/* Goes back to a place of the own history (committed first if need be: nothing is lost; the newer
+ * branch stays listed), or forward again to any node ("@n:"). The nearest state before the place is
+ * read, and at most keep_every tokens are replayed by the next steps. Going back keeps the latents
+ * that are live, so it needs no more pages than the session has, and a slot is kept free for it;
+ * going elsewhere reads them anew. Where there is no room for both, the session is parked first (an
+ * event tells); what cannot be parked, because its state is kept with loss, is then refused: LIMIT.
+ * On failure the session is as before, perhaps parked. Blocks. */
 TARN_API tarn_status tarn_session_rewind(tarn_session *session, const char *where,
                                          tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
 
-/* Forgets everything since the last committed node, also after poisoning. */
+/* What tarn_session_rewind to a place would cost, once everything is committed: places since the
+ * last commit are NOT_FOUND. Changes nothing. at->node is 0 where no node stands there. */
+TARN_API tarn_status tarn_session_price(tarn_session *session, const char *where, tarn_at *at,
+                                        tarn_price *price, tarn_error *err) TARN_MUST_CHECK;
+
+/* Gives state and latents back now, as the engine does where a ceiling is reached. The session
+ * stays open, and its next use (append, generate, fork, logits) reads them again. CONFLICT while it
+ * has work or something uncommitted; UNSUPPORTED where it could not come back the same: without a
+ * store, or with a state that is kept with loss. */
+TARN_API tarn_status tarn_session_park(tarn_session *session, tarn_error *err) TARN_MUST_CHECK;
+
+/* Forgets everything since the last committed node, also after poisoning. Needs memory as rewind
+ * does. */
 TARN_API tarn_status tarn_session_reset(tarn_session *session, tarn_reuse *reuse,
                                         tarn_error *err) TARN_MUST_CHECK;
 

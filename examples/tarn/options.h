@@ -47,6 +47,9 @@ typedef enum option_id {
     OPTION_TSV,
     OPTION_PEERS,
     OPTION_QUICK,
+    OPTION_DEVICE_BYTES,
+    OPTION_CONTEXT,
+    OPTION_SESSIONS,
     OPTION_COUNT
 } option_id;
 

@@ -36,5 +36,7 @@ int verb_group(const arguments *args);
 int verb_quota(const arguments *args);
 int verb_gc(const arguments *args);
 int verb_explain(const arguments *args);
+int verb_plan(const arguments *args);
+int verb_bench_sessions(const arguments *args);
 
 #endif

@@ -1,12 +1,15 @@
 #include "engine.h"
 
 #include "checkpoint.h"
+#include "parking.h"
+#include "plan.h"
 #include "schedule.h"
 
 #include <string.h>
 
 #define SESSIONS_MAX    65536
 #define STEP_TOKENS_MAX 8192
+#define LATENCY_MS      250
 
 static tarn_status pick_device(tarn_engine *e, const char *device, tarn_error *err)
 {
@@ -26,8 +29,9 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     e->sessions_max = or_default(o->sessions_max, 64);
-    e->step_tokens_max = or_default(o->step_tokens_max, 512);
+    e->step_tokens_max = or_default(o->step_tokens_max, TARNI_STEP_TOKENS);
     e->keep_every = or_default(o->keep_every, 1024);
+    e->latency_ns = or_default(o->decode_latency_ms, LATENCY_MS) * (uint64_t)1000000;
     if (e->sessions_max > SESSIONS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "sessions_max is %u, the limit is %d",
                           e->sessions_max, SESSIONS_MAX);
@@ -37,6 +41,58 @@ static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, ta
     if (o->numerics != TARN_NUMERICS_NATIVE && o->numerics != TARN_NUMERICS_F32)
         return tarni_fail(err, TARN_E_INVALID, "numerics is %d, must be native or f32",
                           (int)o->numerics);
+    return TARN_OK;
+}
+
+/* How many slots the options allow: as many as the sessions could ever want, or the bytes given. */
+static tarn_status count_slots(tarn_engine *e, const tarn_engine_options *o, uint32_t *out,
+                               tarn_error *err)
+{
+    uint64_t slot_bytes = tarni_pools_slot_bytes(&e->pools.spec, &e->pools.layout);
+    uint64_t n = 2 * (uint64_t)e->sessions_max + 2; /* each steps out of one that is captured */
+    if (o->slots_bytes_max > 0 && o->slots_bytes_max / slot_bytes < n)
+        n = o->slots_bytes_max / slot_bytes;
+    if (n < TARNI_SLOTS_MIN)
+        return tarni_fail(err, TARN_E_LIMIT,
+                          "slots_bytes_max is %llu: one session needs %d slots of %llu bytes",
+                          (unsigned long long)o->slots_bytes_max, TARNI_SLOTS_MIN,
+                          (unsigned long long)slot_bytes);
+    *out = (uint32_t)n;
+    return TARN_OK;
+}
+
+/* 0: no ceiling. */
+static tarn_status count_pages(tarn_engine *e, const tarn_engine_options *o, uint64_t *out,
+                               tarn_error *err)
+{
+    uint64_t page_bytes = e->pools.layout.page_bytes;
+    *out = (o->tokens_max + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
+    if (o->pages_bytes_max == 0 || page_bytes == 0)
+        return TARN_OK;
+    uint64_t n = o->pages_bytes_max / page_bytes;
+    if (n == 0)
+        return tarni_fail(err, TARN_E_LIMIT,
+                          "pages_bytes_max is %llu: a page of %d tokens has %llu bytes",
+                          (unsigned long long)o->pages_bytes_max, TARNK_PAGE_TOKENS,
+                          (unsigned long long)page_bytes);
+    *out = *out == 0 || n < *out ? n : *out;
+    return TARN_OK;
+}
+
+/* Slots and pages have ceilings of their own, and are not taken from the budget. */
+static tarn_status open_pools(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
+{
+    uint32_t n_slots = 0;
+    uint64_t n_pages;
+    const tarn_allocator *a = &e->budget.inner;
+    TARNI_TRY(count_slots(e, o, &n_slots, err));
+    TARNI_TRY(count_pages(e, o, &n_pages, err));
+    TARNI_TRY(tarni_slots_init(&e->pools.slots,
+                               tarni_pools_slot_bytes(&e->pools.spec, &e->pools.layout), n_slots, a,
+                               err));
+    tarni_pages_init(&e->pools.pages, &e->pools.layout, n_pages, a);
+    e->pools.slots.relieve = e->pools.pages.relieve = tarni_parking_relieve;
+    e->pools.slots.relieve_user = e->pools.pages.relieve_user = e;
     return TARN_OK;
 }
 
@@ -58,9 +114,7 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     TARNI_TRY(tarni_pool_create(o->n_threads, a, &e->threads, err));
     e->context = (tarnk_context){
         .run = tarni_pool_run, .pool = e->threads, .n_threads = tarni_pool_threads(e->threads)};
-    TARNI_TRY(
-        tarni_slots_init(&e->pools.slots, e->pools.layout.slot_bytes, e->sessions_max, a, err));
-    tarni_pages_init(&e->pools.pages, &e->pools.layout, o->tokens_max, a);
+    TARNI_TRY(open_pools(e, o, err));
     TARNI_TRY(tarni_sampler_init(&e->sampler, e->pools.spec.vocab, a, err));
     tarni_events_init(&e->events, a);
     tarni_writer_init(&e->piece, a);
@@ -78,7 +132,7 @@ tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *opt
     TARNI_TRY(tarni_allocator_check(options->allocator, &a, err));
     TARNI_TRY(tarni_alloc(&a, 1, sizeof *e, &e, err));
     e->model = model;
-    e->pools.allocator = a;
+    e->pools.allocator = tarni_budget_init(&e->budget, &a, options->host_bytes_max);
     if (options->log)
         e->pools.log = *options->log;
     tarn_status status = open_parts(e, options, err);
@@ -95,9 +149,9 @@ void tarni_engine_close(tarn_engine *e)
     if (!e)
         return;
     TARN_ASSERT(e->n_sessions == 0);
-    tarn_allocator a = e->pools.allocator;
+    const tarn_allocator *a = &e->pools.allocator;
     tarni_forward_free(e->forward);
-    tarni_batch_space_free(e->space, &a);
+    tarni_batch_space_free(e->space, a);
     if (e->events.allocator.alloc)
         tarni_events_fini(&e->events);
     tarni_writer_fini(&e->piece);
@@ -106,5 +160,7 @@ void tarni_engine_close(tarn_engine *e)
         tarni_pages_fini(&e->pools.pages);
     tarni_slots_fini(&e->pools.slots);
     tarni_pool_free(e->threads);
-    tarni_free(&a, e);
+    TARN_ASSERT(atomic_load(&e->budget.bytes) == 0);
+    tarn_allocator inner = e->budget.inner;
+    tarni_free(&inner, e);
 }

@@ -2,6 +2,7 @@
 #ifndef TARNI_ENGINE_H
 #define TARNI_ENGINE_H
 
+#include "budget.h"
 #include "events.h"
 #include "forward.h"
 #include "model.h"
@@ -15,6 +16,7 @@
 struct tarn_engine {
     tarni_model *model; /* borrowed */
     tarni_identity identity;
+    tarni_budget budget; /* what pools.allocator takes from */
     tarni_pools pools;
     tarni_pool *threads;
     const tarnk_ops *ops;
@@ -26,7 +28,13 @@ struct tarn_engine {
     uint32_t sessions_max, n_sessions;
     uint32_t step_tokens_max;
     uint32_t keep_every;
+    uint64_t latency_ns; /* a step with rows of generations should not take longer */
+    uint64_t row_ns;     /* what a row of a long step took of late; 0: not known */
     tarn_session *first, *last;
+    tarn_session *turn;  /* who comes first in the next step; NULL: the first */
+    tarn_session *using; /* the session a call works on: it is not parked meanwhile */
+    uint64_t clock;      /* counts uses of sessions */
+    uint32_t n_parked;
     struct tarni_batch_space *space; /* the step's arrays, schedule.c */
     uint64_t rows_computed;
     bool in_callback; /* a caller's function runs: only looking is allowed */

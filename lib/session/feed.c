@@ -1,5 +1,7 @@
 #include "feed.h"
 
+#include "parking.h"
+
 #include <string.h>
 
 /* The last segment once everything queued is fed. */
@@ -36,14 +38,14 @@ static void draft_fini(draft *d)
     tarni_ids_fini(&d->ids);
 }
 
-static tarn_status check_ready(const tarn_session *s, tarn_error *err)
+static tarn_status check_ready(tarn_session *s, tarn_error *err)
 {
     if (s->poisoned)
         return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
                           s->failure.detail);
     if (s->generation.active)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s is generating", s->name);
-    return TARN_OK;
+    return tarni_parking_admit(s, err);
 }
 
 static tarn_status check_context(const tarn_session *s, uint64_t n_more, tarn_error *err)

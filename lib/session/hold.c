@@ -27,7 +27,9 @@ static void warn(const tarn_session *s, const tarn_error *err)
 
 tarn_status tarni_hold_take(tarn_session *s, tarn_error *err)
 {
-    tarn_status status = tarnp_lease_take(s->store, s->store_id, duration(s), NULL, &s->lease, err);
+    tarnp_store *store = tarni_desk_enter(s->desk);
+    tarn_status status = tarnp_lease_take(store, s->store_id, duration(s), NULL, &s->lease, err);
+    tarni_desk_leave(s->desk);
     if (status != TARN_E_NO_SPACE)
         return status;
     warn(s, err);
@@ -52,18 +54,23 @@ void tarni_hold_refresh(tarn_session *s)
     if (ours || (now >= s->lease_tried_ms && now - s->lease_tried_ms < ms / 8))
         return;
     tarn_error err;
+    if (!tarni_desk_try_enter(s->desk)) /* something is being encoded: there is time */
+        return;
     s->lease_tried_ms = now;
     if (tarnp_lease_renew(s->store, &s->lease, ms, &err) != TARN_OK)
         warn(s, &err);
+    tarni_desk_leave(s->desk);
 }
 
 void tarni_hold_release(tarn_session *s)
 {
     tarn_error err;
-    if (s->lease.session_id != 0 && tarnp_lease_release(s->store, &s->lease, &err) != TARN_OK)
+    tarnp_store *store = tarni_desk_enter(s->desk);
+    if (s->lease.session_id != 0 && tarnp_lease_release(store, &s->lease, &err) != TARN_OK)
         TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN,
                   "session %s: its lease stays until it ends: "
                   "%s",
                   s->name, err.detail);
+    tarni_desk_leave(s->desk);
     s->lease = (tarnp_lease){0};
 }

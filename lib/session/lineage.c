@@ -206,7 +206,8 @@ tarn_status tarni_lineage_state(const tarni_lineage *l, size_t from, size_t *n, 
     return TARN_OK;
 }
 
-tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err)
+tarn_status tarni_lineage_price(const tarni_lineage *l, uint64_t shared, tarn_price *out,
+                                tarn_error *err)
 {
     size_t n;
     bool evicted = false;
@@ -215,7 +216,8 @@ tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_er
     uint64_t bytes = tarni_lineage_token_bytes(l) + sampler_bytes(l);
     bytes += section_bytes(node, TARNP_SECTION_STATE) + section_bytes(node, TARNP_SECTION_CONV) +
              section_bytes(node, TARNP_SECTION_LOGITS);
-    TARNI_TRY(tarni_lineage_latents(l, n, add_latent_bytes, &bytes, err));
+    if (node->position > shared)
+        TARNI_TRY(tarni_lineage_latents(l, n, add_latent_bytes, &bytes, err));
     out->replay_tokens = l->position - node->position;
     out->bytes_read = bytes;
     return TARN_OK;

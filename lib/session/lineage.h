@@ -58,8 +58,10 @@ tarn_status tarni_lineage_state(const tarni_lineage *l, size_t from, size_t *n, 
 /* The same history up to an earlier or the same position. Borrows from `l`: not to be finished. */
 tarni_lineage tarni_lineage_at(const tarni_lineage *l, uint64_t position);
 
-/* What resuming here costs, if nothing is damaged. */
-tarn_status tarni_lineage_price(const tarni_lineage *l, tarn_price *out, tarn_error *err);
+/* What resuming here costs, if nothing is damaged. Latents of a state at or before `shared` tokens
+ * are there already. */
+tarn_status tarni_lineage_price(const tarni_lineage *l, uint64_t shared, tarn_price *out,
+                                tarn_error *err);
 
 /* Commits a node without state at the place (which is at none): the tokens between. With `move` it
  * becomes the session's head if that still is session.head, by the holder of `lease` (NULL: none).

@@ -4,23 +4,28 @@
 #include <string.h>
 
 typedef struct page_header {
-    uint32_t refs;
+    uint32_t refs;  /* sessions */
+    uint32_t holds; /* commits on their way */
     struct page_header *next_free;
 } page_header;
 
 static_assert(sizeof(page_header) <= TARNI_ALIGNMENT, "the header fits its cache line");
+
+static size_t pages_of(uint64_t n_tokens)
+{
+    return (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
+}
 
 static page_header *header_of(uint8_t *page)
 {
     return (page_header *)(void *)(page - TARNI_ALIGNMENT);
 }
 
-void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t tokens_max,
+void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max,
                       const tarn_allocator *allocator)
 {
-    *p = (tarni_pages){.allocator = *allocator, .layout = layout, .n_max = UINT64_MAX};
-    if (tokens_max > 0)
-        p->n_max = (tokens_max + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
+    *p = (tarni_pages){
+        .allocator = *allocator, .layout = layout, .n_max = n_max > 0 ? n_max : UINT64_MAX};
 }
 
 void tarni_pages_fini(tarni_pages *p)
@@ -35,9 +40,12 @@ void tarni_pages_fini(tarni_pages *p)
 
 static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
 {
+    while (p->n_used >= p->n_max && p->relieve && p->relieve(p->relieve_user))
+        ;
     if (p->n_used >= p->n_max)
         return tarni_fail(err, TARN_E_LIMIT,
-                          "tokens_max is reached: all %llu latent pages of %d tokens are in use",
+                          "tokens_max is reached: all %llu latent pages of %d tokens are in use by "
+                          "sessions with work or uncommitted tokens",
                           (unsigned long long)p->n_max, TARNK_PAGE_TOKENS);
     page_header *h = p->free_list;
     if (h) {
@@ -53,16 +61,30 @@ static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
     return TARN_OK;
 }
 
-static void release_page(tarni_pages *p, uint8_t *page)
+static void free_unused(tarni_pages *p, page_header *h)
 {
-    page_header *h = header_of(page);
-    TARN_ASSERT(h->refs > 0);
-    if (--h->refs > 0)
+    if (h->refs > 0 || h->holds > 0)
         return;
     h->next_free = p->free_list;
     p->free_list = h;
     p->n_free++;
     p->n_used--;
+}
+
+static void release_page(tarni_pages *p, uint8_t *page)
+{
+    page_header *h = header_of(page);
+    TARN_ASSERT(h->refs > 0);
+    h->refs--;
+    free_unused(p, h);
+}
+
+static void let_go_of_page(tarni_pages *p, uint8_t *page)
+{
+    page_header *h = header_of(page);
+    TARN_ASSERT(h->holds > 0);
+    h->holds--;
+    free_unused(p, h);
 }
 
 /* Only the rows in use: the rest of a page may never have been written. */
@@ -91,8 +113,9 @@ static tarn_status own_partial_page(tarni_pages *p, tarni_page_table *t, uint64_
 tarn_status tarni_page_table_reserve(tarni_pages *p, tarni_page_table *t, uint64_t begin,
                                      uint64_t end, tarn_error *err)
 {
-    size_t n_wanted = (size_t)((end + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
+    size_t n_wanted = pages_of(end);
     size_t n_before = t->n_pages;
+    TARN_ASSERT(begin <= n_before * TARNK_PAGE_TOKENS); /* nothing is missing before */
     TARNI_TRY(tarni_grow(&p->allocator, &t->pages, &t->capacity, n_wanted, sizeof *t->pages, err));
     tarn_status status = TARN_OK;
     while (status == TARN_OK && t->n_pages < n_wanted) {
@@ -111,7 +134,7 @@ tarn_status tarni_page_table_share(tarni_pages *p, const tarni_page_table *t, ui
                                    tarni_page_table *out, tarn_error *err)
 {
     *out = (tarni_page_table){0};
-    size_t n_pages = (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
+    size_t n_pages = pages_of(n_tokens);
     TARN_ASSERT(n_pages <= t->n_pages);
     TARNI_TRY(
         tarni_grow(&p->allocator, &out->pages, &out->capacity, n_pages, sizeof *t->pages, err));
@@ -123,11 +146,53 @@ tarn_status tarni_page_table_share(tarni_pages *p, const tarni_page_table *t, ui
     return TARN_OK;
 }
 
+tarn_status tarni_page_table_hold(tarni_pages *p, const tarni_page_table *t, uint64_t begin,
+                                  uint64_t end, tarni_page_table *out, tarn_error *err)
+{
+    *out = (tarni_page_table){.holds = true};
+    size_t n_pages = pages_of(end);
+    TARN_ASSERT(n_pages <= t->n_pages);
+    if (begin >= end)
+        return TARN_OK;
+    TARNI_TRY(tarni_alloc(&p->allocator, n_pages, sizeof *out->pages, &out->pages, err));
+    for (size_t i = (size_t)(begin / TARNK_PAGE_TOKENS); i < n_pages; i++) {
+        header_of(t->pages[i])->holds++;
+        out->pages[i] = t->pages[i];
+    }
+    out->n_pages = out->capacity = n_pages;
+    return TARN_OK;
+}
+
+uint64_t tarni_page_table_yield(const tarni_page_table *t, uint64_t n_tokens)
+{
+    uint64_t n = 0;
+    for (size_t i = pages_of(n_tokens); i < t->n_pages; i++) {
+        const page_header *h = header_of(t->pages[i]);
+        n += h->refs == 1 && h->holds == 0;
+    }
+    return n;
+}
+
+uint64_t tarni_page_table_missing(const tarni_page_table *t, uint64_t begin, uint64_t end,
+                                  uint32_t n_leaving)
+{
+    uint64_t n_pages = pages_of(end), n = n_pages > t->n_pages ? n_pages - t->n_pages : 0;
+    size_t first = (size_t)(begin / TARNK_PAGE_TOKENS);
+    if (begin < end && first < t->n_pages)
+        n += header_of(t->pages[first])->refs > 1 + n_leaving;
+    return n;
+}
+
 void tarni_page_table_trim(tarni_pages *p, tarni_page_table *t, uint64_t n_tokens)
 {
-    size_t n_pages = (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
-    while (t->n_pages > n_pages)
-        release_page(p, t->pages[--t->n_pages]);
+    size_t n_pages = pages_of(n_tokens);
+    while (t->n_pages > n_pages) {
+        uint8_t *page = t->pages[--t->n_pages];
+        if (!t->holds)
+            release_page(p, page);
+        else if (page)
+            let_go_of_page(p, page);
+    }
 }
 
 void tarni_page_table_fini(tarni_pages *p, tarni_page_table *t)

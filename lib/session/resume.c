@@ -22,18 +22,22 @@ static tarn_status load_latents(void *user, const tarnp_node *node, tarn_error *
 }
 
 /* Fills slot, pages and logits of a fresh timeline from node n - 1 of the lineage. */
-static tarn_status load_state(const tarni_lineage *l, size_t n, tarni_timeline *t,
-                              uint64_t *bytes_read, tarn_error *err)
+static tarn_status load_state(const tarni_lineage *l, size_t n, const tarni_present *present,
+                              tarni_timeline *t, uint64_t *bytes_read, tarn_error *err)
 {
     tarni_pools *pools = t->pools;
     const tarnp_node *node = &l->nodes[n - 1];
     if (node->position == 0)
         return TARN_OK;
     uint32_t slot;
-    TARNI_TRY(tarni_slots_take(&pools->slots, &slot, err));
-    tarni_slots_release(&pools->slots, t->slot);
-    t->slot = slot;
-    TARNI_TRY(tarni_page_table_reserve(&pools->pages, &t->pages, 0, node->position, err));
+    bool have_latents = present->pages && node->position <= present->n_tokens;
+    TARNI_TRY(present->last_slot ? tarni_slots_take_last(&pools->slots, &slot, err)
+                                 : tarni_slots_take(&pools->slots, &slot, err));
+    tarni_timeline_set_slot(t, slot);
+    TARNI_TRY(
+        have_latents
+            ? tarni_page_table_share(&pools->pages, present->pages, node->position, &t->pages, err)
+            : tarni_page_table_reserve(&pools->pages, &t->pages, 0, node->position, err));
     load_context c = {.store = l->store,
                       .allocator = &pools->allocator,
                       .bytes_read = bytes_read,
@@ -48,7 +52,8 @@ static tarn_status load_state(const tarni_lineage *l, size_t n, tarni_timeline *
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         TARNI_TRY(
             tarni_checkpoint_load(c.store, node, kinds[i], &c.image, c.allocator, bytes_read, err));
-    TARNI_TRY(tarni_lineage_latents(l, n, load_latents, &c, err));
+    if (!have_latents)
+        TARNI_TRY(tarni_lineage_latents(l, n, load_latents, &c, err));
     t->has_logits = true;
     return TARN_OK;
 }
@@ -88,7 +93,7 @@ static tarn_status find_sampler(const tarni_lineage *l, tarni_timeline *t, bool 
     return TARN_OK;
 }
 
-/* Role and openness of the last segment, and the number of turns, at the place. */
+/* Role and openness of the last segment, the last whole turn, and how many there are. */
 static void find_tail(const tarni_lineage *l, tarni_timeline *t)
 {
     uint64_t at = 0;
@@ -103,6 +108,10 @@ static void find_tail(const tarni_lineage *l, tarni_timeline *t)
             t->tail_role = s->role;
             t->tail_closed = (s->flags & TARNP_SEGMENT_CLOSED) && at <= l->position;
             t->turns += s->role == TARN_ROLE_ASSISTANT && !(s->flags & TARNP_SEGMENT_CONTINUES);
+            if (s->role == TARN_ROLE_ASSISTANT && t->tail_closed) {
+                t->turn_begin = t->tail_begin;
+                t->turn_end = at;
+            }
         }
     }
 }
@@ -125,14 +134,15 @@ static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, pas
 }
 
 /* Tries the states from the place backwards; *n is the one that was whole. */
-static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *t,
-                              size_t *n, passed_over *passed, uint64_t *bytes_read, tarn_error *err)
+static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l,
+                              const tarni_present *present, tarni_timeline *t, size_t *n,
+                              passed_over *passed, uint64_t *bytes_read, tarn_error *err)
 {
     for (*n = l->n_at; *n > 0; --*n) {
         tarn_status status = tarni_lineage_state(l, *n, n, &passed->evicted, err);
         if (status == TARN_OK) {
-            TARNI_TRY(tarni_timeline_init(t, pools, err));
-            status = load_state(l, *n, t, bytes_read, err);
+            tarni_timeline_init(t, pools);
+            status = load_state(l, *n, present, t, bytes_read, err);
             if (status == TARN_OK)
                 return TARN_OK;
             tarni_timeline_fini(t);
@@ -146,14 +156,14 @@ static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l, tarni_
     return tarni_fail(err, TARN_E_CORRUPT, "%s has no root", l->session.name);
 }
 
-tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, tarni_timeline *out,
-                         tarni_ids *replay, tarn_reuse *reuse, tarn_error *err)
+tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, const tarni_present *present,
+                         tarni_timeline *out, tarni_ids *replay, tarn_reuse *reuse, tarn_error *err)
 {
     *out = (tarni_timeline){0};
     size_t n;
     passed_over passed = {0};
     uint64_t bytes_read = 0;
-    TARNI_TRY(find_state(pools, l, out, &n, &passed, &bytes_read, err));
+    TARNI_TRY(find_state(pools, l, present, out, &n, &passed, &bytes_read, err));
     const tarnp_node *node = &l->nodes[n - 1];
     tarn_status status = find_sampler(l, out, &passed.damaged, &bytes_read, err);
     if (status == TARN_OK)

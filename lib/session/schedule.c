@@ -5,6 +5,11 @@
  * compute: one forward pass over all rows. end: results become the sessions' new state; nothing
  * here can fail but a session's own logits, and then that session alone is poisoned.
  *
+ * Who gets rows: first every session that generates, one each; then those whose tokens wait, each
+ * the same share, so that ten small appends are one pass over the weights and a long one delays
+ * nobody. Waiting rows are bounded by time while somebody generates. The round begins one session
+ * further at every step, or with who was left out.
+ *
  * Where rows are cut is free of choice on the CPU (bits do not depend on it) but for one rule: a
  * step never crosses a multiple of keep_every, so that a state can be kept there. */
 #include "schedule.h"
@@ -13,9 +18,14 @@
 #include "filemap.h"
 #include "hold.h"
 #include "keep.h"
+#include "turncalls.h"
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
+
+#define WAITING_ROWS_MIN 16 /* appends go on beside generations, however slow the machine */
+#define UNTIMED_ROWS     64 /* before the first long step has been timed */
 
 typedef struct step_part {
     tarn_session *session;
@@ -109,52 +119,19 @@ static void poison(tarn_session *s, const tarn_error *why)
     TARNI_LOG(&s->engine->pools.log, TARN_LOG_ERROR, "session %s: %s", s->name, why->detail);
 }
 
-/* A NUL-terminated copy of a part of the turn's text, in *room, which it moves on. */
-static const char *copy_part(char **room, const char *text, size_t n_bytes)
-{
-    char *copy = *room;
-    memcpy(copy, text, n_bytes);
-    copy[n_bytes] = 0;
-    *room += n_bytes + 1;
-    return copy;
-}
-
-/* The array of calls as the caller sees them, with the texts behind it in the same memory. */
-static tarn_status publish_calls(tarn_session *s, const tarn_allocator *a, tarn_error *err)
-{
-    const tarni_tool_calls *calls = &s->calls;
-    size_t n_bytes = calls->n_calls * sizeof *s->public_calls;
-    for (size_t i = 0; i < calls->n_calls; i++)
-        n_bytes += calls->calls[i].id_bytes + calls->calls[i].name_bytes +
-                   calls->calls[i].arguments_bytes + 3;
-    TARNI_TRY(tarni_alloc(a, n_bytes, 1, &s->public_calls, err));
-    char *room = (char *)(s->public_calls + calls->n_calls);
-    for (size_t i = 0; i < calls->n_calls; i++) {
-        const tarni_tool_call *c = &calls->calls[i];
-        tarn_tool_call *out = &s->public_calls[i];
-        out->id = copy_part(&room, c->id, c->id_bytes);
-        out->name = copy_part(&room, c->name, c->name_bytes);
-        out->arguments = copy_part(&room, c->arguments, c->arguments_bytes);
-        out->arguments_bytes = c->arguments_bytes;
-    }
-    return TARN_OK;
-}
-
 /* The calls of the turn that just ended: for the caller, and by their ids in the segment. */
 static tarn_status find_calls(tarn_session *s, tarn_error *err)
 {
-    const tarni_model *model = s->engine->model;
     const tarn_allocator *a = &s->engine->pools.allocator;
+    tarni_timeline *live = &s->live;
+    live->turn_begin = live->tail_begin;
+    live->turn_end = live->tokens.n_ids;
     tarni_session_forget_calls(s);
-    if (!model->has_chat || !model->chat.has_calls)
-        return TARN_OK;
-    const tarni_ids *tokens = &s->live.tokens;
-    size_t begin = (size_t)s->live.tail_begin;
-    TARNI_TRY(tarni_chat_parse_calls(&model->chat, tokens->ids + begin, tokens->n_ids - begin, a,
-                                     &s->calls, err));
-    TARNI_TRY(publish_calls(s, a, err));
+    TARNI_TRY(tarni_turn_calls(s->engine->model, live->tokens.ids + live->turn_begin,
+                               (size_t)(live->turn_end - live->turn_begin), a, &s->calls,
+                               &s->public_calls, err));
     for (size_t i = 0; i < s->calls.n_calls; i++)
-        TARNI_TRY(tarni_segments_add_call(&s->live.segments, a, s->public_calls[i].id, err));
+        TARNI_TRY(tarni_segments_add_call(&live->segments, a, s->public_calls[i].id, err));
     return TARN_OK;
 }
 
@@ -197,22 +174,43 @@ static void want_logits(struct tarni_batch_space *b, uint32_t row, float *to)
     b->logits[b->n_logit_rows++] = to;
 }
 
-/* Takes the slot this part writes and adds its rows. */
+/* The slot this part writes: the one it reads, or where others read that too, the one the session
+ * was admitted with. A commit on its way needs one more, or, where there is none, to be encoded
+ * first. */
+static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
+{
+    tarni_slots *slots = &e->pools.slots;
+    s->step_slot = s->live.slot;
+    if (!tarni_slots_shared(slots, s->live.slot))
+        return TARN_OK;
+    if (s->next_slot != TARNI_SLOT_NONE) {
+        s->step_slot = s->next_slot;
+        s->next_slot = TARNI_SLOT_NONE;
+        return TARN_OK;
+    }
+    tarn_status status = tarni_slots_take(slots, &s->step_slot, err);
+    if (status != TARN_E_LIMIT || !s->capture)
+        return status;
+    tarni_session_encode(s);
+    s->step_slot = s->live.slot;
+    return tarni_slots_shared(slots, s->live.slot) ? tarni_slots_take(slots, &s->step_slot, err)
+                                                   : TARN_OK;
+}
+
+/* Adds rows of a session to the batch. */
 static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids, uint32_t n_rows,
                             bool sampled, tarn_error *err)
 {
     struct tarni_batch_space *b = e->space;
     tarni_slots *slots = &e->pools.slots;
-    uint32_t slot = s->live.slot;
-    if (tarni_slots_shared(slots, slot))
-        TARNI_TRY(tarni_slots_take(slots, &slot, err));
-    s->step_slot = slot;
+    TARNI_TRY(choose_slot(e, s, err));
+    s->used_at = ++e->clock;
     memcpy(b->ids + b->n_rows, ids, n_rows * sizeof *ids);
     b->seqs[b->n_parts] = (tarnk_seq){.row_begin = b->n_rows,
                                       .n_rows = n_rows,
                                       .position = (uint32_t)s->live.tokens.n_ids,
                                       .state_read = tarni_slots_data(slots, s->live.slot),
-                                      .state_write = tarni_slots_data(slots, slot),
+                                      .state_write = tarni_slots_data(slots, s->step_slot),
                                       .pages = s->live.pages.pages};
     b->parts[b->n_parts] = (step_part){.session = s,
                                        .row_begin = b->n_rows,
@@ -222,30 +220,10 @@ static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids
                                        .scored = s->on_logits != NULL};
     for (uint32_t i = 0; s->on_logits && i + 1 < n_rows; i++)
         want_logits(b, b->n_rows + i, b->scores + (size_t)b->n_scores++ * e->pools.spec.vocab);
-    want_logits(b, b->n_rows + n_rows - 1, s->live.logits);
+    want_logits(b, b->n_rows + n_rows - 1, tarni_pools_logits(&e->pools, s->step_slot));
     b->n_rows += n_rows;
     b->n_parts++;
     return TARN_OK;
-}
-
-static void begin_waiting(tarn_engine *e, tarn_session *s)
-{
-    struct tarni_batch_space *b = e->space;
-    size_t n_waiting = tarni_session_waiting(s);
-    uint32_t n = e->step_tokens_max - b->n_rows, border = rows_to_border(s);
-    if (n_waiting == 0 || n == 0)
-        return;
-    if (n > n_waiting)
-        n = (uint32_t)n_waiting;
-    if (n > border)
-        n = border;
-    if (s->n_replay > 0 && n > s->n_replay)
-        n = (uint32_t)s->n_replay;
-    if (s->on_logits && n > TARNI_SCORE_ROWS - b->n_scores)
-        n = TARNI_SCORE_ROWS - b->n_scores;
-    tarn_error err;
-    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK)
-        poison(s, &err);
 }
 
 static void begin_sampled(tarn_engine *e, tarn_session *s)
@@ -274,18 +252,105 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
         poison(s, &err);
 }
 
+/* The session after `s` in the round. */
+static tarn_session *after(const tarn_engine *e, const tarn_session *s)
+{
+    return s->next ? s->next : e->first;
+}
+
+/* Rows the session could take part with. */
+static uint32_t wanted_rows(const tarn_session *s)
+{
+    size_t n = s->poisoned ? 0 : tarni_session_waiting(s);
+    uint32_t border = rows_to_border(s);
+    if (s->n_replay > 0 && n > s->n_replay)
+        n = s->n_replay;
+    return n < border ? (uint32_t)n : border;
+}
+
+/* Gives `n_rows` to the sessions from `first` on: to each the same, and what one does not want to
+ * the others. Rows that do not go round go to the first in the round. */
+static void share_rows(tarn_engine *e, tarn_session *first, uint32_t n_rows)
+{
+    uint32_t n_wanting = 0;
+    tarn_session *s = first;
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s)) {
+        s->step_rows = 0;
+        s->step_wants = wanted_rows(s);
+        n_wanting += s->step_wants > 0;
+    }
+    while (n_rows > 0 && n_wanting > 0) {
+        uint32_t share = n_rows / n_wanting > 0 ? n_rows / n_wanting : 1;
+        for (uint32_t i = 0; i < e->n_sessions && n_rows > 0; i++, s = after(e, s)) {
+            uint32_t more = s->step_wants - s->step_rows;
+            if (more == 0)
+                continue;
+            if (more > share)
+                more = share;
+            else
+                n_wanting--;
+            s->step_rows += more;
+            n_rows -= more;
+        }
+    }
+}
+
+/* Of waiting rows: what the step still holds, and while somebody generates no more than can be
+ * computed in the time a generated token may take. */
+static uint32_t rows_left(const tarn_engine *e)
+{
+    uint32_t n_sampled = e->space->n_rows, left = e->step_tokens_max - n_sampled;
+    if (n_sampled == 0)
+        return left;
+    uint64_t n = e->row_ns > 0 ? e->latency_ns / e->row_ns : UNTIMED_ROWS;
+    n = n > n_sampled + WAITING_ROWS_MIN ? n - n_sampled : WAITING_ROWS_MIN;
+    return n < left ? (uint32_t)n : left;
+}
+
+static void begin_waiting(tarn_engine *e, tarn_session *s)
+{
+    uint32_t n = s->step_rows, scores_left = TARNI_SCORE_ROWS - e->space->n_scores;
+    tarn_error err;
+    if (s->on_logits && n > scores_left)
+        n = s->step_rows = scores_left;
+    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK)
+        poison(s, &err);
+}
+
+/* Whoever had something and was left out comes first in the next step. */
+static void choose_turn(tarn_engine *e, tarn_session *first)
+{
+    tarn_session *s = first;
+    e->turn = after(e, first);
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s)) {
+        if (tarni_session_has_work(s) && s->step_rows == 0) {
+            e->turn = s;
+            return;
+        }
+    }
+}
+
 static void begin_step(tarn_engine *e)
 {
     struct tarni_batch_space *b = e->space;
     b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = 0;
+    e->using = NULL;
+    if (!e->first)
+        return;
     for (tarn_session *s = e->first; s; s = s->next)
         obey_cancel(s);
-    for (tarn_session *s = e->first; s; s = s->next)
+    tarn_session *first = e->turn ? e->turn : e->first, *s = first;
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s))
         if (!s->poisoned && s->generation.active && tarni_session_waiting(s) == 0)
             begin_sampled(e, s);
-    for (tarn_session *s = e->first; s; s = s->next)
-        if (!s->poisoned)
+    uint32_t n_sampled = b->n_parts;
+    share_rows(e, first, rows_left(e));
+    for (uint32_t i = 0; i < n_sampled; i++)
+        b->parts[i].session->step_rows = 1;
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s))
+        if (!s->poisoned && tarni_session_waiting(s) > 0)
             begin_waiting(e, s);
+    choose_turn(e, first);
 }
 
 static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
@@ -331,7 +396,7 @@ static void keep_at_border(tarn_session *s)
     if (!s->store || s->read_only || !more || s->n_replay > 0 ||
         s->live.tokens.n_ids % s->engine->keep_every != 0)
         return;
-    if (tarni_session_keep(s, false, &err) != TARN_OK)
+    if (tarni_session_keep_begin(s, &err) != TARN_OK)
         TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN, "session %s: no state kept at %zu: %s",
                   s->name, s->live.tokens.n_ids, err.detail);
 }
@@ -344,9 +409,10 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
     uint32_t scores_begin = *score;
     *score += part->scored ? part->n_rows - 1 : 0;
     if (s->step_slot != s->live.slot) {
-        tarni_slots_release(&e->pools.slots, fault ? s->step_slot : s->live.slot);
-        if (!fault)
-            s->live.slot = s->step_slot;
+        if (fault)
+            tarni_slots_release(&e->pools.slots, s->step_slot);
+        else
+            tarni_timeline_set_slot(&s->live, s->step_slot);
     }
     tarn_error err;
     if (fault) {
@@ -400,15 +466,31 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
     return tarni_weights_check(&e->model->weights, err);
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Steps of a few rows say what the weights cost, not what a row does. */
+static void learn_speed(tarn_engine *e, uint32_t n_rows, uint64_t ns)
+{
+    if (n_rows < WAITING_ROWS_MIN)
+        return;
+    uint64_t row_ns = ns / n_rows + 1;
+    e->row_ns = e->row_ns > 0 ? (3 * e->row_ns + row_ns) / 4 : row_ns;
+}
+
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
 {
-    /* a session's step gives at most: token or appended, text, flushed text, stop, failed */
-    TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 6, err));
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
-        if (tarni_session_has_work(s))
-            tarni_session_settle(s);
+        tarni_session_reap(s);
     }
+    /* a session's step gives at most: token or appended, text, flushed text, stop, failed, parked,
+     * committed */
+    TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 8, err));
     begin_step(e);
     struct tarni_batch_space *b = e->space;
     out->n_rows = b->n_rows;
@@ -416,7 +498,9 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     if (b->n_rows == 0)
         return TARN_OK;
     tarn_error fault;
+    uint64_t begin_ns = now_ns();
     bool failed = compute(e, &fault) != TARN_OK;
+    learn_speed(e, b->n_rows, now_ns() - begin_ns);
     uint32_t score = 0;
     e->rows_computed += b->n_rows;
     e->in_callback = true;

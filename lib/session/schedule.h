@@ -9,7 +9,7 @@ tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_sp
 void tarni_batch_space_free(struct tarni_batch_space *space, const tarn_allocator *a);
 
 /* At most step_tokens_max rows: first one of every session that generates, then ids that wait, the
- * session that was opened first before the others. *out says what was computed. */
+ * same share for every session. *out says what was computed. */
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err);
 
 #endif

@@ -4,23 +4,26 @@
  *       +------+ --------> +-----------+ -------> +------------+
  *       | IDLE |           | APPENDING |          | GENERATING |
  *       +------+ <-------- +-----------+          +------------+
- *         ^  ^    all fed, or cancel                |    |
- *         |  +--------------------------------------+    |  stop id, length, cancel
- *         |                                              |
- *         +-- reset -- POISONED <--- non-finite logits, device fault, out of memory in a step
+ *       ^  ^  ^    all fed, or cancel                |
+ *       |  |  +--------------------------------------+  stop id, length, cancel
+ *       |  |
+ *       |  +-- reset -- POISONED <--- non-finite logits, device fault, out of memory in a step
+ *       |
+ *       +--- next use --- PARKED <--- park, or another session needs the memory (parking.h)
  *
  * APPENDING: the queue holds ids to feed: first those that are replayed after a resume, then those
  * appended, planned as segments. GENERATING: a generation was asked for; it begins when the queue
  * is empty. A step takes rows from here (begin), and brings their results back (end); in between
- * nothing of the session is changed, so a step that fails can be given up.
+ * nothing of the session is changed, so a step that fails can be given up. PARKED: all is in the
+ * store; slot and pages are given back, ids and sampling stay.
  *
  * What may fail after a step has been computed is provided for before it: room for ids, segments,
  * pages and events is made when tokens are queued or the step begins. */
 #ifndef TARNI_SESSION_H
 #define TARNI_SESSION_H
 
+#include "desk.h"
 #include "engine.h"
-#include "resume.h"
 #include "timeline.h"
 
 #include <stdatomic.h>
@@ -34,14 +37,12 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
-/* A commit that was begun. Until it is settled nothing of `live` is changed. */
+/* The last commit that was begun. While it is on its way it is also the session's capture. */
 typedef struct tarni_pending {
-    uint64_t number;      /* 0: none was ever begun */
-    tarnp_ticket *ticket; /* NULL: there was nothing to write */
-    bool settled;
-    bool with_state;
-    tarn_sampling sampling; /* as it was committed */
-    tarn_committed result;  /* as of settled */
+    uint64_t number;       /* 0: none was ever begun */
+    tarnp_ticket *ticket;  /* once it has landed; NULL: there was nothing to write */
+    tarn_error error;      /* status OK: none */
+    tarn_committed result; /* of one that landed */
 } tarni_pending;
 
 struct tarn_session {
@@ -50,6 +51,7 @@ struct tarn_session {
     char name[TARNP_NAME_BYTES_MAX + 1];
 
     tarnp_store *store; /* borrowed; NULL: not kept */
+    tarni_desk *desk;   /* whose turn at the store it is */
     uint64_t store_id;
     uint64_t head; /* as we know it */
     bool read_only;
@@ -58,9 +60,15 @@ struct tarn_session {
     uint32_t lease_ms;      /* 0: the default */
     tarnp_lease lease;      /* session_id 0: none is held */
     uint64_t lease_tried_ms;
+    struct tarni_capture *capture; /* a commit on its way (keep.h); NULL: none */
     tarni_pending pending;
 
     tarni_timeline live;
+    bool parked;
+    uint32_t
+        next_slot;    /* what a step will write if live.slot is shared; TARNI_SLOT_NONE: not yet */
+    uint64_t used_at; /* the engine's clock */
+    tarn_reuse reuse; /* of the last time it was brought to life */
     tarni_ids queue;
     size_t queue_at;     /* the first id not fed */
     size_t n_replay;     /* of the ids from queue_at on */
@@ -78,22 +86,19 @@ struct tarn_session {
     tarn_logits_fn on_logits;
     void *on_logits_user;
 
-    uint32_t step_slot; /* written by the step that runs */
+    uint32_t step_slot;  /* written by the step that runs */
+    uint32_t step_wants; /* rows it could take part with */
+    uint32_t step_rows;  /* that it was given */
 };
-
-tarn_status tarni_session_open(tarn_engine *engine, tarnp_store *store, const char *name,
-                               const tarn_session_options *options, tarn_session **out,
-                               tarn_reuse *reuse, tarn_error *err);
-void tarni_session_close(tarn_session *s);
-tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_session **out,
-                               tarn_error *err);
-tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse *reuse,
-                                 tarn_error *err);
-tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err);
 
 void tarni_session_forget_calls(tarn_session *s);
 tarn_at tarni_session_at(const tarn_session *s);
 size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
 bool tarni_session_has_work(const tarn_session *s);
+/* No failure, nothing queued, no generation: POISONED, CONFLICT. `replaying` is allowed where the
+ * replay is given up anyway: it holds nothing new. */
+tarn_status tarni_session_check_idle(const tarn_session *s, bool replaying, tarn_error *err);
+/* Tells what happened to the session's memory. Dropped where there is no memory for the event. */
+void tarni_session_tell(tarn_session *s, const tarn_event *event);
 
 #endif

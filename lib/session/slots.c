@@ -2,11 +2,11 @@
 
 #include <string.h>
 
-tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_sessions,
+tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
                              const tarn_allocator *allocator, tarn_error *err)
 {
-    *p = (tarni_slots){
-        .allocator = *allocator, .slot_bytes = slot_bytes, .n_max = 2 * n_sessions + 1};
+    *p = (tarni_slots){.allocator = *allocator, .slot_bytes = slot_bytes, .n_max = n_max};
+    TARN_ASSERT(n_max >= TARNI_SLOTS_MIN);
     TARNI_TRY(tarni_alloc(allocator, p->n_max, sizeof *p->memory, &p->memory, err));
     tarn_status status = tarni_alloc(allocator, p->n_max, sizeof *p->refs, &p->refs, err);
     uint32_t zero;
@@ -32,9 +32,12 @@ void tarni_slots_fini(tarni_slots *p)
     *p = (tarni_slots){0};
 }
 
-tarn_status tarni_slots_take(tarni_slots *p, uint32_t *out, tarn_error *err)
+/* One below `ceiling` slots in use. */
+static tarn_status take(tarni_slots *p, uint32_t ceiling, uint32_t *out, tarn_error *err)
 {
-    for (uint32_t i = 0; i < p->n_max; i++) {
+    while (p->n_used >= ceiling && p->relieve && p->relieve(p->relieve_user))
+        ;
+    for (uint32_t i = 0; i < p->n_max && p->n_used < ceiling; i++) {
         if (p->refs[i] > 0)
             continue;
         if (!p->memory[i])
@@ -44,7 +47,20 @@ tarn_status tarni_slots_take(tarni_slots *p, uint32_t *out, tarn_error *err)
         *out = i;
         return TARN_OK;
     }
-    return tarni_fail(err, TARN_E_LIMIT, "all %u state slots are in use", p->n_max);
+    return tarni_fail(err, TARN_E_LIMIT,
+                      "%u of %u state slots of %zu bytes are in use by sessions with work or "
+                      "uncommitted tokens",
+                      p->n_used, p->n_max, p->slot_bytes);
+}
+
+tarn_status tarni_slots_take(tarni_slots *p, uint32_t *out, tarn_error *err)
+{
+    return take(p, p->n_max - 1, out, err);
+}
+
+tarn_status tarni_slots_take_last(tarni_slots *p, uint32_t *out, tarn_error *err)
+{
+    return take(p, p->n_max, out, err);
 }
 
 void tarni_slots_share(tarni_slots *p, uint32_t slot)

@@ -4,17 +4,29 @@
 
 #include <string.h>
 
-tarn_status tarni_timeline_init(tarni_timeline *t, tarni_pools *pools, tarn_error *err)
+void tarni_timeline_init(tarni_timeline *t, tarni_pools *pools)
 {
     *t = (tarni_timeline){.slot = TARNI_SLOT_ZERO, .bit_exact = true};
-    TARNI_TRY(
-        tarni_alloc(&pools->allocator, pools->spec.vocab, sizeof *t->logits, &t->logits, err));
     t->pools = pools;
     tarni_ids_init(&t->tokens, &pools->allocator);
     tarni_sampling_defaults(&t->sampling);
     t->base_sampling = t->sampling;
     tarni_slots_share(&pools->slots, TARNI_SLOT_ZERO);
-    return TARN_OK;
+    t->logits = tarni_pools_logits(pools, TARNI_SLOT_ZERO);
+}
+
+void tarni_timeline_set_slot(tarni_timeline *t, uint32_t slot)
+{
+    tarni_slots_release(&t->pools->slots, t->slot);
+    t->slot = slot;
+    t->logits = tarni_pools_logits(t->pools, slot);
+}
+
+void tarni_timeline_empty(tarni_timeline *t)
+{
+    tarni_slots_share(&t->pools->slots, TARNI_SLOT_ZERO);
+    tarni_timeline_set_slot(t, TARNI_SLOT_ZERO);
+    tarni_page_table_trim(&t->pools->pages, &t->pages, 0);
 }
 
 void tarni_timeline_fini(tarni_timeline *t)
@@ -24,7 +36,6 @@ void tarni_timeline_fini(tarni_timeline *t)
     tarni_slots_release(&t->pools->slots, t->slot);
     tarni_page_table_fini(&t->pools->pages, &t->pages);
     tarni_segments_fini(&t->segments, &t->pools->allocator);
-    tarni_free(&t->pools->allocator, t->logits);
     tarni_ids_fini(&t->tokens);
     *t = (tarni_timeline){0};
 }
@@ -32,7 +43,7 @@ void tarni_timeline_fini(tarni_timeline *t)
 tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, tarn_error *err)
 {
     tarni_pools *pools = t->pools;
-    TARNI_TRY(tarni_timeline_init(out, pools, err));
+    tarni_timeline_init(out, pools);
     tarni_timeline fresh = *out;
     *out = *t; /* all plain fields; what is owned is given its own copy below */
     out->tokens = fresh.tokens;
@@ -50,10 +61,8 @@ tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, ta
         tarni_timeline_fini(out);
         return status;
     }
-    tarni_slots_release(&pools->slots, out->slot);
     tarni_slots_share(&pools->slots, t->slot);
-    out->slot = t->slot;
-    memcpy(out->logits, t->logits, pools->spec.vocab * sizeof *t->logits);
+    tarni_timeline_set_slot(out, t->slot);
     return TARN_OK;
 }
 
@@ -114,6 +123,42 @@ tarn_status tarni_segments_copy(const tarni_segments *from, const tarn_allocator
     if (status != TARN_OK)
         tarni_segments_fini(out, a);
     return status;
+}
+
+tarni_segments_mark tarni_segments_here(const tarni_segments *s)
+{
+    if (s->n == 0)
+        return (tarni_segments_mark){0};
+    const tarnp_segment *last = &s->items[s->n - 1];
+    return (tarni_segments_mark){s->n, last->n_tokens, last->flags, last->n_call_ids};
+}
+
+/* Takes what was there at the mark off the segment it was in; false: nothing came since. */
+static bool cut_last(tarnp_segment *last, const tarn_allocator *a, const tarni_segments_mark *mark)
+{
+    if (last->n_tokens == mark->n_tokens && last->flags == mark->flags &&
+        last->n_call_ids == mark->n_call_ids)
+        return false;
+    last->n_tokens -= mark->n_tokens;
+    last->flags |= TARNP_SEGMENT_CONTINUES;
+    for (size_t i = 0; i < mark->n_call_ids; i++)
+        tarni_free(a, last->call_ids[i]);
+    last->n_call_ids -= mark->n_call_ids;
+    for (size_t i = 0; i < last->n_call_ids; i++)
+        last->call_ids[i] = last->call_ids[i + mark->n_call_ids];
+    return true;
+}
+
+void tarni_segments_cut(tarni_segments *s, const tarn_allocator *a, const tarni_segments_mark *mark)
+{
+    if (mark->n == 0)
+        return;
+    TARN_ASSERT(mark->n <= s->n);
+    size_t n_gone = mark->n - cut_last(&s->items[mark->n - 1], a, mark);
+    for (size_t i = 0; i < n_gone; i++)
+        free_segment(&s->items[i], a);
+    memmove(s->items, s->items + n_gone, (s->n - n_gone) * sizeof *s->items);
+    s->n -= n_gone;
 }
 
 void tarni_segments_clear(tarni_segments *s, const tarn_allocator *a)

@@ -28,15 +28,16 @@ typedef struct tarni_timeline {
     tarni_ids tokens;
     uint32_t slot;
     tarni_page_table pages;
-    float *logits; /* [vocab] */
+    float *logits; /* [vocab], in the slot */
     bool has_logits;
     tarn_sampling sampling;
 
     tarni_segments segments;
-    uint32_t turns;      /* assistant turns up to the position */
-    tarn_role tail_role; /* of the last segment; 0: none yet */
-    uint64_t tail_begin; /* where it began */
-    bool tail_closed;    /* its end marker has been fed */
+    uint32_t turns;                /* assistant turns up to the position */
+    tarn_role tail_role;           /* of the last segment; 0: none yet */
+    uint64_t tail_begin;           /* where it began */
+    bool tail_closed;              /* its end marker has been fed */
+    uint64_t turn_begin, turn_end; /* of the last assistant segment that was closed; equal: none */
     uint64_t base_node;
     uint64_t base_position;
     uint64_t latents_kept;
@@ -46,10 +47,15 @@ typedef struct tarni_timeline {
 } tarni_timeline;
 
 /* An empty one: position 0, the zero slot, greedy. */
-tarn_status tarni_timeline_init(tarni_timeline *t, tarni_pools *pools, tarn_error *err);
+void tarni_timeline_init(tarni_timeline *t, tarni_pools *pools);
 void tarni_timeline_fini(tarni_timeline *t); /* also of a zeroed one */
-/* A second one at the same place; shares slot and pages, copies ids and logits. */
+/* A second one at the same place; shares slot and pages, copies ids. */
 tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, tarn_error *err);
+
+/* Makes `slot`, of which the caller gives one reference away, the live one. */
+void tarni_timeline_set_slot(tarni_timeline *t, uint32_t slot);
+/* Gives slot and pages back; the rest stays as it is. */
+void tarni_timeline_empty(tarni_timeline *t);
 
 /* Would a commit write anything? */
 bool tarni_timeline_dirty(const tarni_timeline *t);
@@ -60,6 +66,17 @@ tarn_status tarni_segments_begin(tarni_segments *s, const tarn_allocator *a, tar
                                  uint8_t flags, const char *call_id, tarn_error *err);
 tarn_status tarni_segments_add_call(tarni_segments *s, const tarn_allocator *a, const char *call_id,
                                     tarn_error *err);
+/* How far segments went when they were copied. */
+typedef struct tarni_segments_mark {
+    size_t n;
+    uint32_t n_tokens; /* of the last */
+    uint8_t flags;
+    size_t n_call_ids;
+} tarni_segments_mark;
+tarni_segments_mark tarni_segments_here(const tarni_segments *s);
+/* Takes away what was there at the mark: the last may have gone on since, and then continues. */
+void tarni_segments_cut(tarni_segments *s, const tarn_allocator *a,
+                        const tarni_segments_mark *mark);
 tarn_status tarni_segments_copy(const tarni_segments *from, const tarn_allocator *a,
                                 tarni_segments *out, tarn_error *err);
 void tarni_segments_clear(tarni_segments *s, const tarn_allocator *a);

@@ -87,7 +87,7 @@ static tarn_status price_turns(const tarni_lineage *l, const tarni_turns *turns,
     for (size_t i = 0; i < turns->n; i++) {
         tarni_lineage at = tarni_lineage_at(l, turns->ends[i]);
         e->turns[i] = (tarn_turn_price){.turn = (uint32_t)(i + 1), .position = turns->ends[i]};
-        TARNI_TRY(tarni_lineage_price(&at, &e->turns[i].price, err));
+        TARNI_TRY(tarni_lineage_price(&at, 0, &e->turns[i].price, err));
     }
     return TARN_OK;
 }

@@ -290,6 +290,14 @@ void rig_hear(void *told, const tarn_event *event)
         t->n_stops++;
         t->stop = event->stop;
         break;
+    case TARN_EVENT_COMMITTED:
+        t->n_committed++;
+        t->committed = *event;
+        break;
+    case TARN_EVENT_PRESSURE:
+        t->n_parked += event->pressure == TARN_PRESSURE_PARKED;
+        t->n_resumed += event->pressure == TARN_PRESSURE_RESUMED;
+        break;
     }
 }
 

@@ -81,6 +81,8 @@ typedef struct rig_told {
     size_t text_bytes;
     size_t n_stops;
     tarn_stop stop;
+    size_t n_committed, n_parked, n_resumed;
+    tarn_event committed; /* the last */
 } rig_told;
 
 /* Adds what an event tells to a rig_told; a tarn_event_fn. */

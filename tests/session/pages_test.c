@@ -34,7 +34,7 @@ static bool holds(const tarni_page_table *t, uint64_t begin, uint64_t end, int s
 static tarni_pages pool(uint64_t tokens_max)
 {
     tarni_pages p;
-    tarni_pages_init(&p, &layout, tokens_max, &tarni_heap);
+    tarni_pages_init(&p, &layout, (tokens_max + 63) / 64, &tarni_heap);
     return p;
 }
 
@@ -143,5 +143,44 @@ CASE(the_limit_leaves_the_table_as_it_was)
     tarni_pages_fini(&p);
 }
 
-CHECK_MAIN(ENTRY(pages_come_and_go), ENTRY(a_shared_tail_is_copied_by_who_writes_first),
+/* A commit on its way keeps pages from going, and makes nobody copy one. */
+CASE(held_pages)
+{
+    tarni_pages p = pool(0);
+    tarni_page_table t = {0}, held, fork;
+    tarn_error err;
+    REQUIRE_OK(tarni_page_table_reserve(&p, &t, 0, 200, &err), &err);
+    fill(&t, 0, 200, 1);
+    REQUIRE_OK(tarni_page_table_hold(&p, &t, 130, 200, &held, &err), &err);
+    CHECK(held.pages[0] == NULL && held.pages[1] == NULL);
+    CHECK(held.pages[2] == t.pages[2] && held.pages[3] == t.pages[3]);
+    uint8_t *tail = t.pages[3];
+    REQUIRE_OK(tarni_page_table_reserve(&p, &t, 200, 210, &err), &err);
+    CHECK(t.pages[3] == tail);
+    CHECK_EQ(p.n_used, 4);
+    CHECK_EQ(tarni_page_table_yield(&t, 64), 1); /* page 1; the others are held */
+    tarni_page_table_trim(&p, &t, 0);
+    CHECK_EQ(p.n_used, 2);
+    CHECK(holds(&held, 130, 200, 1));
+    tarni_page_table_fini(&p, &held);
+    CHECK_EQ(p.n_used, 0);
+    REQUIRE_OK(tarni_page_table_hold(&p, &t, 0, 0, &held, &err), &err);
+    tarni_page_table_fini(&p, &held);
+    /* what a reserve will take, said before */
+    REQUIRE_OK(tarni_page_table_reserve(&p, &t, 0, 70, &err), &err);
+    CHECK_EQ(tarni_page_table_missing(&t, 70, 128, 0), 0);
+    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 0), 1);
+    REQUIRE_OK(tarni_page_table_share(&p, &t, 70, &fork, &err), &err);
+    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 0), 2);
+    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 1), 1);
+    CHECK_EQ(tarni_page_table_missing(&t, 70, 70, 0), 0);
+    CHECK_EQ(tarni_page_table_yield(&t, 0), 0);
+    tarni_page_table_fini(&p, &fork);
+    CHECK_EQ(tarni_page_table_yield(&t, 0), 2);
+    tarni_page_table_fini(&p, &t);
+    tarni_pages_fini(&p);
+}
+
+CHECK_MAIN(ENTRY(held_pages), ENTRY(pages_come_and_go),
+           ENTRY(a_shared_tail_is_copied_by_who_writes_first),
            ENTRY(a_full_shared_page_is_not_copied), ENTRY(the_limit_leaves_the_table_as_it_was))

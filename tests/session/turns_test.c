@@ -224,7 +224,32 @@ CASE(tool_calls_are_found)
         CHECK(memcmp(calls[0].arguments, "{\"key\": \"mailer\"}", calls[0].arguments_bytes) == 0);
     }
     rig_commit(s);
+    for (int how = 0; how < 4; how++) { /* the calls are there however the session came here */
+        tarn_session *again = s, *fork = NULL;
+        if (how == 0) {
+            tarn_session_close(s);
+            s = again = rig_session(&r, "a", NULL);
+        } else if (how == 1) {
+            OK(tarn_session_park(s, ERR));
+            const float *unused;
+            OK(tarn_session_logits(s, &unused, NULL, ERR));
+        } else if (how == 2) {
+            tarn_reuse reuse;
+            OK(tarn_session_reset(s, &reuse, ERR));
+        } else {
+            again = fork = rig_fork(s, "child");
+        }
+        tarn_session_tool_calls(again, &calls, &n, &malformed);
+        CHECK_EQ(n, 1);
+        CHECK(n != 1 || strcmp(calls[0].id, LOOKUP) == 0);
+        tarn_session_close(fork);
+    }
     tell(s, TARN_ROLE_TOOL, "mailer listens on port 9000", LOOKUP);
+    rig_commit(s);
+    tarn_session_close(s);
+    s = rig_session(&r, "a", NULL);
+    tarn_session_tool_calls(s, &calls, &n, &malformed); /* its answer is there, not another turn */
+    CHECK_EQ(n, 1);
     rig_answer(s, 30, &told);
     rig_commit(s);
     tarn_node_list list;

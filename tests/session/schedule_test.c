@@ -1,0 +1,302 @@
+/* Who gets rows in a step, and that it changes nothing but the time. */
+#include "check.h"
+#include "fixture.h"
+
+enum { SESSIONS = 10 };
+
+static uint64_t position(const tarn_session *s)
+{
+    return rig_info(s).at.position;
+}
+
+static tarn_step step(rig *r)
+{
+    tarn_step out = {.size = sizeof out};
+    OK(tarn_engine_step(r->engine, &out, ERR));
+    return out;
+}
+
+/* It must not stop by itself. */
+static void never_stop(rig *r, tarn_session *s)
+{
+    tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
+    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
+    OK(tarn_session_set_sampling(s, &sampling, ERR));
+}
+
+static void open_many(rig *r, tarn_session **s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "s%zu", i);
+        s[i] = rig_loose(r, name);
+    }
+}
+
+static void close_many(tarn_session **s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        tarn_session_close(s[i]);
+}
+
+static void ten_at_once(rig_kind kind)
+{
+    rig r;
+    uint32_t ids[SESSIONS][30];
+    tarn_session *s[SESSIONS];
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 2, .step_tokens_max = 256});
+    open_many(&r, s, SESSIONS);
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        rig_ids(&r, i, ids[i], 30);
+        OK(tarn_session_append_tokens(s[i], ids[i], 11 + i, ERR));
+        n_rows += 11 + i;
+    }
+    tarn_step all = step(&r);
+    CHECK_EQ(all.n_rows, n_rows);
+    CHECK_EQ(all.n_sessions, SESSIONS);
+    CHECK_EQ(step(&r).n_rows, 0);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        tarn_session *alone = rig_loose(&r, "alone");
+        rig_feed(alone, ids[i], 11 + i);
+        CHECK(rig_same_logits(s[i], alone));
+        tarn_session_close(alone);
+    }
+    close_many(s, SESSIONS);
+    rig_close(&r);
+}
+
+CASE(ten_appends_are_one_step_tiny)
+{
+    ten_at_once(RIG_TINY);
+}
+
+CASE(ten_appends_are_one_step_recall)
+{
+    ten_at_once(RIG_RECALL);
+}
+
+CASE(shares_are_equal_and_none_is_wasted)
+{
+    rig r;
+    uint32_t ids[100];
+    tarn_session *s[4];
+    static const uint32_t waiting[4] = {100, 10, 100, 5};
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 64});
+    rig_ids(&r, 1, ids, 100);
+    open_many(&r, s, 4);
+    for (size_t i = 0; i < 4; i++)
+        OK(tarn_session_append_tokens(s[i], ids, waiting[i], ERR));
+    CHECK_EQ(step(&r).n_rows, 64);
+    CHECK_EQ(position(s[1]), 10);
+    CHECK_EQ(position(s[3]), 5);
+    CHECK_EQ(position(s[0]) + position(s[2]), 49);
+    CHECK(position(s[0]) == 24 || position(s[0]) == 25);
+    CHECK_EQ(step(&r).n_rows, 64);
+    CHECK_EQ(position(s[0]) + position(s[2]), 113);
+    CHECK_EQ(step(&r).n_rows, 64);
+    CHECK_EQ(step(&r).n_rows, 23);
+    CHECK_EQ(step(&r).n_rows, 0);
+    close_many(s, 4);
+    rig_close(&r);
+}
+
+static uint64_t spread(tarn_session **s, size_t n)
+{
+    uint64_t least = UINT64_MAX, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t p = position(s[i]);
+        least = p < least ? p : least;
+        most = p > most ? p : most;
+    }
+    return most - least;
+}
+
+CASE(nobody_waits_twice_where_there_is_no_room)
+{
+    rig r;
+    uint32_t ids[40];
+    tarn_session *s[SESSIONS];
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 4});
+    rig_ids(&r, 2, ids, 40);
+    open_many(&r, s, SESSIONS);
+    for (size_t i = 0; i < SESSIONS; i++)
+        OK(tarn_session_append_tokens(s[i], ids, 40, ERR));
+    for (int i = 0; i < 100; i++) {
+        CHECK_EQ(step(&r).n_rows, 4);
+        CHECK(spread(s, SESSIONS) <= 1);
+    }
+    CHECK_EQ(step(&r).n_rows, 0);
+    for (size_t i = 0; i < SESSIONS; i++) {
+        tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 10};
+        never_stop(&r, s[i]);
+        OK(tarn_session_generate(s[i], &o, ERR));
+    }
+    for (int i = 0; i < 25; i++) {
+        CHECK_EQ(step(&r).n_rows, 4);
+        CHECK(spread(s, SESSIONS) <= 1);
+    }
+    rig_drain(&r);
+    CHECK_EQ(spread(s, SESSIONS), 0);
+    CHECK_EQ(position(s[0]), 50);
+    close_many(s, SESSIONS);
+    rig_close(&r);
+}
+
+/* Closing the session whose turn it is. */
+CASE(a_round_survives_who_leaves_it)
+{
+    rig r;
+    uint32_t ids[40];
+    tarn_session *s[SESSIONS];
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 1});
+    rig_ids(&r, 3, ids, 40);
+    open_many(&r, s, SESSIONS);
+    for (size_t i = 0; i < SESSIONS; i++)
+        OK(tarn_session_append_tokens(s[i], ids, 2, ERR));
+    for (size_t i = SESSIONS; i-- > 0;) {
+        step(&r);
+        tarn_session_close(s[i]);
+    }
+    CHECK_EQ(step(&r).n_rows, 0);
+    CHECK_EQ(rig_stat(&r).slots, 0);
+    rig_close(&r);
+}
+
+/* A long append beside a generation: a token at every step, and steps that stay short. */
+CASE(an_append_does_not_hold_up_a_generation)
+{
+    enum { LONG = 1500, STEP = 1024 };
+    rig r;
+    static uint32_t ids[LONG];
+    static rig_told told, alone_told;
+    rig_open(
+        &r, RIG_TINY,
+        &(tarn_engine_options){.n_threads = 1, .step_tokens_max = STEP, .decode_latency_ms = 1});
+    rig_ids(&r, 4, ids, LONG);
+    tarn_session *talks = rig_loose(&r, "talks"), *reads = rig_loose(&r, "reads");
+    never_stop(&r, talks);
+    rig_feed(talks, ids, 50);
+    tarn_session *alone = rig_fork(talks, "alone");
+    OK(tarn_session_generate(talks, NULL, ERR));
+    OK(tarn_session_append_tokens(reads, ids, LONG, ERR));
+    memset(&told, 0, sizeof told);
+    size_t n_steps = 0;
+    tarn_event event;
+    while (rig_info(reads).tokens_waiting > 0) {
+        tarn_step done = step(&r);
+        CHECK_EQ(done.n_sessions, 2);
+        CHECK(done.n_rows >= 2 && done.n_rows < STEP);
+        n_steps++;
+        while (tarn_engine_poll(r.engine, &event))
+            if (event.session == talks)
+                rig_hear(&told, &event);
+        CHECK_EQ(told.n_ids, n_steps);
+    }
+    CHECK(n_steps >= 3);
+    tarn_session_cancel(talks);
+    rig_drain(&r);
+    rig_generate(alone, n_steps, &alone_told);
+    CHECK_IDS(told.ids, alone_told.ids, n_steps < RIG_TOLD_IDS ? n_steps : RIG_TOLD_IDS);
+    tarn_session_close(alone);
+    alone = rig_loose(&r, "alone");
+    rig_feed(alone, ids, LONG);
+    CHECK(rig_same_logits(alone, reads));
+    tarn_session_close(alone);
+    tarn_session_close(talks);
+    tarn_session_close(reads);
+    rig_close(&r);
+}
+
+/* ---- memory in a step ---- */
+
+static long n_allocations;
+
+static void *counting_alloc(void *user, size_t n_bytes)
+{
+    (void)user;
+    n_allocations++;
+    return malloc(n_bytes);
+}
+
+static void *counting_resize(void *user, void *memory, size_t n_bytes)
+{
+    (void)user;
+    n_allocations++;
+    return realloc(memory, n_bytes);
+}
+
+static void counting_release(void *user, void *memory)
+{
+    (void)user;
+    free(memory);
+}
+
+static void no_allocation(rig_kind kind)
+{
+    enum { PAGES = 8, TOKENS = PAGES * 64 };
+    static const tarn_allocator counting = {counting_alloc, counting_resize, counting_release,
+                                            NULL};
+    rig r;
+    uint32_t ids[64];
+    tarn_session *s[4];
+    tarn_event event;
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1, .allocator = &counting});
+    rig_ids(&r, 5, ids, 64);
+    open_many(&r, s, 4);
+    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = TOKENS};
+    for (size_t i = 0; i < 4; i++) {
+        never_stop(&r, s[i]);
+        rig_feed(s[i], ids, 64);
+    }
+    for (size_t i = 0; i < 4; i++)
+        OK(tarn_session_generate(s[i], &o, ERR));
+    for (int i = 0; i < 8; i++) { /* the first steps find their sizes */
+        step(&r);
+        while (tarn_engine_poll(r.engine, &event))
+            ;
+    }
+    long before = n_allocations;
+    uint64_t n_rows = 0;
+    for (int i = 8; i < TOKENS; i++) {
+        n_rows += step(&r).n_rows;
+        while (tarn_engine_poll(r.engine, &event))
+            ;
+    }
+    CHECK_EQ(n_rows, (uint64_t)4 * (TOKENS - 8));
+    /* a page every 64 tokens, and now and then its table and the ids grow by half */
+    long n = n_allocations - before;
+    printf("%ld allocations for %d tokens of four sessions\n", n, TOKENS - 8);
+    CHECK(n <= 4 * (PAGES + 12));
+    tarn_generate_options more = {.size = sizeof more, .n_tokens_max = 50};
+    for (size_t i = 0; i < 4; i++)
+        OK(tarn_session_generate(s[i], &more, ERR));
+    step(&r);
+    while (tarn_engine_poll(r.engine, &event))
+        ;
+    before = n_allocations;
+    for (int i = 1; i < 50; i++) {
+        step(&r);
+        while (tarn_engine_poll(r.engine, &event))
+            ;
+    }
+    CHECK_EQ(n_allocations - before, 0); /* within a page: none at all */
+    close_many(s, 4);
+    rig_close(&r);
+}
+
+CASE(nothing_is_allocated_per_token_tiny)
+{
+    no_allocation(RIG_TINY);
+}
+
+CASE(nothing_is_allocated_per_token_recall)
+{
+    no_allocation(RIG_RECALL);
+}
+
+CHECK_MAIN(ENTRY(ten_appends_are_one_step_tiny), ENTRY(ten_appends_are_one_step_recall),
+           ENTRY(shares_are_equal_and_none_is_wasted),
+           ENTRY(nobody_waits_twice_where_there_is_no_room), ENTRY(a_round_survives_who_leaves_it),
+           ENTRY(an_append_does_not_hold_up_a_generation),
+           ENTRY(nothing_is_allocated_per_token_tiny), ENTRY(nothing_is_allocated_per_token_recall))
