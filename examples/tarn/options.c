@@ -76,7 +76,6 @@ static const option table[OPTION_COUNT] = {
     [OPTION_STOP] = {"--stop", KIND_TEXT, 0, NULL, "LIST", "more ids to stop at"},
     [OPTION_DOT] = {"--dot", KIND_FLAG, 0, NULL, "", "in the language of graphviz"},
     [OPTION_GROUP] = {"--group", KIND_TEXT, 0, NULL, "G", "of a group's sessions together"},
-    [OPTION_TSV] = {"--tsv", KIND_TEXT, 0, NULL, "FILE", "append the rows there too"},
     [OPTION_DEVICE_BYTES] = {"--device-bytes", KIND_NUMBER, UINT64_MAX, NULL, "N",
                              "memory of the device, weights included"},
     [OPTION_CONTEXT] = {"--context", KIND_NUMBER, UINT64_MAX, NULL, "T", "tokens of a session"},
