@@ -30,13 +30,23 @@ static inline uint32_t div_up(size_t a, uint32_t b)
 
 /* Enqueues a kernel; on 9.0 it may start while the one before it ends (previous_wait). */
 #if defined(TARN_CUDA_EMU)
-template <typename... P, typename... A>
-EMU_PLAIN int launch_named(const char *name, void (*kernel)(P...), dim3 grid, uint32_t n_threads,
-                           size_t shared, const tarnk_context *context, A... args)
+template <typename... P> struct launch_arguments {
+    void (*kernel)(P...);
+    std::tuple<P...> values;
+};
+template <typename... P> void launch_call(const void *arguments)
 {
-    emu::launch l = {grid, dim3(n_threads), uint32_t(shared), true, name};
-    return emu::enqueue_kernel(context->stream, l,
-                               [=]() EMU_PLAIN { kernel(static_cast<P>(args)...); });
+    auto *a = static_cast<const launch_arguments<P...> *>(arguments);
+    std::apply(a->kernel, a->values);
+}
+template <typename... P, typename... A>
+int launch_named(const char *name, void (*kernel)(P...), dim3 grid, uint32_t n_threads,
+                 size_t shared, const tarnk_context *context, A... args)
+{
+    const launch_arguments<P...> arguments = {kernel, {static_cast<P>(args)...}};
+    emu::launch l = {grid, dim3(n_threads), static_cast<uint32_t>(shared), true, name};
+    return emu::enqueue_kernel(context->stream, l, launch_call<P...>, &arguments,
+                               sizeof arguments);
 }
 #else
 template <typename... P, typename... A>
@@ -105,7 +115,8 @@ TARNK_DEVICE float block_sum(float x, float *work)
 
 TARNK_DEVICE float sigmoid(float x)
 {
-    return 1.0f / (1.0f + expf(-x));
+    const float e = expf(-fabsf(x)); /* never overflows, so far tails keep their digits */
+    return (x >= 0 ? 1.0f : e) / (1.0f + e);
 }
 
 TARNK_DEVICE float silu(float x)

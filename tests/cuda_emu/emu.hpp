@@ -19,7 +19,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
+#include <tuple>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define EMU_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMU_ASAN 1
+#endif
+#endif
 
 #define __global__
 #define __device__
@@ -98,7 +106,9 @@ struct launch {
     bool dependent; /* launched to start before the kernel before it has ended */
     const char *name;
 };
-int enqueue_kernel(void *stream, const launch &l, std::function<void()> body);
+/* `arguments` are copied; call(copy) runs one thread. */
+int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *),
+                   const void *arguments, size_t n_bytes);
 
 /* Scheduling seed of the blocks that run from here on. */
 void seed(uint64_t value);

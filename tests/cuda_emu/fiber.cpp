@@ -66,10 +66,14 @@ uint32_t ready[THREADS_MAX], n_ready, n_live, n_all, current;
 uint32_t at_barrier, barrier_list[THREADS_MAX];
 uint8_t *stacks;
 void *scheduler_sp;
+#if defined(EMU_ASAN)
 void *scheduler_fake_stack;
 const void *scheduler_stack;
 size_t scheduler_stack_bytes;
-const std::function<void()> *body_now;
+#endif
+void (*call_now)(const void *);
+/* The program's own memory, so that kernels may read it. */
+alignas(64) uint8_t arguments_now[ARGUMENT_BYTES_MAX];
 uint64_t random_state = 1;
 unsigned n_faults;
 char first_fault[512];
@@ -111,7 +115,7 @@ extern "C" void emu_fiber_main()
 #if defined(EMU_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
-    (*body_now)();
+    call_now(arguments_now);
     asyncs_end_thread();
     fibers[current].done = true;
     n_live--;
@@ -305,7 +309,7 @@ void warp_meet(uint32_t mask, warp_fn fn, void *payload, const char *what)
 static void join_lanes(void **, uint32_t mask) { race_join_lanes(current / 32, mask); }
 void warp_barrier(uint32_t mask) { warp_meet(mask, join_lanes, nullptr, "warp barrier"); }
 
-void run_grid(const launch &l, const std::function<void()> &body)
+void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes)
 {
     kernel_name = l.name;
     uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
@@ -322,7 +326,8 @@ void run_grid(const launch &l, const std::function<void()> &body)
             abort();
         stacks = static_cast<uint8_t *>(p);
     }
-    body_now = &body;
+    call_now = call;
+    memcpy(arguments_now, arguments, n_bytes);
     shared_bytes = l.shared_bytes;
     /* Blocks in an order of their own: first and last change places at random. */
     uint64_t n = uint64_t(l.grid.x) * l.grid.y * l.grid.z;

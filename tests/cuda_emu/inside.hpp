@@ -4,14 +4,6 @@
 
 #include "emu.hpp"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define EMU_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EMU_ASAN 1
-#endif
-#endif
-
 namespace emu
 {
 
@@ -29,7 +21,8 @@ extern bool in_kernel;
 uint32_t thread_idx();                  /* of the running thread in its block */
 uint32_t n_threads();                   /* of the running block */
 bool on_fiber_stack(const void *at);
-void run_grid(const launch &l, const std::function<void()> &body);
+constexpr size_t ARGUMENT_BYTES_MAX = 4096; /* as on a device */
+void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes);
 
 /* race.cpp: who may touch what in shared memory. `clock`s count a thread's releases. */
 extern uint8_t *shared_base; /* SHARED_MAX bytes */

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <functional>
 #include <vector>
 
 struct emu_event {
@@ -53,13 +54,17 @@ void put(cudaStream_t stream, std::function<void()> work)
 namespace emu
 {
 
-int enqueue_kernel(void *stream, const launch &l, std::function<void()> body)
+int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *),
+                   const void *arguments, size_t n_bytes)
 {
     uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
     if (threads == 0 || threads > THREADS_MAX || l.shared_bytes > SHARED_MAX || l.grid.x == 0 ||
-        l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535)
+        l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535 ||
+        n_bytes > ARGUMENT_BYTES_MAX)
         return cudaErrorInvalidConfiguration;
-    put(static_cast<cudaStream_t>(stream), [l, body] { run_grid(l, body); });
+    auto *bytes = static_cast<const uint8_t *>(arguments);
+    std::vector<uint8_t> copy(bytes, bytes + n_bytes);
+    put(static_cast<cudaStream_t>(stream), [=] { run_grid(l, call, copy.data(), copy.size()); });
     return cudaSuccess;
 }
 

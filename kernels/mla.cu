@@ -1,0 +1,533 @@
+/* mla.cu - attention over the latents; see tarnk_mla_args in mla.h.
+ *
+ * Rows are taken 64 at a time, which bounds the workspace. Four kernels a block of rows:
+ *  query    qa_h = Wk_h^T q_h with q_h's shared part behind it, fp32; a thread is a column of rank
+ *           for 8 rows. Bytes: half of kv_b once for each 8 rows.
+ *  attend   below
+ *  combine  the partial results of a row's splits, in the order of the splits
+ *  value    Wv_h o_h, fp32; a warp is one output for 8 rows.
+ *
+ * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are the
+ * 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys are cut
+ * into splits whose length depends on their number alone (split_keys); a block walks one split of
+ * one row for 32 heads, a page of 64 keys at a time: S = K Q^T, softmax in base 2, O += K^T P with
+ * O [512][32] in registers over 8 warps. Pages come by cp.async, two of them in flight. As many
+ * blocks as the device has room for take the (row, head group, split) items in turn; how many there
+ * are is worked out by each block from `seqs`, so a graph serves any lengths. Keys behind the row's
+ * own are zeros, never read: they may be NaN.
+ *   Bytes: 1152 a key, split partials 64 KB each. FLOPs: 2 * 1088 a key and head. Shared: 192 KB with
+ *   two stages, 117 KB with one. Registers: at most 168.
+ * attend, any: a block is one row and head, fp32, keys in order, 64 at a time. */
+#include "product.cuh"
+
+#define BLOCK_ROWS   64u /* as on the CPU */
+#define RANK         512u
+#define ROPE         64u
+#define WIDTH        (RANK + ROPE)
+#define STRIDE       (WIDTH + 8u) /* of a latent in shared memory: 8 rows meet no bank twice */
+#define HEADS        32u
+#define KEYS         64u
+#define P_STRIDE     (KEYS + 8u)
+#define FAST_THREADS 256u
+#define ANY_THREADS  128u
+#define ROWS_AT_ONCE 8
+#define LOG2_E       1.44269504088896340736f
+
+struct mla_block {
+    uint32_t row, n_rows; /* of the step */
+    uint32_t splits_max;
+    float *query;  /* [BLOCK_ROWS][n_heads][rank + rope] */
+    float *mixed;  /* [BLOCK_ROWS][n_heads][rank] */
+    float *limits; /* [BLOCK_ROWS][splits_max][n_heads][2]: largest exponent, sum */
+    float *parts;  /* [BLOCK_ROWS][splits_max][n_heads][rank] */
+};
+
+/* Keys of a split: enough splits to fill a device at one long row, few enough that their partial
+ * results stay small beside the latents. */
+static inline
+#if !defined(TARN_CUDA_EMU)
+    __host__ __device__
+#endif
+    uint32_t split_keys(uint32_t n_keys)
+{
+    return n_keys <= 16384 ? 256 : n_keys <= 65536 ? 512 : n_keys <= 262144 ? 1024 : 2048;
+}
+
+/* ---- query and value ------------------------------------------------------------------------- */
+
+static __global__ void __launch_bounds__(128) mla_query_kernel(tarnk_mla_args a, mla_block b)
+{
+    const uint32_t col = blockIdx.x * 128 + threadIdx.x, head = blockIdx.y;
+    const uint32_t row = blockIdx.z * ROWS_AT_ONCE, q_dim = a.nope + a.rope;
+    const uint32_t n_rows = min_u32(ROWS_AT_ONCE, b.n_rows - row);
+    previous_wait();
+    next_start();
+    const float *q = a.q + (static_cast<size_t>(b.row + row) * a.n_heads + head) * q_dim;
+    const size_t q_stride = static_cast<size_t>(a.n_heads) * q_dim;
+    const size_t len = static_cast<size_t>(a.rank) + a.rope;
+    float *out = b.query + (static_cast<size_t>(row) * a.n_heads + head) * len;
+    const size_t out_stride = a.n_heads * len;
+    const size_t w = static_cast<size_t>(head) * (a.nope + a.v_dim) * a.rank + col;
+    if (col < a.rank) {
+        float sum[ROWS_AT_ONCE] = {};
+#pragma unroll 4
+        for (uint32_t n = 0; n < a.nope; n++) {
+            const float weight =
+                load_as(a.kv_b.data, a.kv_b.dtype, w + static_cast<size_t>(n) * a.rank);
+#pragma unroll
+            for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+                if (r < n_rows)
+                    sum[r] = fmaf(q[r * q_stride + n], weight, sum[r]);
+        }
+#pragma unroll
+        for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+            if (r < n_rows)
+                out[r * out_stride + col] = sum[r];
+    }
+    if (blockIdx.x == 0)
+        for (uint32_t i = threadIdx.x; i < a.rope * n_rows; i += 128) {
+            const uint32_t r = i / a.rope, at = i % a.rope;
+            out[r * out_stride + a.rank + at] = q[r * q_stride + a.nope + at];
+        }
+}
+
+static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a, mla_block b)
+{
+    const uint32_t lane = threadIdx.x % 32, head = blockIdx.y;
+    const uint32_t o = blockIdx.x * 4 + threadIdx.x / 32, row = blockIdx.z * ROWS_AT_ONCE;
+    previous_wait();
+    next_start();
+    if (o >= a.v_dim)
+        return;
+    const float *tokens[ROWS_AT_ONCE];
+    float sums[ROWS_AT_ONCE];
+#pragma unroll
+    for (int r = 0; r < ROWS_AT_ONCE; r++)
+        tokens[r] = row + r < b.n_rows
+                        ? b.mixed + (static_cast<size_t>(row + r) * a.n_heads + head) * a.rank
+                        : nullptr;
+    const size_t w_row = static_cast<size_t>(head) * (a.nope + a.v_dim) + a.nope + o;
+    product_plain<ROWS_AT_ONCE>(sums, a.kv_b.data, a.kv_b.dtype, w_row * a.rank, tokens, a.rank,
+                                lane);
+#pragma unroll
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+        if (lane == r && row + r < b.n_rows)
+            a.out[(static_cast<size_t>(b.row + row + r) * a.n_heads + head) * a.v_dim + o] =
+                a.round ? bf16_round(sums[r]) : sums[r];
+}
+
+/* ---- any shape ------------------------------------------------------------------------------- */
+
+static __global__ void __launch_bounds__(ANY_THREADS) mla_any_kernel(tarnk_mla_args a, mla_block b)
+{
+    auto *scores = reinterpret_cast<float *>(shared_bytes()); /* [KEYS] */
+    auto *mixed = scores + KEYS;                              /* [rank] */
+    auto *query = mixed + a.rank;                             /* [rank + rope] */
+    const uint32_t head = blockIdx.x, row = blockIdx.y, lane = threadIdx.x % 32;
+    const uint32_t len = a.rank + a.rope;
+    previous_wait();
+    next_start();
+    const uint32_t idx = seq_of_row(a.seqs, a.n_seqs, b.row + row);
+    const size_t at = static_cast<size_t>(row) * a.n_heads + head;
+    const tarnk_seq s = a.seqs[idx == a.n_seqs ? 0 : idx];
+    const uint32_t n_keys = idx == a.n_seqs ? 0 : s.position + (b.row + row - s.row_begin) + 1;
+    const float scale = LOG2_E / sqrtf(static_cast<float>(a.nope + a.rope));
+    float top = -INFINITY, sum = 0;
+    for (uint32_t i = threadIdx.x; i < len; i += ANY_THREADS)
+        query[i] = b.query[at * len + i];
+    for (uint32_t i = threadIdx.x; i < a.rank; i += ANY_THREADS)
+        mixed[i] = 0;
+    __syncthreads();
+    for (uint32_t key = 0; key < n_keys; key += KEYS) {
+        const uint8_t *page = s.pages[key / TARNK_PAGE_TOKENS] + a.latent_offset;
+        const uint32_t n = min_u32(KEYS, n_keys - key);
+        for (uint32_t i = threadIdx.x / 32; i < n; i += ANY_THREADS / 32) {
+            float dot = 0;
+            for (uint32_t d = lane; d < len; d += 32)
+                dot = fmaf(query[d], load_as(page, a.latent_dtype, static_cast<size_t>(i) * len + d),
+                           dot);
+            dot = warp_sum(dot);
+            if (lane == 0)
+                scores[i] = dot * scale;
+        }
+        __syncthreads();
+        float new_top = top;
+        for (uint32_t i = 0; i < n; i++)
+            new_top = fmaxf(new_top, scores[i]);
+        const float shrink = exp2f(top - new_top);
+        sum *= shrink;
+        top = new_top;
+        for (uint32_t i = 0; i < n; i++)
+            sum += exp2f(scores[i] - top);
+        for (uint32_t d = threadIdx.x; d < a.rank; d += ANY_THREADS) {
+            float o = mixed[d] * shrink;
+            for (uint32_t i = 0; i < n; i++)
+                o = fmaf(exp2f(scores[i] - top),
+                         load_as(page, a.latent_dtype, static_cast<size_t>(i) * len + d), o);
+            mixed[d] = o;
+        }
+        __syncthreads();
+    }
+    for (uint32_t d = threadIdx.x; d < a.rank; d += ANY_THREADS)
+        b.mixed[at * a.rank + d] = n_keys > 0 ? mixed[d] / sum : 0.0f;
+}
+
+/* ---- fast ------------------------------------------------------------------------------------ */
+
+/* Where the parts of shared memory begin, in bytes. */
+template <int STAGES> struct fast_shared {
+    static constexpr uint32_t query = 0; /* bf16 [HEADS][STRIDE] */
+    static constexpr uint32_t keys = query + HEADS * STRIDE * 2; /* bf16 [STAGES][KEYS][STRIDE] */
+    static constexpr uint32_t probs = keys + STAGES * KEYS * STRIDE * 2; /* bf16 [HEADS][P_STRIDE] */
+    static constexpr uint32_t tops = probs + HEADS * P_STRIDE * 2; /* [4][HEADS] of 16 keys each */
+    static constexpr uint32_t sums = tops + 4 * HEADS * 4;         /* [4][HEADS] */
+    static constexpr uint32_t top = sums + 4 * HEADS * 4;          /* [HEADS] up to this page */
+    static constexpr uint32_t shrink = top + HEADS * 4;            /* [HEADS] of what was before */
+    static constexpr uint32_t begins = shrink + HEADS * 4;         /* [BLOCK_ROWS + 1] of items */
+    static constexpr uint32_t end = begins + (BLOCK_ROWS + 1) * 4;
+};
+
+struct fast_item {
+    uint32_t row, group, split, n_splits;
+    uint32_t key, key_end;
+    const tarnk_seq *seq;
+};
+
+TARNK_DEVICE uint32_t keys_of_row(const tarnk_mla_args &a, uint32_t row)
+{
+    const uint32_t idx = seq_of_row(a.seqs, a.n_seqs, row);
+    return idx == a.n_seqs ? 0 : a.seqs[idx].position + (row - a.seqs[idx].row_begin) + 1;
+}
+
+/* begins[r]: (split) items of the rows before r. */
+TARNK_DEVICE void count_items(const tarnk_mla_args &a, const mla_block &b, uint32_t *begins)
+{
+    if (threadIdx.x < b.n_rows) {
+        const uint32_t n = keys_of_row(a, b.row + threadIdx.x);
+        begins[threadIdx.x + 1] = n == 0 ? 0 : (n - 1) / split_keys(n) + 1;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        begins[0] = 0;
+        for (uint32_t r = 0; r < b.n_rows; r++)
+            begins[r + 1] += begins[r];
+    }
+    __syncthreads();
+}
+
+TARNK_DEVICE fast_item item_at(const tarnk_mla_args &a, const mla_block &b, const uint32_t *begins,
+                               uint32_t i, uint32_t n_groups)
+{
+    fast_item item;
+    const uint32_t place = i / n_groups;
+    uint32_t low = 0, high = b.n_rows - 1;
+    while (low < high) {
+        const uint32_t middle = (low + high + 1) / 2;
+        if (begins[middle] <= place)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    item.row = low;
+    item.group = i % n_groups;
+    item.split = place - begins[low];
+    item.n_splits = begins[low + 1] - begins[low];
+    item.seq = &a.seqs[seq_of_row(a.seqs, a.n_seqs, b.row + low)];
+    const uint32_t n = item.seq->position + (b.row + low - item.seq->row_begin) + 1;
+    item.key = item.split * split_keys(n);
+    item.key_end = min_u32(item.key + split_keys(n), n);
+    return item;
+}
+
+/* Starts the copy of one page; keys from key_end on become zeros. */
+TARNK_DEVICE void fetch_page(const tarnk_mla_args &a, const fast_item &item, uint32_t key,
+                             uint16_t *to)
+{
+    constexpr uint32_t EIGHTS = WIDTH / 8;
+    if (key < item.key_end) {
+        const uint8_t *page = item.seq->pages[key / TARNK_PAGE_TOKENS] + a.latent_offset;
+        const uint32_t n = item.key_end - key;
+        for (uint32_t i = threadIdx.x; i < KEYS * EIGHTS; i += FAST_THREADS) {
+            const uint32_t row = i / EIGHTS, at = i % EIGHTS;
+            copy_async16(to + row * STRIDE + at * 8, page + (row * WIDTH + at * 8) * 2, row < n);
+        }
+    }
+    copy_commit();
+}
+
+TARNK_DEVICE void fetch_query(const tarnk_mla_args &a, const mla_block &b, const fast_item &item,
+                              uint16_t *to)
+{
+    constexpr uint32_t EIGHTS = WIDTH / 8;
+    for (uint32_t i = threadIdx.x; i < HEADS * EIGHTS; i += FAST_THREADS) {
+        const uint32_t h = i / EIGHTS, at = i % EIGHTS * 8, head = item.group * HEADS + h;
+        uint4 q = make_uint4(0, 0, 0, 0);
+        if (head < a.n_heads)
+            q = load_eight(b.query +
+                           (static_cast<size_t>(item.row) * a.n_heads + head) * WIDTH + at);
+        *reinterpret_cast<uint4 *>(to + h * STRIDE + at) = q;
+    }
+}
+
+/* 16 keys times 16 heads of this warp. */
+TARNK_DEVICE void page_scores(float score[2][4], const uint16_t *keys, const uint16_t *query,
+                              uint32_t warp, uint32_t lane)
+{
+    const uint16_t *key = keys + (warp % 4 * 16 + lane % 16) * STRIDE + lane / 16 * 8;
+    const uint16_t *q = query + (warp / 4 * 16 + lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
+#pragma unroll 4
+    for (uint32_t k = 0; k < WIDTH; k += 16) {
+        uint32_t x[4], w[4];
+        load_tiles<false>(x, key + k);
+        load_tiles<false>(w, q + k);
+        mma_bf16(score[0], x, w);
+        mma_bf16(score[1], x, w + 2);
+    }
+}
+
+/* out [64 dims of this warp][32 heads] += keys^T probs. */
+TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *keys, const uint16_t *probs,
+                              uint32_t warp, uint32_t lane)
+{
+#pragma unroll
+    for (uint32_t k = 0; k < KEYS; k += 16) {
+        uint32_t p[2][4];
+#pragma unroll
+        for (uint32_t half = 0; half < 2; half++)
+            load_tiles<false>(p[half], probs +
+                                           (half * 16 + lane / 16 * 8 + lane % 8) * P_STRIDE + k +
+                                           lane / 8 % 2 * 8);
+#pragma unroll
+        for (uint32_t m = 0; m < 4; m++) {
+            uint32_t v[4];
+            load_tiles<true>(v, keys + (k + lane / 16 * 8 + lane % 8) * STRIDE + warp * 64 + m * 16 +
+                                    lane / 8 % 2 * 8);
+#pragma unroll
+            for (uint32_t n = 0; n < 4; n++)
+                mma_bf16(out[m][n], v, p[n / 2] + n % 2 * 2);
+        }
+    }
+}
+
+template <int STAGES>
+static __global__ void __launch_bounds__(FAST_THREADS) mla_fast_kernel(tarnk_mla_args a, mla_block b)
+{
+    using at = fast_shared<STAGES>;
+    unsigned char *shared = shared_bytes();
+    auto *query = reinterpret_cast<uint16_t *>(shared + at::query);
+    auto *keys = reinterpret_cast<uint16_t *>(shared + at::keys);
+    auto *probs = reinterpret_cast<uint16_t *>(shared + at::probs);
+    auto *tops = reinterpret_cast<float *>(shared + at::tops);
+    auto *sums = reinterpret_cast<float *>(shared + at::sums);
+    auto *top = reinterpret_cast<float *>(shared + at::top);
+    auto *shrink = reinterpret_cast<float *>(shared + at::shrink);
+    auto *begins = reinterpret_cast<uint32_t *>(shared + at::begins);
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t n_groups = (a.n_heads + HEADS - 1) / HEADS;
+    const float scale = LOG2_E / sqrtf(static_cast<float>(a.nope + a.rope));
+    previous_wait();
+    next_start();
+    count_items(a, b, begins);
+    const uint32_t n_items = begins[b.n_rows] * n_groups;
+    for (uint32_t i = blockIdx.x; i < n_items; i += gridDim.x) {
+        const fast_item item = item_at(a, b, begins, i, n_groups);
+        float out[4][4][4] = {};
+        float sum = 0, old_top = -INFINITY; /* of head `lane`, in warp 0 */
+#pragma unroll
+        for (uint32_t p = 0; p + 1 < STAGES; p++)
+            fetch_page(a, item, item.key + p * KEYS, keys + p * KEYS * STRIDE);
+        fetch_query(a, b, item, query);
+        for (uint32_t key = item.key, page = 0; key < item.key_end; key += KEYS, page++) {
+            uint16_t *here = keys + page % STAGES * KEYS * STRIDE;
+            fetch_page(a, item, key + (STAGES - 1) * KEYS,
+                       keys + (page + STAGES - 1) % STAGES * KEYS * STRIDE);
+            copy_wait<STAGES - 1>();
+            __syncthreads();
+            float score[2][4] = {};
+            page_scores(score, here, query, warp, lane);
+            const uint32_t first = key + warp % 4 * 16 + g; /* of rows g and g + 8 */
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++)
+                    score[n][c] = first + c / 2 * 8 < item.key_end ? score[n][c] * scale : -INFINITY;
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    float most = fmaxf(score[n][c], score[n][c + 2]);
+#pragma unroll
+                    for (int bit = 4; bit < 32; bit *= 2)
+                        most = fmaxf(most, __shfl_xor_sync(TARNK_WARP_ALL, most, bit));
+                    if (g == 0)
+                        tops[warp % 4 * HEADS + warp / 4 * 16 + n * 8 + t * 2 + c] = most;
+                }
+            __syncthreads();
+            if (warp == 0) {
+                float new_top = old_top;
+#pragma unroll
+                for (int w = 0; w < 4; w++)
+                    new_top = fmaxf(new_top, tops[w * HEADS + lane]);
+                top[lane] = new_top;
+                shrink[lane] = exp2_fast(old_top - new_top);
+                old_top = new_top;
+            }
+            __syncthreads();
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const uint32_t head = warp / 4 * 16 + n * 8 + t * 2 + c;
+                    const float low = exp2_fast(score[n][c] - top[head]);
+                    const float high = exp2_fast(score[n][c + 2] - top[head]);
+                    uint16_t *to = probs + head * P_STRIDE + warp % 4 * 16 + g;
+                    to[0] = static_cast<uint16_t>(bf16_bits(low));
+                    to[8] = static_cast<uint16_t>(bf16_bits(high));
+                    float part = low + high;
+#pragma unroll
+                    for (int bit = 4; bit < 32; bit *= 2)
+                        part += __shfl_xor_sync(TARNK_WARP_ALL, part, bit);
+                    if (g == 0)
+                        sums[warp % 4 * HEADS + head] = part;
+                }
+            __syncthreads();
+            if (warp == 0)
+                sum = sum * shrink[lane] + (sums[lane] + sums[HEADS + lane]) +
+                      (sums[2 * HEADS + lane] + sums[3 * HEADS + lane]);
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const float factor = shrink[n * 8 + t * 2 + c];
+#pragma unroll
+                    for (int m = 0; m < 4; m++) {
+                        out[m][n][c] *= factor;
+                        out[m][n][c + 2] *= factor;
+                    }
+                }
+            page_values(out, here, probs, warp, lane);
+            __syncthreads(); /* the page's place, and all else, is free */
+        }
+        copy_wait<0>();
+        const size_t part = (static_cast<size_t>(item.row) * b.splits_max + item.split) * a.n_heads +
+                            item.group * HEADS;
+        if (warp == 0 && item.group * HEADS + lane < a.n_heads) {
+            b.limits[(part + lane) * 2] = old_top;
+            b.limits[(part + lane) * 2 + 1] = sum;
+        }
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const uint32_t head = n * 8 + t * 2 + c % 2;
+                if (item.group * HEADS + head < a.n_heads)
+#pragma unroll
+                    for (int m = 0; m < 4; m++)
+                        b.parts[(part + head) * RANK + warp * 64 + m * 16 + g + c / 2 * 8] =
+                            out[m][n][c];
+            }
+    }
+}
+
+static __global__ void __launch_bounds__(128) mla_combine_kernel(tarnk_mla_args a, mla_block b)
+{
+    const uint32_t head = blockIdx.x, row = blockIdx.y;
+    previous_wait();
+    next_start();
+    const uint32_t n = keys_of_row(a, b.row + row);
+    const uint32_t n_splits = n == 0 ? 0 : (n - 1) / split_keys(n) + 1;
+    const size_t first = static_cast<size_t>(row) * b.splits_max * a.n_heads + head;
+    float top = -INFINITY, sum = 0, mixed[RANK / 128] = {};
+    for (uint32_t s = 0; s < n_splits; s++)
+        top = fmaxf(top, b.limits[(first + static_cast<size_t>(s) * a.n_heads) * 2]);
+    for (uint32_t s = 0; s < n_splits; s++) {
+        const size_t part = first + static_cast<size_t>(s) * a.n_heads;
+        const float weight = exp2_fast(b.limits[part * 2] - top);
+        sum = fmaf(weight, b.limits[part * 2 + 1], sum);
+#pragma unroll
+        for (uint32_t i = 0; i < RANK / 128; i++)
+            mixed[i] = fmaf(weight, b.parts[part * RANK + i * 128 + threadIdx.x], mixed[i]);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < RANK / 128; i++)
+        b.mixed[(static_cast<size_t>(row) * a.n_heads + head) * RANK + i * 128 + threadIdx.x] =
+            n > 0 ? mixed[i] / sum : 0.0f;
+}
+
+/* ---- the host's part ------------------------------------------------------------------------- */
+
+static uint32_t splits_bound(uint32_t keys_max)
+{
+    static const uint32_t edges[] = {16384, 65536, 262144, 0xffffffffu};
+    uint32_t most = 1;
+    for (uint32_t edge : edges) {
+        const uint32_t keys = min_u32(edge, keys_max);
+        const uint32_t n = keys == 0 ? 0 : (keys - 1) / split_keys(keys) + 1;
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+static size_t carve(mla_block *b, float *base, uint32_t n_rows, uint32_t n_heads, uint32_t rank,
+                    uint32_t rope, uint32_t keys_max)
+{
+    const size_t rows = static_cast<size_t>(min_u32(n_rows, BLOCK_ROWS)) * n_heads;
+    size_t at = 0;
+    b->splits_max = splits_bound(keys_max);
+    b->query = base + at;
+    at += (rows * (rank + rope) + 63) / 64 * 64;
+    b->mixed = base + at;
+    at += (rows * rank + 63) / 64 * 64;
+    b->limits = base + at;
+    at += (rows * b->splits_max * 2 + 63) / 64 * 64;
+    b->parts = base + at;
+    return at + rows * b->splits_max * rank;
+}
+
+extern "C" size_t tarnk_cuda_mla_workspace(uint32_t n_rows, uint32_t n_heads, uint32_t rank,
+                                           uint32_t rope, uint32_t v_dim, uint32_t keys_max)
+{
+    mla_block b;
+    (void)v_dim;
+    return carve(&b, nullptr, n_rows, n_heads, rank, rope, keys_max);
+}
+
+static int stages_that_fit(const tarnk_mla_args *a, const tarnk_cuda *cuda)
+{
+    if (!cuda->native || a->latent_dtype != TARNK_BF16 || a->rank != RANK || a->rope != ROPE ||
+        a->latent_offset % 16 != 0 || !aligned16(a->workspace))
+        return 0;
+    return fast_shared<2>::end <= cuda->shared_bytes_max   ? 2
+           : fast_shared<1>::end <= cuda->shared_bytes_max ? 1
+                                                           : 0;
+}
+
+extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *context)
+{
+    const tarnk_cuda *cuda = cuda_of(context);
+    const int stages = stages_that_fit(a, cuda);
+    mla_block b;
+    carve(&b, a->workspace, a->n_rows, a->n_heads, a->rank, a->rope, cuda->step.keys_max);
+    for (b.row = 0; b.row < a->n_rows; b.row += BLOCK_ROWS) {
+        b.n_rows = min_u32(BLOCK_ROWS, a->n_rows - b.row);
+        const uint32_t eights = div_up(b.n_rows, ROWS_AT_ONCE);
+        TRY_LAUNCH(LAUNCH(mla_query_kernel, dim3(div_up(a->rank, 128), a->n_heads, eights), 128, 0,
+                          context, *a, b));
+        if (stages == 2)
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<2>, cuda->n_sms, FAST_THREADS, fast_shared<2>::end,
+                              context, *a, b));
+        else if (stages == 1)
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<1>, cuda->n_sms, FAST_THREADS, fast_shared<1>::end,
+                              context, *a, b));
+        else
+            TRY_LAUNCH(LAUNCH(mla_any_kernel, dim3(a->n_heads, b.n_rows), ANY_THREADS,
+                              (KEYS + 2 * static_cast<size_t>(a->rank) + a->rope) * sizeof(float),
+                              context, *a, b));
+        if (stages > 0)
+            TRY_LAUNCH(LAUNCH(mla_combine_kernel, dim3(a->n_heads, b.n_rows), 128, 0, context, *a,
+                              b));
+        TRY_LAUNCH(LAUNCH(mla_value_kernel, dim3(div_up(a->v_dim, 4), a->n_heads, eights), 128, 0,
+                          context, *a, b));
+    }
+    return 0;
+}
