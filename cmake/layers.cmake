@@ -2,8 +2,8 @@
 # below it; an include that points up finds no file. Folders are searched for quoted includes only,
 # so that our memory.h or threads.h never stands in front of the system's.
 
-set(TARN_WARNINGS -Wall -Wextra
-    $<$<COMPILE_LANGUAGE:C>:-Wpedantic;-Wconversion;-Wshadow;-Wstrict-prototypes;-Wmissing-prototypes;-Wvla>)
+set(c_warnings -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla)
+set(TARN_WARNINGS -Wall -Wextra $<$<COMPILE_LANGUAGE:C>:${c_warnings}>)
 
 # Flags of everything compiled here. No contraction: gcc and clang must round alike. The names of
 # files in messages begin at the root of the tree, wherever it was built.

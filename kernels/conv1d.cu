@@ -3,8 +3,8 @@
  * A thread is one channel of one part of a session, for a tile of rows. Where the step has only one
  * tile a session, the thread also leaves the new tail: it has read the old one before, so both may
  * be the same slot. With more tiles the tails are written by a second kernel, because the first
- * tile, in another block, still reads the old ones. Tails inside an append (tarnk_export) consist of
- * inputs of the step alone.
+ * tile, in another block, still reads the old ones. Tails inside an append (tarnk_export) consist
+ * of inputs of the step alone.
  *
  * Moved: 24 bytes a row and channel, tails twice; about 3 (2 W + 25) FLOPs; no shared memory. */
 #include "launch.cuh"
@@ -58,9 +58,10 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (uint32_t j = 0; j < TARNK_CONV_WIDTH_MAX; j++) {
         const uint32_t back = TARNK_CONV_WIDTH_MAX - 1 - j; /* rows before the current one */
-        weight[j] = back < a.width ? a.weight[part][static_cast<size_t>(channel) * a.width +
-                                                    (a.width - 1 - back)]
-                                   : 0.0f;
+        weight[j] =
+            back < a.width
+                ? a.weight[part][static_cast<size_t>(channel) * a.width + (a.width - 1 - back)]
+                : 0.0f;
         window[j] = back > 0 && back < a.width
                         ? conv_input(a, s, part, channel,
                                      static_cast<int64_t>(first) - static_cast<int64_t>(back))
@@ -82,7 +83,8 @@ static __global__ void __launch_bounds__(THREADS)
         leave_tail(a, s, part, channel, s.n_rows, s.state_write);
 }
 
-static __global__ void __launch_bounds__(THREADS) conv1d_tails_kernel(const __grid_constant__ tarnk_conv1d_args a)
+static __global__ void __launch_bounds__(THREADS)
+    conv1d_tails_kernel(const __grid_constant__ tarnk_conv1d_args a)
 {
     const uint32_t channel = blockIdx.x * THREADS + threadIdx.x;
     previous_wait();
@@ -114,7 +116,7 @@ extern "C" int tarnk_conv1d_cuda(const tarnk_conv1d_args *a, const tarnk_context
         TRY_LAUNCH(LAUNCH(conv1d_exports_kernel,
                           dim3(blocks, 1, step->n_exports * TARNK_CONV_PARTS), THREADS, 0, context,
                           *a, step->exports));
-    return tiles == 1 ? 0
-                      : LAUNCH(conv1d_tails_kernel, dim3(blocks, 1, parts), THREADS, 0, context,
-                               *a);
+    return tiles == 1
+               ? 0
+               : LAUNCH(conv1d_tails_kernel, dim3(blocks, 1, parts), THREADS, 0, context, *a);
 }

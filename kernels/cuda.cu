@@ -1,5 +1,5 @@
-/* cuda.cu - the device, the table, and the thin layer over the runtime that keeps CUDA's headers out
- * of everything above. */
+/* cuda.cu - the device, the table, and the thin layer over the runtime that keeps CUDA's headers
+ * out of everything above. */
 #include "launch.cuh"
 
 #include <cstdio>
@@ -114,9 +114,8 @@ int tarnk_cuda_open(tarnk_cuda *out, int device, size_t workspace_bytes, char *w
     if (error != cudaSuccess) {
         size_t left = 0, total = 0;
         cudaMemGetInfo(&left, &total);
-        snprintf(why, why_bytes, "%s: %zu MiB of workspace, %zu MiB of %zu are free: %s",
-                 out->name, workspace_bytes >> 20, left >> 20, total >> 20,
-                 cudaGetErrorName(error));
+        snprintf(why, why_bytes, "%s: %zu MiB of workspace, %zu MiB of %zu are free: %s", out->name,
+                 workspace_bytes >> 20, left >> 20, total >> 20, cudaGetErrorName(error));
         out->workspace = nullptr;
         return error;
     }
@@ -250,8 +249,7 @@ int tarnk_cuda_event_ms(void *begin, void *end, float *ms)
     cudaError_t error = cudaEventSynchronize(static_cast<cudaEvent_t>(end));
     if (error != cudaSuccess)
         return error;
-    return cudaEventElapsedTime(ms, static_cast<cudaEvent_t>(begin),
-                                static_cast<cudaEvent_t>(end));
+    return cudaEventElapsedTime(ms, static_cast<cudaEvent_t>(begin), static_cast<cudaEvent_t>(end));
 }
 
 const char *tarnk_cuda_error(int error)

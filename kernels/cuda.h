@@ -6,24 +6,22 @@
  *             `seqs`, `pages` (and what their elements point to), and `w1`, `w3`, `w2` of moe. The
  *             argument structs themselves, and `parts` of matmul, are read on the host during the
  *             call.
- * Context     context->pool is the tarnk_cuda of the device; context->stream the cudaStream_t. An op
- *             returns when its work is enqueued: 0, or the cudaError_t of the launch. Nothing is
- *             allocated and nothing waits, so every op can be captured in a graph.
- * Sequences   ascend by row_begin. A sequence of no rows is skipped: a graph captured for 8 sessions
- *             serves 5, with rows that belong to no sequence computed and never read.
- * Sizes       that decide how much to launch come from tarnk_cuda.step, because the host cannot see
- *             `seqs`; they are upper bounds, so a captured graph keeps serving as sessions grow.
- * Alignment   matrices and rows at multiples of their element; the fast paths want 16 bytes and rows
- *             of a multiple of 8 elements, and others take a slower path with the same contract.
- * Numerics    with `native` set, operands of products with bf16 matrices are taken as bf16 (they are
- *             already rounded in that numerics, but for the queries of mla), sums are fp32. Without,
- *             everything is fp32.
- * State       of a KDA head is [V][K] here, the key axis last (tarnk_cuda_turn_state converts).
- * Workspace   of mla and moe: tarnk_cuda_mla_workspace, tarnk_cuda_moe_workspace; besides, the device
- *             keeps one of its own for what the CPU's contracts give no room for.
- * Determinism a row's bits depend on its own session's tokens and on how its own appends were cut;
- *             never on other rows, their number, padding, or bounds in `step`. Same device kind and
- *             build: same bits every time. */
+ * Context     context->pool is the tarnk_cuda of the device; context->stream the cudaStream_t. An
+ * op returns when its work is enqueued: 0, or the cudaError_t of the launch. Nothing is allocated
+ * and nothing waits, so every op can be captured in a graph. Sequences   ascend by row_begin. A
+ * sequence of no rows is skipped: a graph captured for 8 sessions serves 5, with rows that belong
+ * to no sequence computed and never read. Sizes       that decide how much to launch come from
+ * tarnk_cuda.step, because the host cannot see `seqs`; they are upper bounds, so a captured graph
+ * keeps serving as sessions grow. Alignment   matrices and rows at multiples of their element; the
+ * fast paths want 16 bytes and rows of a multiple of 8 elements, and others take a slower path with
+ * the same contract. Numerics    with `native` set, operands of products with bf16 matrices are
+ * taken as bf16 (they are already rounded in that numerics, but for the queries of mla), sums are
+ * fp32. Without, everything is fp32. State       of a KDA head is [V][K] here, the key axis last
+ * (tarnk_cuda_turn_state converts). Workspace   of mla and moe: tarnk_cuda_mla_workspace,
+ * tarnk_cuda_moe_workspace; besides, the device keeps one of its own for what the CPU's contracts
+ * give no room for. Determinism a row's bits depend on its own session's tokens and on how its own
+ * appends were cut; never on other rows, their number, padding, or bounds in `step`. Same device
+ * kind and build: same bits every time. */
 #ifndef TARNK_CUDA_H
 #define TARNK_CUDA_H
 
@@ -47,20 +45,20 @@ typedef struct tarnk_export {
 
 /* What the host knows of the steps to come. */
 typedef struct tarnk_cuda_step {
-    uint32_t n_rows;              /* rows of the step, padding included */
-    uint32_t rows_max;            /* at least the longest sequence's rows */
-    uint32_t keys_max;            /* at least the longest sequence's position + n_rows */
-    const tarnk_export *exports;  /* device memory */
+    uint32_t n_rows;             /* rows of the step, padding included */
+    uint32_t rows_max;           /* at least the longest sequence's rows */
+    uint32_t keys_max;           /* at least the longest sequence's position + n_rows */
+    const tarnk_export *exports; /* device memory */
     uint32_t n_exports;
 } tarnk_cuda_step;
 
 typedef struct tarnk_cuda {
     tarnk_cuda_step step;
-    bool native;               /* see above; set by the caller */
-    tarnk_dtype expert_dtype;  /* of w1, w3 and w2 of moe; set by the caller */
-    uint32_t arch;             /* compute capability times 10: 80, 89, 90 */
+    bool native;              /* see above; set by the caller */
+    tarnk_dtype expert_dtype; /* of w1, w3 and w2 of moe; set by the caller */
+    uint32_t arch;            /* compute capability times 10: 80, 89, 90 */
     uint32_t n_sms;
-    size_t shared_bytes_max;   /* of a block */
+    size_t shared_bytes_max; /* of a block */
     int device;
     size_t memory_bytes;
     void *workspace;
@@ -73,8 +71,9 @@ typedef struct tarnk_cuda {
 /* How many devices there are; 0 also where there is no driver. */
 int tarnk_cuda_count(void);
 
-/* Makes `device` ready; workspace_bytes of its memory are taken. 0, or the CUDA error with a sentence
- * in `why` that names the numbers: no device, driver too old, device too old, too little memory. */
+/* Makes `device` ready; workspace_bytes of its memory are taken. 0, or the CUDA error with a
+ * sentence in `why` that names the numbers: no device, driver too old, device too old, too little
+ * memory. */
 int tarnk_cuda_open(tarnk_cuda *out, int device, size_t workspace_bytes, char *why,
                     size_t why_bytes);
 void tarnk_cuda_close(tarnk_cuda *cuda);
@@ -104,14 +103,12 @@ int tarnk_cuda_turn_state(const float *from, float *to, uint32_t n_heads, uint32
                           uint32_t from_columns, const tarnk_context *context);
 
 /* Sampling, one token a row.
- * Math         logit bias and penalties are in the logits already; temperature 0: the largest, lowest
- *              index of equals. Else weights exp((logit - largest) / temperature); the top_k largest
- *              (0: all), of these the fewest whose sum reaches top_p of theirs, of these all of at
- *              least min_p times the largest; equal weights at the edge by lowest index. The one where
- *              the running sum by index passes u times the total
- * Shapes       logits [n_rows] rows of vocab fp32, stride apart; params, u, ids [n_rows]
- * Range        a row with a NaN or +inf gives TARNK_ID_NONE
- * Workspace    none
+ * Math         logit bias and penalties are in the logits already; temperature 0: the largest,
+ * lowest index of equals. Else weights exp((logit - largest) / temperature); the top_k largest (0:
+ * all), of these the fewest whose sum reaches top_p of theirs, of these all of at least min_p times
+ * the largest; equal weights at the edge by lowest index. The one where the running sum by index
+ * passes u times the total Shapes       logits [n_rows] rows of vocab fp32, stride apart; params,
+ * u, ids [n_rows] Range        a row with a NaN or +inf gives TARNK_ID_NONE Workspace    none
  * Determinism  a row by itself; sums in a fixed order
  * Moved        4 n_rows vocab bytes, up to 40 times from the second-level cache */
 #define TARNK_ID_NONE 0xffffffffu
@@ -132,7 +129,8 @@ typedef struct tarnk_sample_args {
 } tarnk_sample_args;
 int tarnk_cuda_sample(const tarnk_sample_args *args, const tarnk_context *context);
 
-/* ---- memory, streams, graphs: so that nothing above includes a CUDA header --------------------- */
+/* ---- memory, streams, graphs: so that nothing above includes a CUDA header ---------------------
+ */
 
 int tarnk_cuda_alloc(void **out, size_t n_bytes);
 void tarnk_cuda_free(void *memory);

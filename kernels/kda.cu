@@ -3,11 +3,11 @@
  *
  * The state of a head is [V][K] here. Rows of V never meet, so blocks share them out.
  *
- * step (K = 128, V a multiple of 32): 4 lanes hold a row, 32 values each as 8 pieces of 4, so that a
- * warp loads 64 consecutive bytes of each of 8 rows; the state stays in registers over all rows of
- * the sequence and is read and written once. Sums over K are 32 terms in order in a lane, then two
- * shuffles. The state is asked for before previous_wait only when nothing earlier in the stream can
- * have written it, which nobody knows here, so it is asked for after. Bytes: 8 K V a head and
+ * step (K = 128, V a multiple of 32): 4 lanes hold a row, 32 values each as 8 pieces of 4, so that
+ * a warp loads 64 consecutive bytes of each of 8 rows; the state stays in registers over all rows
+ * of the sequence and is read and written once. Sums over K are 32 terms in order in a lane, then
+ * two shuffles. The state is asked for before previous_wait only when nothing earlier in the stream
+ * can have written it, which nobody knows here, so it is asked for after. Bytes: 8 K V a head and
  * session; 9 K V FLOPs a row; no shared memory; about 100 registers.
  * any: other shapes; a warp is a row, lanes strided over K, the state in device memory.
  *
@@ -130,9 +130,9 @@ extern "C" int tarnk_cuda_turn_state(const float *from, float *to, uint32_t n_he
                                      uint32_t from_rows, uint32_t from_columns,
                                      const tarnk_context *context)
 {
-    return LAUNCH(turn_kernel, dim3(div_up(static_cast<size_t>(from_rows) * from_columns, 256),
-                                    n_heads),
-                  256, 0, context, from, to, from_rows, from_columns);
+    return LAUNCH(turn_kernel,
+                  dim3(div_up(static_cast<size_t>(from_rows) * from_columns, 256), n_heads), 256, 0,
+                  context, from, to, from_rows, from_columns);
 }
 
 extern "C" int tarnk_kda_cuda(const tarnk_kda_args *a, const tarnk_context *context)

@@ -11,8 +11,8 @@
  *
  * No exponent is positive, whatever the gate: of a 16 x 16 block below the diagonal blocks both
  * factors are anchored at the row block's first row; on the diagonal blocks 2^(G_r - G_s) is taken
- * pair by pair and channel by channel in fp32. M comes by forward substitution in fp32, 16 rows at a
- * time, and block by block from there; a Neumann series would cancel where keys are alike.
+ * pair by pair and channel by channel in fp32. M comes by forward substitution in fp32, 16 rows at
+ * a time, and block by block from there; a Neumann series would cancel where keys are alike.
  * Rounded to bf16: q, k, v, what the products read, and S as an operand; S itself never.
  *
  * A row that is not there has beta 0, g 0, k, q, v 0 and leaves all as it is. Chunks count from the
@@ -36,12 +36,12 @@
 /* 2^-160 is 0 in fp32: a channel forgets all of it. Sums of less would only lose digits. */
 #define FORGOTTEN (-160.0f)
 
-#define G_STRIDE    (DIM + 2u) /* floats; beta of the row is in the first of the two behind */
-#define X_STRIDE    (DIM + 8u) /* bf16 */
-#define A_STRIDE    (CHUNK + 1u)
-#define M_STRIDE    (CHUNK + 8u)
-#define V_STRIDE    (SLICE + 8u)
-#define DIAG_TILES  36u /* of 2 x 2 on and below the diagonal of a 16 x 16 block */
+#define G_STRIDE     (DIM + 2u) /* floats; beta of the row is in the first of the two behind */
+#define X_STRIDE     (DIM + 8u) /* bf16 */
+#define A_STRIDE     (CHUNK + 1u)
+#define M_STRIDE     (CHUNK + 8u)
+#define V_STRIDE     (SLICE + 8u)
+#define DIAG_TILES   36u /* of 2 x 2 on and below the diagonal of a 16 x 16 block */
 #define DIAG_THREADS (4 * DIAG_TILES)
 
 /* What prepare leaves of a chunk and head, in bf16 but for the last. */
@@ -56,7 +56,7 @@ struct chunk_record {
 static_assert(sizeof(chunk_record) == 74240, "the workspace is counted in these");
 
 struct chunk_segment {
-    chunk_record *records; /* [long sequences][n_chunks][n_heads] */
+    chunk_record *records;    /* [long sequences][n_chunks][n_heads] */
     uint32_t chunk, n_chunks; /* first one, and how many, of each sequence */
     const tarnk_export *exports;
     uint32_t n_exports;
@@ -155,7 +155,8 @@ TARNK_DEVICE void diagonal_tile(prepare_shared *s, chunk_record *out)
         for (uint32_t i = 0; i < 2; i++)
 #pragma unroll
             for (uint32_t j = 0; j < 2; j++) {
-                /* Above the diagonal the exponent would be positive; what comes of it is dropped. */
+                /* Above the diagonal the exponent would be positive; what comes of it is dropped.
+                 */
                 const float low = bf16_low(kc[j]) * exp2_fast(fminf(gr[i].x - gc[j].x, 0.0f));
                 const float high = bf16_high(kc[j]) * exp2_fast(fminf(gr[i].y - gc[j].y, 0.0f));
                 a[i][j] = fmaf(bf16_low(kr[i]), low, fmaf(bf16_high(kr[i]), high, a[i][j]));
@@ -217,7 +218,7 @@ TARNK_DEVICE void make_pairs(prepare_shared *s, chunk_record *out)
     if (threadIdx.x < DIAG_THREADS) {
         diagonal_tile(s, out);
     } else if (warp >= 5) {
-        lower_block(s, out, warp - 4, 0);                     /* (1,0) (2,0) (3,0) */
+        lower_block(s, out, warp - 4, 0);                          /* (1,0) (2,0) (3,0) */
         lower_block(s, out, warp == 5 ? 2 : 3, warp == 7 ? 2 : 1); /* (2,1) (3,1) (3,2) */
     }
     for (uint32_t i = threadIdx.x; i < CHUNK * CHUNK; i += PREPARE_THREADS) {
@@ -315,7 +316,8 @@ TARNK_DEVICE void times_inverse(const prepare_shared *s, uint16_t *out)
 #pragma unroll
         for (uint32_t h = 0; h < 2; h++)
             *reinterpret_cast<uint32_t *>(out + (row + lane / 4 + h * 8) * DIM + column + n * 8 +
-                                          lane % 4 * 2) = bf16_pack(acc[n][2 * h], acc[n][2 * h + 1]);
+                                          lane % 4 * 2) =
+                bf16_pack(acc[n][2 * h], acc[n][2 * h + 1]);
     __syncthreads();
 }
 
@@ -452,8 +454,7 @@ TARNK_DEVICE void pass_chunk(float s[2][4][4], pass_shared<STAGES> *shared, cons
         for (uint32_t n = 0; n < 4; n++)
 #pragma unroll
             for (uint32_t h = 0; h < 2; h++)
-                *reinterpret_cast<uint32_t *>(shared->state +
-                                              state_channel(m, 2 * h) * V_STRIDE +
+                *reinterpret_cast<uint32_t *>(shared->state + state_channel(m, 2 * h) * V_STRIDE +
                                               state_column(n, 0)) =
                     bf16_pack(s[m][n][2 * h], s[m][n][2 * h + 1]);
     __syncthreads();

@@ -1,5 +1,5 @@
-/* kda_chunk.cuh - the chunk form of the recurrence, for appends of TARNK_KDA_CHUNK_MIN rows or more;
- * see kda_chunk.cu. */
+/* kda_chunk.cuh - the chunk form of the recurrence, for appends of TARNK_KDA_CHUNK_MIN rows or
+ * more; see kda_chunk.cu. */
 #ifndef TARNK_KDA_CHUNK_CUH
 #define TARNK_KDA_CHUNK_CUH
 

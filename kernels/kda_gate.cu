@@ -1,5 +1,5 @@
-/* kda_gate.cu - see tarnk_kda_gate_args in kda.h. A warp is one head of a row: 24 bytes and about 70
- * FLOPs a channel, no shared memory. */
+/* kda_gate.cu - see tarnk_kda_gate_args in kda.h. A warp is one head of a row: 24 bytes and about
+ * 70 FLOPs a channel, no shared memory. */
 #include "launch.cuh"
 
 #define HEADS_A_BLOCK 4u

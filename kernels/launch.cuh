@@ -18,7 +18,8 @@ static inline
 #if !defined(TARN_CUDA_EMU)
     __host__ __device__
 #endif
-    uint32_t min_u32(uint32_t a, uint32_t b)
+        uint32_t
+        min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
 }
@@ -45,8 +46,7 @@ int launch_named(const char *name, void (*kernel)(P...), dim3 grid, uint32_t n_t
 {
     const launch_arguments<P...> arguments = {kernel, {static_cast<P>(args)...}};
     emu::launch l = {grid, dim3(n_threads), static_cast<uint32_t>(shared), true, name};
-    return emu::enqueue_kernel(context->stream, l, launch_call<P...>, &arguments,
-                               sizeof arguments);
+    return emu::enqueue_kernel(context->stream, l, launch_call<P...>, &arguments, sizeof arguments);
 }
 #else
 template <typename... P, typename... A>

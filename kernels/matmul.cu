@@ -2,8 +2,8 @@
  *
  * stream: a block is 8 warps, one slice each, over MT x 16 rows of weights and NT x 8 tokens, for
  * any number of rows: above 64 the grid gets a second dimension and weights come again, from the
- * second-level cache. Registers at most 255, shared up to 17 KB, bytes: the weights once for each 64
- * rows, x from the second-level cache once for each MT x 16 outputs. More than 16 rows are first
+ * second-level cache. Registers at most 255, shared up to 17 KB, bytes: the weights once for each
+ * 64 rows, x from the second-level cache once for each MT x 16 outputs. More than 16 rows are first
  * turned to bf16, once, as each block reads all of them.
  * plain: a warp is one output for 8 tokens, fp32.
  *

@@ -7,17 +7,17 @@
  *  combine  the partial results of a row's splits, in the order of the splits
  *  value    Wv_h o_h, fp32; a warp is one output for 8 rows.
  *
- * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are the
- * 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys are cut
- * into splits whose length depends on their number alone (split_keys); a block walks one split of
- * one row for 32 heads, a page of 64 keys at a time: S = K Q^T, softmax in base 2, O += K^T P with
- * O [512][32] in registers over 8 warps. Pages come by cp.async, two of them in flight. As many
- * blocks as the device has room for take the (row, head group, split) items in turn; how many there
- * are is worked out by each block from `seqs`, so a graph serves any lengths. Keys behind the row's
- * own are zeros, never read: they may be NaN.
- *   Bytes: 1152 a key, split partials 64 KB each. FLOPs: 2 * 1088 a key and head. Shared: 192 KB with
- *   two stages, 117 KB with one. Registers: at most 168.
- * attend, any: a block is one row and head, fp32, keys in order, 64 at a time. */
+ * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are
+ * the 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys
+ * are cut into splits whose length depends on their number alone (split_keys); a block walks one
+ * split of one row for 32 heads, a page of 64 keys at a time: S = K Q^T, softmax in base 2, O +=
+ * K^T P with O [512][32] in registers over 8 warps. Pages come by cp.async, two of them in flight.
+ * As many blocks as the device has room for take the (row, head group, split) items in turn; how
+ * many there are is worked out by each block from `seqs`, so a graph serves any lengths. Keys
+ * behind the row's own are zeros, never read: they may be NaN. Bytes: 1152 a key, split partials 64
+ * KB each. FLOPs: 2 * 1088 a key and head. Shared: 192 KB with two stages, 117 KB with one.
+ * Registers: at most 168. attend, any: a block is one row and head, fp32, keys in order, 64 at a
+ * time. */
 #include "product.cuh"
 
 #define BLOCK_ROWS   64u /* as on the CPU */
@@ -48,7 +48,8 @@ static inline
 #if !defined(TARN_CUDA_EMU)
     __host__ __device__
 #endif
-    uint32_t split_keys(uint32_t n_keys)
+        uint32_t
+        split_keys(uint32_t n_keys)
 {
     return n_keys <= 16384 ? 256 : n_keys <= 65536 ? 512 : n_keys <= 262144 ? 1024 : 2048;
 }
@@ -144,8 +145,8 @@ static __global__ void __launch_bounds__(ANY_THREADS) mla_any_kernel(tarnk_mla_a
         for (uint32_t i = threadIdx.x / 32; i < n; i += ANY_THREADS / 32) {
             float dot = 0;
             for (uint32_t d = lane; d < len; d += 32)
-                dot = fmaf(query[d], load_as(page, a.latent_dtype, static_cast<size_t>(i) * len + d),
-                           dot);
+                dot = fmaf(query[d],
+                           load_as(page, a.latent_dtype, static_cast<size_t>(i) * len + d), dot);
             dot = warp_sum(dot);
             if (lane == 0)
                 scores[i] = dot * scale;
@@ -174,17 +175,26 @@ static __global__ void __launch_bounds__(ANY_THREADS) mla_any_kernel(tarnk_mla_a
 
 /* ---- fast ------------------------------------------------------------------------------------ */
 
-/* Where the parts of shared memory begin, in bytes. */
+struct fast_work {
+    uint16_t query[HEADS * STRIDE];
+    uint16_t probs[HEADS * P_STRIDE];
+    float tops[4 * HEADS]; /* of 16 keys each */
+    float sums[4 * HEADS];
+    float top[HEADS];                /* up to this page */
+    float shrink[HEADS];             /* what all before is to be multiplied by */
+    uint32_t begins[BLOCK_ROWS + 4]; /* of items, by row */
+};
+
 template <int STAGES> struct fast_shared {
-    static constexpr uint32_t query = 0; /* bf16 [HEADS][STRIDE] */
-    static constexpr uint32_t keys = query + HEADS * STRIDE * 2; /* bf16 [STAGES][KEYS][STRIDE] */
-    static constexpr uint32_t probs = keys + STAGES * KEYS * STRIDE * 2; /* bf16 [HEADS][P_STRIDE] */
-    static constexpr uint32_t tops = probs + HEADS * P_STRIDE * 2; /* [4][HEADS] of 16 keys each */
-    static constexpr uint32_t sums = tops + 4 * HEADS * 4;         /* [4][HEADS] */
-    static constexpr uint32_t top = sums + 4 * HEADS * 4;          /* [HEADS] up to this page */
-    static constexpr uint32_t shrink = top + HEADS * 4;            /* [HEADS] of what was before */
-    static constexpr uint32_t begins = shrink + HEADS * 4;         /* [BLOCK_ROWS + 1] of items */
-    static constexpr uint32_t end = begins + (BLOCK_ROWS + 1) * 4;
+    uint16_t keys[STAGES][KEYS * STRIDE];
+    fast_work work;
+};
+static_assert(sizeof(fast_shared<2>) <= 227 * 1024, "a block of 9.0 has no more");
+static_assert(sizeof(fast_shared<1>) <= 163 * 1024, "a block of 8.0 has no more");
+
+/* The softmax so far of head `lane`, kept by warp 0. */
+struct fast_sum {
+    float top, sum;
 };
 
 struct fast_item {
@@ -263,8 +273,8 @@ TARNK_DEVICE void fetch_query(const tarnk_mla_args &a, const mla_block &b, const
         const uint32_t h = i / EIGHTS, at = i % EIGHTS * 8, head = item.group * HEADS + h;
         uint4 q = make_uint4(0, 0, 0, 0);
         if (head < a.n_heads)
-            q = load_eight(b.query +
-                           (static_cast<size_t>(item.row) * a.n_heads + head) * WIDTH + at);
+            q = load_eight(b.query + (static_cast<size_t>(item.row) * a.n_heads + head) * WIDTH +
+                           at);
         *reinterpret_cast<uint4 *>(to + h * STRIDE + at) = q;
     }
 }
@@ -274,7 +284,8 @@ TARNK_DEVICE void page_scores(float score[2][4], const uint16_t *keys, const uin
                               uint32_t warp, uint32_t lane)
 {
     const uint16_t *key = keys + (warp % 4 * 16 + lane % 16) * STRIDE + lane / 16 * 8;
-    const uint16_t *q = query + (warp / 4 * 16 + lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
+    const uint16_t *q =
+        query + (warp / 4 * 16 + lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
 #pragma unroll 4
     for (uint32_t k = 0; k < WIDTH; k += 16) {
         uint32_t x[4], w[4];
@@ -294,14 +305,13 @@ TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *keys, const ui
         uint32_t p[2][4];
 #pragma unroll
         for (uint32_t half = 0; half < 2; half++)
-            load_tiles<false>(p[half], probs +
-                                           (half * 16 + lane / 16 * 8 + lane % 8) * P_STRIDE + k +
-                                           lane / 8 % 2 * 8);
+            load_tiles<false>(p[half], probs + (half * 16 + lane / 16 * 8 + lane % 8) * P_STRIDE +
+                                           k + lane / 8 % 2 * 8);
 #pragma unroll
         for (uint32_t m = 0; m < 4; m++) {
             uint32_t v[4];
-            load_tiles<true>(v, keys + (k + lane / 16 * 8 + lane % 8) * STRIDE + warp * 64 + m * 16 +
-                                    lane / 8 % 2 * 8);
+            load_tiles<true>(v, keys + (k + lane / 16 * 8 + lane % 8) * STRIDE + warp * 64 +
+                                    m * 16 + lane / 8 % 2 * 8);
 #pragma unroll
             for (uint32_t n = 0; n < 4; n++)
                 mma_bf16(out[m][n], v, p[n / 2] + n % 2 * 2);
@@ -309,123 +319,133 @@ TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *keys, const ui
     }
 }
 
-template <int STAGES>
-static __global__ void __launch_bounds__(FAST_THREADS) mla_fast_kernel(tarnk_mla_args a, mla_block b)
+/* The two heads of a lane in each of two tiles. */
+#define EACH_HEAD(n, c)                                                                            \
+    _Pragma("unroll") for (int n = 0; n < 2; n++) _Pragma("unroll") for (int c = 0; c < 2; c++)
+
+/* Scores to probabilities, which page_values reads after a barrier. n_keys: of this page. */
+TARNK_DEVICE void page_softmax(float score[2][4], fast_work *work, fast_sum *state, uint32_t n_keys,
+                               float scale, uint32_t warp, uint32_t lane)
 {
-    using at = fast_shared<STAGES>;
-    unsigned char *shared = shared_bytes();
-    auto *query = reinterpret_cast<uint16_t *>(shared + at::query);
-    auto *keys = reinterpret_cast<uint16_t *>(shared + at::keys);
-    auto *probs = reinterpret_cast<uint16_t *>(shared + at::probs);
-    auto *tops = reinterpret_cast<float *>(shared + at::tops);
-    auto *sums = reinterpret_cast<float *>(shared + at::sums);
-    auto *top = reinterpret_cast<float *>(shared + at::top);
-    auto *shrink = reinterpret_cast<float *>(shared + at::shrink);
-    auto *begins = reinterpret_cast<uint32_t *>(shared + at::begins);
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const uint32_t g = lane / 4, t = lane % 4, keys = warp % 4, first = keys * 16 + g;
+    EACH_HEAD(n, c)
+    {
+        const uint32_t head = warp / 4 * 16 + n * 8 + t * 2 + c;
+        score[n][c] = first < n_keys ? score[n][c] * scale : -INFINITY;
+        score[n][c + 2] = first + 8 < n_keys ? score[n][c + 2] * scale : -INFINITY;
+        float most = fmaxf(score[n][c], score[n][c + 2]);
+#pragma unroll
+        for (int bit = 4; bit < 32; bit *= 2)
+            most = fmaxf(most, __shfl_xor_sync(TARNK_WARP_ALL, most, bit));
+        if (g == 0)
+            work->tops[keys * HEADS + head] = most;
+    }
+    __syncthreads();
+    if (warp == 0) {
+        float top = state->top;
+#pragma unroll
+        for (int w = 0; w < 4; w++)
+            top = fmaxf(top, work->tops[w * HEADS + lane]);
+        work->top[lane] = top;
+        work->shrink[lane] = exp2_fast(state->top - top);
+        state->top = top;
+    }
+    __syncthreads();
+    EACH_HEAD(n, c)
+    {
+        const uint32_t head = warp / 4 * 16 + n * 8 + t * 2 + c;
+        const float low = exp2_fast(score[n][c] - work->top[head]);
+        const float high = exp2_fast(score[n][c + 2] - work->top[head]);
+        uint16_t *to = work->probs + head * P_STRIDE + first;
+        to[0] = static_cast<uint16_t>(bf16_bits(low));
+        to[8] = static_cast<uint16_t>(bf16_bits(high));
+        float part = low + high;
+#pragma unroll
+        for (int bit = 4; bit < 32; bit *= 2)
+            part += __shfl_xor_sync(TARNK_WARP_ALL, part, bit);
+        if (g == 0)
+            work->sums[keys * HEADS + head] = part;
+    }
+    __syncthreads();
+    if (warp == 0)
+        state->sum = state->sum * work->shrink[lane] +
+                     (work->sums[lane] + work->sums[HEADS + lane]) +
+                     (work->sums[2 * HEADS + lane] + work->sums[3 * HEADS + lane]);
+}
+
+TARNK_DEVICE void shrink_values(float out[4][4][4], const float *shrink, uint32_t t)
+{
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            const float factor = shrink[n * 8 + t * 2 + c % 2];
+#pragma unroll
+            for (int m = 0; m < 4; m++)
+                out[m][n][c] *= factor;
+        }
+}
+
+TARNK_DEVICE void put_part(const tarnk_mla_args &a, const mla_block &b, const fast_item &item,
+                           const float out[4][4][4], const fast_sum &state, uint32_t warp,
+                           uint32_t lane)
+{
+    const uint32_t g = lane / 4, t = lane % 4, first = item.group * HEADS;
+    const size_t part =
+        (static_cast<size_t>(item.row) * b.splits_max + item.split) * a.n_heads + first;
+    if (warp == 0 && first + lane < a.n_heads) {
+        b.limits[(part + lane) * 2] = state.top;
+        b.limits[(part + lane) * 2 + 1] = state.sum;
+    }
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            const uint32_t head = n * 8 + t * 2 + c % 2;
+            if (first + head < a.n_heads)
+#pragma unroll
+                for (int m = 0; m < 4; m++)
+                    b.parts[(part + head) * RANK + warp * 64 + m * 16 + g + c / 2 * 8] =
+                        out[m][n][c];
+        }
+}
+
+template <int STAGES>
+static __global__ void __launch_bounds__(FAST_THREADS)
+    mla_fast_kernel(tarnk_mla_args a, mla_block b)
+{
+    auto *shared = reinterpret_cast<fast_shared<STAGES> *>(shared_bytes());
+    fast_work *work = &shared->work;
+    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t n_groups = (a.n_heads + HEADS - 1) / HEADS;
     const float scale = LOG2_E / sqrtf(static_cast<float>(a.nope + a.rope));
     previous_wait();
     next_start();
-    count_items(a, b, begins);
-    const uint32_t n_items = begins[b.n_rows] * n_groups;
+    count_items(a, b, work->begins);
+    const uint32_t n_items = work->begins[b.n_rows] * n_groups;
     for (uint32_t i = blockIdx.x; i < n_items; i += gridDim.x) {
-        const fast_item item = item_at(a, b, begins, i, n_groups);
+        const fast_item item = item_at(a, b, work->begins, i, n_groups);
         float out[4][4][4] = {};
-        float sum = 0, old_top = -INFINITY; /* of head `lane`, in warp 0 */
+        fast_sum state = {-INFINITY, 0};
 #pragma unroll
         for (uint32_t p = 0; p + 1 < STAGES; p++)
-            fetch_page(a, item, item.key + p * KEYS, keys + p * KEYS * STRIDE);
-        fetch_query(a, b, item, query);
+            fetch_page(a, item, item.key + p * KEYS, shared->keys[p]);
+        fetch_query(a, b, item, work->query);
         for (uint32_t key = item.key, page = 0; key < item.key_end; key += KEYS, page++) {
-            uint16_t *here = keys + page % STAGES * KEYS * STRIDE;
+            const uint16_t *keys = shared->keys[page % STAGES];
             fetch_page(a, item, key + (STAGES - 1) * KEYS,
-                       keys + (page + STAGES - 1) % STAGES * KEYS * STRIDE);
+                       shared->keys[(page + STAGES - 1) % STAGES]);
             copy_wait<STAGES - 1>();
             __syncthreads();
             float score[2][4] = {};
-            page_scores(score, here, query, warp, lane);
-            const uint32_t first = key + warp % 4 * 16 + g; /* of rows g and g + 8 */
-#pragma unroll
-            for (int n = 0; n < 2; n++)
-#pragma unroll
-                for (int c = 0; c < 4; c++)
-                    score[n][c] = first + c / 2 * 8 < item.key_end ? score[n][c] * scale : -INFINITY;
-#pragma unroll
-            for (int n = 0; n < 2; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    float most = fmaxf(score[n][c], score[n][c + 2]);
-#pragma unroll
-                    for (int bit = 4; bit < 32; bit *= 2)
-                        most = fmaxf(most, __shfl_xor_sync(TARNK_WARP_ALL, most, bit));
-                    if (g == 0)
-                        tops[warp % 4 * HEADS + warp / 4 * 16 + n * 8 + t * 2 + c] = most;
-                }
-            __syncthreads();
-            if (warp == 0) {
-                float new_top = old_top;
-#pragma unroll
-                for (int w = 0; w < 4; w++)
-                    new_top = fmaxf(new_top, tops[w * HEADS + lane]);
-                top[lane] = new_top;
-                shrink[lane] = exp2_fast(old_top - new_top);
-                old_top = new_top;
-            }
-            __syncthreads();
-#pragma unroll
-            for (int n = 0; n < 2; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const uint32_t head = warp / 4 * 16 + n * 8 + t * 2 + c;
-                    const float low = exp2_fast(score[n][c] - top[head]);
-                    const float high = exp2_fast(score[n][c + 2] - top[head]);
-                    uint16_t *to = probs + head * P_STRIDE + warp % 4 * 16 + g;
-                    to[0] = static_cast<uint16_t>(bf16_bits(low));
-                    to[8] = static_cast<uint16_t>(bf16_bits(high));
-                    float part = low + high;
-#pragma unroll
-                    for (int bit = 4; bit < 32; bit *= 2)
-                        part += __shfl_xor_sync(TARNK_WARP_ALL, part, bit);
-                    if (g == 0)
-                        sums[warp % 4 * HEADS + head] = part;
-                }
-            __syncthreads();
-            if (warp == 0)
-                sum = sum * shrink[lane] + (sums[lane] + sums[HEADS + lane]) +
-                      (sums[2 * HEADS + lane] + sums[3 * HEADS + lane]);
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const float factor = shrink[n * 8 + t * 2 + c];
-#pragma unroll
-                    for (int m = 0; m < 4; m++) {
-                        out[m][n][c] *= factor;
-                        out[m][n][c + 2] *= factor;
-                    }
-                }
-            page_values(out, here, probs, warp, lane);
+            page_scores(score, keys, work->query, warp, lane);
+            page_softmax(score, work, &state, item.key_end - key, scale, warp, lane);
+            shrink_values(out, work->shrink, lane % 4);
+            page_values(out, keys, work->probs, warp, lane);
             __syncthreads(); /* the page's place, and all else, is free */
         }
         copy_wait<0>();
-        const size_t part = (static_cast<size_t>(item.row) * b.splits_max + item.split) * a.n_heads +
-                            item.group * HEADS;
-        if (warp == 0 && item.group * HEADS + lane < a.n_heads) {
-            b.limits[(part + lane) * 2] = old_top;
-            b.limits[(part + lane) * 2 + 1] = sum;
-        }
-#pragma unroll
-        for (int n = 0; n < 4; n++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) {
-                const uint32_t head = n * 8 + t * 2 + c % 2;
-                if (item.group * HEADS + head < a.n_heads)
-#pragma unroll
-                    for (int m = 0; m < 4; m++)
-                        b.parts[(part + head) * RANK + warp * 64 + m * 16 + g + c / 2 * 8] =
-                            out[m][n][c];
-            }
+        put_part(a, b, item, out, state, warp, lane);
     }
 }
 
@@ -497,9 +517,9 @@ static int stages_that_fit(const tarnk_mla_args *a, const tarnk_cuda *cuda)
     if (!cuda->native || a->latent_dtype != TARNK_BF16 || a->rank != RANK || a->rope != ROPE ||
         a->latent_offset % 16 != 0 || !aligned16(a->workspace))
         return 0;
-    return fast_shared<2>::end <= cuda->shared_bytes_max   ? 2
-           : fast_shared<1>::end <= cuda->shared_bytes_max ? 1
-                                                           : 0;
+    return sizeof(fast_shared<2>) <= cuda->shared_bytes_max   ? 2
+           : sizeof(fast_shared<1>) <= cuda->shared_bytes_max ? 1
+                                                              : 0;
 }
 
 extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *context)
@@ -514,18 +534,18 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
         TRY_LAUNCH(LAUNCH(mla_query_kernel, dim3(div_up(a->rank, 128), a->n_heads, eights), 128, 0,
                           context, *a, b));
         if (stages == 2)
-            TRY_LAUNCH(LAUNCH(mla_fast_kernel<2>, cuda->n_sms, FAST_THREADS, fast_shared<2>::end,
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<2>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<2>),
                               context, *a, b));
         else if (stages == 1)
-            TRY_LAUNCH(LAUNCH(mla_fast_kernel<1>, cuda->n_sms, FAST_THREADS, fast_shared<1>::end,
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<1>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<1>),
                               context, *a, b));
         else
             TRY_LAUNCH(LAUNCH(mla_any_kernel, dim3(a->n_heads, b.n_rows), ANY_THREADS,
                               (KEYS + 2 * static_cast<size_t>(a->rank) + a->rope) * sizeof(float),
                               context, *a, b));
         if (stages > 0)
-            TRY_LAUNCH(LAUNCH(mla_combine_kernel, dim3(a->n_heads, b.n_rows), 128, 0, context, *a,
-                              b));
+            TRY_LAUNCH(
+                LAUNCH(mla_combine_kernel, dim3(a->n_heads, b.n_rows), 128, 0, context, *a, b));
         TRY_LAUNCH(LAUNCH(mla_value_kernel, dim3(div_up(a->v_dim, 4), a->n_heads, eights), 128, 0,
                           context, *a, b));
     }

@@ -1,5 +1,5 @@
-/* mla_latent.cu - see tarnk_mla_latent_args in mla.h. A block is a row: it finds its sequence, norms
- * the first `rank` values and stores all of them in the token's place of its page. */
+/* mla_latent.cu - see tarnk_mla_latent_args in mla.h. A block is a row: it finds its sequence,
+ * norms the first `rank` values and stores all of them in the token's place of its page. */
 #include "launch.cuh"
 
 #define THREADS 128u

@@ -1,14 +1,14 @@
 /* moe.cu - the experts; see tarnk_moe_args in moe.h; how sums are made is in product.cuh.
  *
- * Four kernels. plan: one block sorts the (row, slot) pairs by expert; `place` of a pair is where it
- * stands then. Two rows of one expert may stand in either order: no sum crosses rows, so it does not
- * show. gate_up: the rows i of w1 and of w3 in one block, so that SiLU finds both sums; down;
+ * Four kernels. plan: one block sorts the (row, slot) pairs by expert; `place` of a pair is where
+ * it stands then. Two rows of one expert may stand in either order: no sum crosses rows, so it does
+ * not show. gate_up: the rows i of w1 and of w3 in one block, so that SiLU finds both sums; down;
  * combine: a row's results in the order of its slots, which ascend by expert. No float atomics. The
  * grid has room for as many experts as the step could choose; blocks beyond the chosen leave, so a
  * graph serves any routing.
  *
- * Bytes: the weights of each chosen expert once for each NT x 8 of its rows; FLOPs: 6 n_rows top_k n
- * width. Shared: 5 KB at most, plan 16 bytes an expert. Registers at most 168.
+ * Bytes: the weights of each chosen expert once for each NT x 8 of its rows; FLOPs: 6 n_rows top_k
+ * n width. Shared: 5 KB at most, plan 16 bytes an expert. Registers at most 168.
  *
  * Workspace: hidden (bf16 or fp32), result, place_of, row_at, active, n_active. */
 #include "product.cuh"
@@ -115,8 +115,8 @@ static __global__ void __launch_bounds__(PRODUCT_THREADS)
             const uint32_t o = i % OUTS, at = i / OUTS;
             const float gate = sums[o * STRIDE + at], up = sums[(o + OUTS) * STRIDE + at];
             if (first + o < a.width && place + at < e.end)
-                static_cast<uint16_t *>(w.hidden)[static_cast<size_t>(place + at) * a.width +
-                                                  first + o] =
+                static_cast<uint16_t *>(
+                    w.hidden)[static_cast<size_t>(place + at) * a.width + first + o] =
                     static_cast<uint16_t>(bf16_bits(silu(gate) * up));
         }
         __syncthreads();
@@ -160,8 +160,7 @@ static __global__ void __launch_bounds__(PRODUCT_THREADS)
         for (uint32_t i = threadIdx.x; i < OUTS * NT * 8; i += PRODUCT_THREADS) {
             const uint32_t o = i % OUTS, at = i / OUTS;
             if (first + o < a.n && place + at < e.end)
-                w.result[static_cast<size_t>(place + at) * a.n + first + o] =
-                    sums[o * STRIDE + at];
+                w.result[static_cast<size_t>(place + at) * a.n + first + o] = sums[o * STRIDE + at];
         }
         __syncthreads();
     }
@@ -221,8 +220,8 @@ static __global__ void __launch_bounds__(256) moe_combine_kernel(tarnk_moe_args 
         float sum = 0;
         for (uint32_t s = 0; s < a.top_k; s++) {
             const size_t pair = static_cast<size_t>(r) * a.top_k + s;
-            sum = fmaf(a.weights[pair],
-                       w.result[static_cast<size_t>(w.place_of[pair]) * a.n + i], sum);
+            sum = fmaf(a.weights[pair], w.result[static_cast<size_t>(w.place_of[pair]) * a.n + i],
+                       sum);
         }
         a.out[static_cast<size_t>(r) * a.n + i] += sum;
     }
@@ -264,9 +263,10 @@ template <int NT>
 static int run_stream(const tarnk_moe_args *a, const moe_work *w, uint32_t n_experts,
                       const tarnk_context *context)
 {
-    constexpr int MT = 2, AHEAD = NT > 2 ? 2 : 4;
-    TRY_LAUNCH(LAUNCH((moe_gate_up_kernel<MT, NT, AHEAD>), dim3(div_up(a->width, MT * 8), n_experts),
-                      PRODUCT_THREADS, (product_shared<MT, NT>()), context, *a, *w));
+    constexpr int MT = 2, AHEAD = 2;
+    TRY_LAUNCH(LAUNCH((moe_gate_up_kernel<MT, NT, AHEAD>),
+                      dim3(div_up(a->width, MT * 8), n_experts), PRODUCT_THREADS,
+                      (product_shared<MT, NT>()), context, *a, *w));
     return LAUNCH((moe_down_kernel<MT, NT, AHEAD>), dim3(div_up(a->n, MT * 16), n_experts),
                   PRODUCT_THREADS, (product_shared<MT, NT>()), context, *a, *w);
 }
@@ -295,8 +295,8 @@ extern "C" int tarnk_moe_cuda(const tarnk_moe_args *a, const tarnk_context *cont
     const double each = static_cast<double>(n_pairs) / a->n_experts;
     moe_work w;
     carve(&w, static_cast<uint8_t *>(a->workspace), n_pairs, a->n, a->width, a->n_experts);
-    TRY_LAUNCH(LAUNCH(moe_plan_kernel, 1, PLAN_THREADS, a->n_experts * sizeof(uint32_t), context,
-                      *a, w));
+    TRY_LAUNCH(
+        LAUNCH(moe_plan_kernel, 1, PLAN_THREADS, a->n_experts * sizeof(uint32_t), context, *a, w));
     if (!can_stream(a, cuda_of(context)))
         TRY_LAUNCH(run_plain(a, &w, n_experts, context));
     else if (each <= 4)

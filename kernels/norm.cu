@@ -1,11 +1,11 @@
 /* norm.cu - see norm.h.
  *
  * norm_rms: a block a row, its elements strided over the threads; 8 n_rows n bytes, 4 FLOPs an
- * element; 128 B shared. norm_gated: a warp a head; 12 bytes and about 28 FLOPs an element. Both are
- * far below what the memory gives; at few rows they cost their launch. */
+ * element; 128 B shared. norm_gated: a warp a head; 12 bytes and about 28 FLOPs an element. Both
+ * are far below what the memory gives; at few rows they cost their launch. */
 #include "launch.cuh"
 
-#define ROW_THREADS  256u
+#define ROW_THREADS   256u
 #define HEADS_A_BLOCK 4u
 
 static __global__ void __launch_bounds__(ROW_THREADS) norm_rms_kernel(tarnk_norm_rms_args a)

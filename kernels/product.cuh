@@ -1,9 +1,9 @@
 /* product.cuh - the one way all products with weights are summed on CUDA, for matmul and moe.
  *
- * y = W x with bf16 operands. Rows of W are the 16 rows of an mma, tokens its 8 columns, so that one
- * token costs what eight do and a token's bits do not depend on how many there are. Weights are read
- * as they lie in the checkpoint: an mma does not care in which order the terms of a sum stand, if
- * both operands agree; so of 32 terms lane t takes 8t to 8t + 7, which is one load of 16 bytes a
+ * y = W x with bf16 operands. Rows of W are the 16 rows of an mma, tokens its 8 columns, so that
+ * one token costs what eight do and a token's bits do not depend on how many there are. Weights are
+ * read as they lie in the checkpoint: an mma does not care in which order the terms of a sum stand,
+ * if both operands agree; so of 32 terms lane t takes 8t to 8t + 7, which is one load of 16 bytes a
  * row, and two mmas share them. Nothing is shuffled at load, and no second copy is needed for
  * another kernel.
  *

@@ -10,11 +10,11 @@
 #include <cstdint>
 
 #if defined(TARN_CUDA_EMU)
-#include "emu.hpp"
-#define TARNK_DEVICE static inline
+#    include "emu.hpp"
+#    define TARNK_DEVICE static inline
 #else
-#include <cuda_runtime.h>
-#define TARNK_DEVICE static __device__ __forceinline__
+#    include <cuda_runtime.h>
+#    define TARNK_DEVICE static __device__ __forceinline__
 #endif
 
 #define TARNK_WARP_ALL 0xffffffffu
@@ -174,8 +174,14 @@ EMU_PLAIN inline void load(void **payloads, uint32_t, bool turn)
             memcpy(&static_cast<lane_tile *>(payloads[l])->out[m], pair, 4);
         }
 }
-EMU_PLAIN inline void plain(void **p, uint32_t mask) { load(p, mask, false); }
-EMU_PLAIN inline void turned(void **p, uint32_t mask) { load(p, mask, true); }
+EMU_PLAIN inline void plain(void **p, uint32_t mask)
+{
+    load(p, mask, false);
+}
+EMU_PLAIN inline void turned(void **p, uint32_t mask)
+{
+    load(p, mask, true);
+}
 } // namespace emu_tile
 #endif
 
@@ -271,8 +277,7 @@ TARNK_DEVICE void mbarrier_init(uint64_t *bar, uint32_t arrivals)
 #if defined(TARN_CUDA_EMU)
     emu::mbarrier_init(bar, arrivals);
 #elif __CUDA_ARCH__ >= 900
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)),
-                 "r"(arrivals)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(arrivals)
                  : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #else
@@ -287,10 +292,10 @@ TARNK_DEVICE void mbarrier_arrive(uint64_t *bar, uint32_t n_bytes)
     emu::mbarrier_arrive(bar, n_bytes);
 #elif __CUDA_ARCH__ >= 900
     if (n_bytes > 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                         shared_address(bar)),
-                     "r"(n_bytes)
-                     : "memory");
+        asm volatile(
+            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
+            "r"(n_bytes)
+            : "memory");
     else
         asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar))
                      : "memory");

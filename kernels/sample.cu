@@ -2,10 +2,12 @@
  *
  * A block is a row. Nothing is sorted: the smallest weight that top-k keeps is found by halving the
  * range of the logits' bits, which order as the logits do, counting what lies above; then the same
- * for top-p with sums. Equal logits at the edge are kept by lowest index, by counting them in order.
- * Sums are double, per thread over its contiguous share of the row, then over the threads in order.
+ * for top-p with sums. Equal logits at the edge are kept by lowest index, by counting them in
+ * order. Sums are double, per thread over its contiguous share of the row, then over the threads in
+ * order.
  *
- * Bytes: the row once from memory, then up to 70 times from the second-level cache. Shared: 17 KB. */
+ * Bytes: the row once from memory, then up to 70 times from the second-level cache. Shared: 17 KB.
+ */
 #include "launch.cuh"
 
 #define THREADS 1024u

@@ -35,7 +35,10 @@ struct mbarrier {
 thread_copies copies[THREADS_MAX];
 std::map<uint64_t *, mbarrier> mbarriers;
 
-size_t offset_of(const void *p) { return size_t(static_cast<const uint8_t *>(p) - shared_base); }
+size_t offset_of(const void *p)
+{
+    return size_t(static_cast<const uint8_t *>(p) - shared_base);
+}
 
 void start(const copy &c)
 {
@@ -100,7 +103,10 @@ void try_flip(mbarrier &b)
 
 } // namespace
 
-void asyncs_begin_block() { mbarriers.clear(); }
+void asyncs_begin_block()
+{
+    mbarriers.clear();
+}
 
 void asyncs_end_thread()
 {

@@ -22,21 +22,21 @@
 #include <tuple>
 
 #if defined(__SANITIZE_ADDRESS__)
-#define EMU_ASAN 1
+#    define EMU_ASAN 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define EMU_ASAN 1
-#endif
+#    if __has_feature(address_sanitizer)
+#        define EMU_ASAN 1
+#    endif
 #endif
 
 #define __global__
 #define __device__
 #define __host__
 #define __grid_constant__
-#define __forceinline__      inline
+#define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __align__(n)         alignas(n)
-#define EMU_PLAIN            __attribute__((no_sanitize("thread")))
+#define __align__(n) alignas(n)
+#define EMU_PLAIN    __attribute__((no_sanitize("thread")))
 
 struct alignas(8) float2 {
     float x, y;
@@ -57,9 +57,18 @@ struct dim3 {
     uint32_t x, y, z;
     dim3(uint32_t a = 1, uint32_t b = 1, uint32_t c = 1) : x(a), y(b), z(c) {}
 };
-static inline float2 make_float2(float x, float y) { return {x, y}; }
-static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
+}
+static inline uint2 make_uint2(uint32_t x, uint32_t y)
+{
+    return {x, y};
+}
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 {
     return {x, y, z, w};
@@ -107,8 +116,8 @@ struct launch {
     const char *name;
 };
 /* `arguments` are copied; call(copy) runs one thread. */
-int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *),
-                   const void *arguments, size_t n_bytes);
+int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
+                   size_t n_bytes);
 
 /* Scheduling seed of the blocks that run from here on. */
 void seed(uint64_t value);
@@ -124,8 +133,14 @@ unsigned faults(const char **first);
 
 /* ---- device functions ------------------------------------------------------------------------ */
 
-static inline void __syncthreads() { emu::block_barrier(); }
-static inline void __syncwarp(uint32_t mask = 0xffffffffu) { emu::warp_barrier(mask); }
+static inline void __syncthreads()
+{
+    emu::block_barrier();
+}
+static inline void __syncwarp(uint32_t mask = 0xffffffffu)
+{
+    emu::warp_barrier(mask);
+}
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
@@ -191,8 +206,14 @@ EMU_PLAIN static inline uint32_t __ballot_sync(uint32_t mask, int predicate)
     emu::warp_meet(mask, emu::do_ballot, &s, "ballot");
     return uint32_t(s.result);
 }
-static inline int __any_sync(uint32_t mask, int p) { return __ballot_sync(mask, p) != 0; }
-static inline int __all_sync(uint32_t mask, int p) { return __ballot_sync(mask, p) == mask; }
+static inline int __any_sync(uint32_t mask, int p)
+{
+    return __ballot_sync(mask, p) != 0;
+}
+static inline int __all_sync(uint32_t mask, int p)
+{
+    return __ballot_sync(mask, p) == mask;
+}
 
 template <typename T> EMU_PLAIN static inline T atomicAdd(T *at, T value)
 {
@@ -221,12 +242,30 @@ EMU_PLAIN static inline float __uint_as_float(uint32_t u)
     memcpy(&x, &u, 4);
     return x;
 }
-static inline int __popc(uint32_t x) { return __builtin_popcount(x); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
-static inline int __clz(int x) { return x ? __builtin_clz(uint32_t(x)) : 32; }
-static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t(uint64_t(a) * b >> 32); }
-static inline uint32_t min(uint32_t a, uint32_t b) { return a < b ? a : b; }
-static inline uint32_t max(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static inline int __popc(uint32_t x)
+{
+    return __builtin_popcount(x);
+}
+static inline int __ffs(int x)
+{
+    return __builtin_ffs(x);
+}
+static inline int __clz(int x)
+{
+    return x ? __builtin_clz(uint32_t(x)) : 32;
+}
+static inline uint32_t __umulhi(uint32_t a, uint32_t b)
+{
+    return uint32_t(uint64_t(a) * b >> 32);
+}
+static inline uint32_t min(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+static inline uint32_t max(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
 
 /* ---- the runtime ----------------------------------------------------------------------------- */
 

@@ -63,7 +63,8 @@ CASE(a_race_in_shared_memory)
         CHECK_CLEAN();
         for (uint32_t i = 0; i < 64; i++)
             CHECK(out[i] == float((i + 1) % 64));
-        LAUNCH(neighbours, 1, 64, 256, &context, out, 2u); /* a warp's barrier is not enough for two */
+        LAUNCH(neighbours, 1, 64, 256, &context, out,
+               2u); /* a warp's barrier is not enough for two */
         CHECK_CAUGHT("race");
         LAUNCH(neighbours, 1, 32, 256, &context, out, 2u);
         CHECK_CLEAN();
@@ -292,7 +293,7 @@ CASE(threads_that_wait_for_ever)
 
 static void multiply(const float *a, const float *b, float *out)
 {
-    auto *rows = reinterpret_cast<uint16_t *>(shared_bytes());         /* a [16][24] */
+    auto *rows = reinterpret_cast<uint16_t *>(shared_bytes());          /* a [16][24] */
     auto *columns = reinterpret_cast<uint16_t *>(shared_bytes() + 768); /* b by row [16][24] */
     for (uint32_t i = threadIdx.x; i < 256; i += 32)
         rows[i / 16 * 24 + i % 16] = uint16_t(bf16_bits(a[i]));
@@ -430,14 +431,14 @@ CASE(devices_that_are_not_there_are_refused_by_name)
 }
 
 #if !defined(EMU_ASAN)
-#define ENTRIES_THAT_WATCH                                                                         \
-    ENTRY(a_race_in_shared_memory), ENTRY(a_write_too_early_after_a_read),                         \
-        ENTRY(named_barriers_order_their_own_threads_only),                                        \
-        ENTRY(accesses_outside_of_an_allocation), ENTRY(misaligned_accesses_and_shared_overruns),  \
-        ENTRY(a_copy_nobody_waited_for), ENTRY(a_copy_left_behind_and_one_from_outside),           \
-        ENTRY(bulk_copies_and_their_barrier),
+#    define ENTRIES_THAT_WATCH                                                                     \
+        ENTRY(a_race_in_shared_memory), ENTRY(a_write_too_early_after_a_read),                     \
+            ENTRY(named_barriers_order_their_own_threads_only),                                    \
+            ENTRY(accesses_outside_of_an_allocation),                                              \
+            ENTRY(misaligned_accesses_and_shared_overruns), ENTRY(a_copy_nobody_waited_for),       \
+            ENTRY(a_copy_left_behind_and_one_from_outside), ENTRY(bulk_copies_and_their_barrier),
 #else
-#define ENTRIES_THAT_WATCH
+#    define ENTRIES_THAT_WATCH
 #endif
 
 CHECK_MAIN(ENTRIES_THAT_WATCH ENTRY(threads_that_wait_for_ever), ENTRY(tiles_and_products),

@@ -1,8 +1,8 @@
 /* fiber.cpp - blocks as fibers: one stack a thread, a switch of our own, barriers, warp operations.
  *
- * A thread that must wait leaves the list of the ready; who completes a meeting puts all of it back.
- * The next to run is drawn at random. When nobody is ready and somebody still waits, that is a hang:
- * it is reported with what the first of them waits for, and the block is abandoned. */
+ * A thread that must wait leaves the list of the ready; who completes a meeting puts all of it
+ * back. The next to run is drawn at random. When nobody is ready and somebody still waits, that is
+ * a hang: it is reported with what the first of them waits for, and the block is abandoned. */
 #include "inside.hpp"
 
 #include <cstdarg>
@@ -12,14 +12,15 @@
 #include <vector>
 
 #if defined(EMU_ASAN)
-#include <sanitizer/common_interface_defs.h>
+#    include <sanitizer/common_interface_defs.h>
 #endif
 
 #if !defined(__x86_64__)
-#error "the switch of fibers is written for x86-64"
+#    error "the switch of fibers is written for x86-64"
 #endif
 
-/* void emu_switch(void **save_sp, void *load_sp): what a function call need not keep, is not kept. */
+/* void emu_switch(void **save_sp, void *load_sp): what a function call need not keep, is not kept.
+ */
 asm(".text\n.globl emu_switch\n.type emu_switch,@function\nemu_switch:\n"
     "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
     "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"
@@ -213,12 +214,30 @@ unsigned faults(const char **first)
     return n;
 }
 
-bool faulty() { return n_faults > 0; }
-void seed(uint64_t value) { random_state = value * 0x9e3779b97f4a7c15u | 1; }
-uint32_t thread_idx() { return current; }
-uint32_t n_threads() { return n_all; }
-uint32_t live_threads() { return n_live; }
-void *shared_memory() { return shared_base; }
+bool faulty()
+{
+    return n_faults > 0;
+}
+void seed(uint64_t value)
+{
+    random_state = value * 0x9e3779b97f4a7c15u | 1;
+}
+uint32_t thread_idx()
+{
+    return current;
+}
+uint32_t n_threads()
+{
+    return n_all;
+}
+uint32_t live_threads()
+{
+    return n_live;
+}
+void *shared_memory()
+{
+    return shared_base;
+}
 
 bool on_fiber_stack(const void *at)
 {
@@ -306,8 +325,14 @@ void warp_meet(uint32_t mask, warp_fn fn, void *payload, const char *what)
     to_scheduler();
 }
 
-static void join_lanes(void **, uint32_t mask) { race_join_lanes(current / 32, mask); }
-void warp_barrier(uint32_t mask) { warp_meet(mask, join_lanes, nullptr, "warp barrier"); }
+static void join_lanes(void **, uint32_t mask)
+{
+    race_join_lanes(current / 32, mask);
+}
+void warp_barrier(uint32_t mask)
+{
+    warp_meet(mask, join_lanes, nullptr, "warp barrier");
+}
 
 void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes)
 {

@@ -18,8 +18,8 @@ bool faulty(); /* since the last call of faults */
 /* fiber.cpp */
 struct thread;
 extern bool in_kernel;
-uint32_t thread_idx();                  /* of the running thread in its block */
-uint32_t n_threads();                   /* of the running block */
+uint32_t thread_idx(); /* of the running thread in its block */
+uint32_t n_threads();  /* of the running block */
 bool on_fiber_stack(const void *at);
 constexpr size_t ARGUMENT_BYTES_MAX = 4096; /* as on a device */
 void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes);
@@ -28,10 +28,10 @@ void run_grid(const launch &l, void (*call)(const void *), const void *arguments
 extern uint8_t *shared_base; /* SHARED_MAX bytes */
 extern uint32_t shared_bytes;
 void race_begin_block(uint32_t n_threads);
-void race_join_block();                          /* all threads met */
+void race_join_block(); /* all threads met */
 void race_join_lanes(uint32_t warp, uint32_t mask);
 void race_join(const uint32_t *threads, uint32_t n); /* these met */
-void race_release(uint32_t *clocks);             /* clocks[THREADS_MAX] := max with this thread's */
+void race_release(uint32_t *clocks); /* clocks[THREADS_MAX] := max with this thread's */
 void race_acquire(const uint32_t *clocks);
 void race_touch(size_t offset, size_t n_bytes, bool write);
 void race_in_flight(size_t offset, size_t n_bytes, bool begins);

@@ -93,19 +93,43 @@ static inline void hook_any(const void *at, size_t n_bytes, bool write)
 /* ---- the calls of -fsanitize=thread ---------------------------------------------------------- */
 
 #define HOOK(n)                                                                                    \
-    extern "C" void __tsan_read##n(void *p) { emu::hook(p, n, false); }                            \
-    extern "C" void __tsan_write##n(void *p) { emu::hook(p, n, true); }                            \
-    extern "C" void __tsan_volatile_read##n(void *p) { emu::hook(p, n, false); }                   \
-    extern "C" void __tsan_volatile_write##n(void *p) { emu::hook(p, n, true); }                   \
-    extern "C" void __tsan_unaligned_read##n(void *p) { emu::hook_any(p, n, false); }              \
-    extern "C" void __tsan_unaligned_write##n(void *p) { emu::hook_any(p, n, true); }
+    extern "C" void __tsan_read##n(void *p)                                                        \
+    {                                                                                              \
+        emu::hook(p, n, false);                                                                    \
+    }                                                                                              \
+    extern "C" void __tsan_write##n(void *p)                                                       \
+    {                                                                                              \
+        emu::hook(p, n, true);                                                                     \
+    }                                                                                              \
+    extern "C" void __tsan_volatile_read##n(void *p)                                               \
+    {                                                                                              \
+        emu::hook(p, n, false);                                                                    \
+    }                                                                                              \
+    extern "C" void __tsan_volatile_write##n(void *p)                                              \
+    {                                                                                              \
+        emu::hook(p, n, true);                                                                     \
+    }                                                                                              \
+    extern "C" void __tsan_unaligned_read##n(void *p)                                              \
+    {                                                                                              \
+        emu::hook_any(p, n, false);                                                                \
+    }                                                                                              \
+    extern "C" void __tsan_unaligned_write##n(void *p)                                             \
+    {                                                                                              \
+        emu::hook_any(p, n, true);                                                                 \
+    }
 HOOK(1)
 HOOK(2)
 HOOK(4)
 HOOK(8)
 HOOK(16)
-extern "C" void __tsan_read_range(void *p, size_t n) { emu::hook_any(p, n, false); }
-extern "C" void __tsan_write_range(void *p, size_t n) { emu::hook_any(p, n, true); }
+extern "C" void __tsan_read_range(void *p, size_t n)
+{
+    emu::hook_any(p, n, false);
+}
+extern "C" void __tsan_write_range(void *p, size_t n)
+{
+    emu::hook_any(p, n, true);
+}
 extern "C" void __tsan_func_entry(void *) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_init() {}

@@ -14,8 +14,8 @@ typedef struct block {
     const void *host; /* NULL: device only */
     void *device;
     size_t n_bytes;
-    void *back_to;    /* where it comes back, or NULL */
-    size_t skip;      /* bytes before `host` on the device */
+    void *back_to;                 /* where it comes back, or NULL */
+    size_t skip;                   /* bytes before `host` on the device */
     uint32_t heads, rows, columns; /* of a state that is turned; rows 0: none */
 } block;
 
@@ -264,8 +264,8 @@ static int matmul(const tarnk_matmul_args *parts, uint32_t n_parts, const tarnk_
 static void conv_slots(const void *args, tarnk_seq *s)
 {
     const tarnk_conv1d_args *a = args;
-    size_t n_bytes = (size_t)TARNK_CONV_PARTS * (a->width - 1) * a->n *
-                     (a->conv_dtype == TARNK_BF16 ? 2 : 4);
+    size_t n_bytes =
+        (size_t)TARNK_CONV_PARTS * (a->width - 1) * a->n * (a->conv_dtype == TARNK_BF16 ? 2 : 4);
     uint8_t *to = s->state_write + a->conv_offset;
     s->state_read = up(s->state_read + a->conv_offset, a->conv_offset, n_bytes)->device;
     block *b = up(to, a->conv_offset, n_bytes);
@@ -429,12 +429,12 @@ static int moe(const tarnk_moe_args *host, const tarnk_context *c)
 
 const tarnk_ops *mirror_ops(bool native, size_t workspace_bytes)
 {
-    static const tarnk_ops exact = {"cuda, fp32", "cuda",     embed,     silu_mul,   norm_rms,
-                                    norm_gated,   matmul,     conv1d,    kda_gate,   kda,
-                                    mla_latent,   mla,        moe_route, moe};
-    static const tarnk_ops fast = {"cuda, native", "cuda",     embed,     silu_mul,   norm_rms,
-                                   norm_gated,     matmul,     conv1d,    kda_gate,   kda,
-                                   mla_latent,     mla,        moe_route, moe};
+    static const tarnk_ops exact = {"cuda, fp32", "cuda", embed,     silu_mul, norm_rms,
+                                    norm_gated,   matmul, conv1d,    kda_gate, kda,
+                                    mla_latent,   mla,    moe_route, moe};
+    static const tarnk_ops fast = {"cuda, native", "cuda", embed,     silu_mul, norm_rms,
+                                   norm_gated,     matmul, conv1d,    kda_gate, kda,
+                                   mla_latent,     mla,    moe_route, moe};
     char why[256];
     tarnk_cuda_close(&cuda);
     if (tarnk_cuda_open(&cuda, 0, workspace_bytes > 0 ? workspace_bytes : WORKSPACE_BYTES, why,

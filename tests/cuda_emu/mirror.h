@@ -1,9 +1,10 @@
 /* mirror.h - the CUDA table seen from the host: every pointer is host memory, as with a CPU table.
  *
  * Each op copies what it reads to the device, each block into an allocation of exactly its size,
- * runs the CUDA op, and copies back what it wrote. KDA states are turned on the way. So the tests of
- * the CPU tables serve the CUDA ones, on the emulator and on a device. An op returns an error, with
- * a line on standard output, if anything went wrong on the way or the emulator found a fault. */
+ * runs the CUDA op, and copies back what it wrote. KDA states are turned on the way. So the tests
+ * of the CPU tables serve the CUDA ones, on the emulator and on a device. An op returns an error,
+ * with a line on standard output, if anything went wrong on the way or the emulator found a fault.
+ */
 #ifndef TARN_TESTS_MIRROR_H
 #define TARN_TESTS_MIRROR_H
 

@@ -1,6 +1,7 @@
-/* What the CUDA table does in the native numerics, bf16 operands on tensor cores, against the double
- * precision twins within what bf16 costs, and against itself bit by bit: a row alone, in batches of
- * any size, beside any neighbours, with any bounds. Runs on the emulator and on a device. */
+/* What the CUDA table does in the native numerics, bf16 operands on tensor cores, against the
+ * double precision twins within what bf16 costs, and against itself bit by bit: a row alone, in
+ * batches of any size, beside any neighbours, with any bounds. Runs on the emulator and on a
+ * device. */
 #include "check.h"
 #include "bed.h"
 #include "mirror.h"
@@ -68,15 +69,15 @@ CASE(parts_of_one_call_share_inputs_add_and_round)
     float *x = rounded_floats(n_rows * n_in, 1, 1);
     tarnk_matmul_args a[3], one;
     for (uint32_t i = 0; i < 3; i++)
-        a[i] = (tarnk_matmul_args){.x = x,
-                                   .x_stride = n_in,
-                                   .w = bed_matrix(outs[i], n_in, i == 1 ? TARNK_F32 : TARNK_BF16,
-                                                   0, 10 + i),
-                                   .out = bed_filled((size_t)n_rows * outs[i], 2),
-                                   .out_stride = outs[i],
-                                   .n_rows = n_rows,
-                                   .accumulate = i == 0,
-                                   .round = i == 2};
+        a[i] = (tarnk_matmul_args){
+            .x = x,
+            .x_stride = n_in,
+            .w = bed_matrix(outs[i], n_in, i == 1 ? TARNK_F32 : TARNK_BF16, 0, 10 + i),
+            .out = bed_filled((size_t)n_rows * outs[i], 2),
+            .out_stride = outs[i],
+            .n_rows = n_rows,
+            .accumulate = i == 0,
+            .round = i == 2};
     CHECK_EQ(ops->matmul(a, 3, mirror_context()), 0);
     for (uint32_t i = 0; i < 3; i++) {
         size_t n = (size_t)n_rows * outs[i];
@@ -87,8 +88,8 @@ CASE(parts_of_one_call_share_inputs_add_and_round)
         for (size_t e = 0; e < n; e++) {
             float want = i == 0 ? 2 + one.out[e] : i == 2 ? bed_round_bf16(one.out[e]) : one.out[e];
             if (a[i].out[e] != want) {
-                CHECK_FAIL("part %u element %zu is %.9g, should be %.9g", i, e,
-                           (double)a[i].out[e], (double)want);
+                CHECK_FAIL("part %u element %zu is %.9g, should be %.9g", i, e, (double)a[i].out[e],
+                           (double)want);
                 break;
             }
         }
@@ -171,10 +172,12 @@ CASE(experts_match_the_twin_and_rows_keep_their_bits)
 
 typedef struct kda_case {
     const char *name;
-    float gate;     /* of a mild token, nats */
-    float strong;   /* of every third token, nats; 0: none */
-    float beta;     /* below 0: random */
-    bool collinear; /* all keys nearly the same */
+    float gate;   /* of a mild token, nats */
+    float strong; /* of every third token, nats; 0: none */
+    float beta;   /* below 0: random */
+    bool
+        collinear; /* all keys nearly the same: each v' is a difference of two v and its rounding to
+                      bf16 stays until the next chunk corrects it, which costs some digits more */
 } kda_case;
 
 static void unit(float *x, uint32_t n, float scale)
@@ -202,9 +205,11 @@ static tarnk_kda_args kda_inputs(const kda_case *c, uint32_t n_rows, uint64_t se
         }
         beta[h] = c->beta < 0 ? 1 / (1 + expf(-beta[h])) : c->beta;
     }
+    bed_round_all(q, heads * DIM); /* as an operand it is in any case; keys that are alike differ */
+    bed_round_all(k, heads * DIM); /* in their last digits, and the twin is to see the same ones */
     return (tarnk_kda_args){.q = q,
                             .k = k,
-                            .v = bed_floats(heads * DIM, seed + 4, 1),
+                            .v = rounded_floats(heads * DIM, seed + 4, 1),
                             .g = g,
                             .beta = beta,
                             .out = bed_alloc(heads * DIM * 4),
@@ -239,7 +244,8 @@ static void check_chunks(const tarnk_ops *ops, const kda_case *c, uint32_t n_row
     twin_kda(&a, state, want);
     double out_error = bed_error(a.out, want, n_out);
     double state_error = bed_error((float *)(void *)(write + 64), state, n_state);
-    if (!(out_error <= BF16_ERROR && state_error <= BF16_ERROR))
+    double bound = c->collinear ? 3 * BF16_ERROR : BF16_ERROR;
+    if (!(out_error <= bound && state_error <= bound))
         CHECK_FAIL("%s, %u rows: out is off by %.3g, state by %.3g", c->name, n_rows, out_error,
                    state_error);
     if (getenv("TARN_TEST_PRINT"))
@@ -259,7 +265,7 @@ CASE(chunks_match_the_recurrence_at_any_gate)
                               {"mild, beta 1, alike", -0.02F, 0, 1, true},
                               {"beta 0", -0.5F, 0, 0, false},
                               {"bounded", -5, -0.01F, -1, false}};
-    const uint32_t lengths[] = {64, 65, 100, 127, 130, 77, 192, 81, 64};
+    const uint32_t lengths[] = {64, 65, 100, 127, 130, 77, 640, 81, 64};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         check_chunks(ops, &cases[i], lengths[i]);
         bed_end();
@@ -279,9 +285,8 @@ CASE(short_appends_take_the_recurrence)
         double *state = bed_alloc(n_state * 8), *want = bed_alloc(n_out * 8);
         for (size_t s = 0; s < n_state; s++)
             state[s] = 0;
-        tarnk_seq seq = {.n_rows = lengths[i],
-                         .state_read = (uint8_t *)slot,
-                         .state_write = (uint8_t *)slot};
+        tarnk_seq seq = {
+            .n_rows = lengths[i], .state_read = (uint8_t *)slot, .state_write = (uint8_t *)slot};
         a.seqs = &seq;
         CHECK_EQ(ops->kda(&a, mirror_context()), 0);
         twin_kda(&a, state, want);
@@ -337,9 +342,9 @@ CASE(sessions_keep_their_bits_beside_others)
 
 /* ---- attention ------------------------------------------------------------------------------- */
 
-#define RANK 512
-#define ROPE 64
-#define NOPE 24
+#define RANK  512
+#define ROPE  64
+#define NOPE  24
 #define MLA_V 20
 
 static uint8_t **latent_pages(uint32_t n_tokens, uint64_t seed)
@@ -362,18 +367,17 @@ static uint8_t **latent_pages(uint32_t n_tokens, uint64_t seed)
 
 static tarnk_mla_args attention(uint32_t n_rows, uint32_t n_heads)
 {
-    return (tarnk_mla_args){
-        .q = rounded_floats((size_t)n_rows * n_heads * (NOPE + ROPE), 5, 1),
-        .kv_b = bed_matrix(n_heads * (NOPE + MLA_V), RANK, TARNK_BF16, 0, 6),
-        .out = bed_alloc((size_t)n_rows * n_heads * MLA_V * 4),
-        .n_rows = n_rows,
-        .n_heads = n_heads,
-        .nope = NOPE,
-        .rope = ROPE,
-        .v_dim = MLA_V,
-        .rank = RANK,
-        .latent_offset = 16,
-        .latent_dtype = TARNK_BF16};
+    return (tarnk_mla_args){.q = rounded_floats((size_t)n_rows * n_heads * (NOPE + ROPE), 5, 1),
+                            .kv_b = bed_matrix(n_heads * (NOPE + MLA_V), RANK, TARNK_BF16, 0, 6),
+                            .out = bed_alloc((size_t)n_rows * n_heads * MLA_V * 4),
+                            .n_rows = n_rows,
+                            .n_heads = n_heads,
+                            .nope = NOPE,
+                            .rope = ROPE,
+                            .v_dim = MLA_V,
+                            .rank = RANK,
+                            .latent_offset = 16,
+                            .latent_dtype = TARNK_BF16};
 }
 
 CASE(attention_matches_the_twin_and_rows_keep_their_bits)
@@ -398,11 +402,9 @@ CASE(attention_matches_the_twin_and_rows_keep_their_bits)
                        error);
         /* The last row again, alone, as the second of two sessions. */
         tarnk_mla_args b = a;
-        tarnk_seq two[2] = {{.n_rows = 1, .position = 70, .pages = latent_pages(71, 99)},
-                            {.row_begin = 1,
-                             .n_rows = 1,
-                             .position = position + n_rows - 1,
-                             .pages = seq.pages}};
+        tarnk_seq two[2] = {
+            {.n_rows = 1, .position = 70, .pages = latent_pages(71, 99)},
+            {.row_begin = 1, .n_rows = 1, .position = position + n_rows - 1, .pages = seq.pages}};
         float *q = rounded_floats(2 * q_each, 77, 1);
         memcpy(q + q_each, a.q + (n_rows - 1) * q_each, q_each * 4);
         b.q = q;
@@ -470,9 +472,9 @@ CASE(samples_are_those_of_a_sorted_vocabulary)
     logits[6 * VOCAB + 1499] = INFINITY;
     logits[7 * VOCAB + 3] = -INFINITY;
     const tarnk_sample_params params[ROWS] = {
-        {0, 1, 0, 0},     {1, 1, 0, 0},       {0.7F, 0.9F, 0, 0}, {1, 1, 0, 40},
-        {1, 0.5F, 0, 40}, {1, 1, 0, 0},       {0, 1, 0, 0},       {2, 0.95F, 0.01F, 100},
-        {1, 1, 0.1F, 0},  {1, 0.01F, 0, 0},   {1, 1, 0, 1},       {5, 0.8F, 0.3F, 700}};
+        {0, 1, 0, 0},     {1, 1, 0, 0},     {0.7F, 0.9F, 0, 0}, {1, 1, 0, 40},
+        {1, 0.5F, 0, 40}, {1, 1, 0, 0},     {0, 1, 0, 0},       {2, 0.95F, 0.01F, 100},
+        {1, 1, 0.1F, 0},  {1, 0.01F, 0, 0}, {1, 1, 0, 1},       {5, 0.8F, 0.3F, 700}};
     for (int round = 0; round < 3; round++) {
         double u[ROWS];
         uint32_t ids[ROWS];

@@ -1,14 +1,15 @@
 /* race.cpp - happened-before for shared memory.
  *
  * Thread i has a clock that grows with each of its releases (barrier, arrival). What thread t knows
- * of thread i is the largest of: base[i], common to the block since its last barrier; what the lanes
- * of a warp told each other; and, if named barriers or mbarriers are used, a vector of its own. An
- * access is a race if an earlier one to the same two bytes, one of both being a write, carries a
- * clock its successor does not know. Clocks never go back, so what is left of an earlier block is
- * always known and nothing needs clearing.
+ * of thread i is the largest of: base[i], common to the block since its last barrier; what the
+ * lanes of a warp told each other; and, if named barriers or mbarriers are used, a vector of its
+ * own. An access is a race if an earlier one to the same two bytes, one of both being a write,
+ * carries a clock its successor does not know. Clocks never go back, so what is left of an earlier
+ * block is always known and nothing needs clearing.
  *
  * Two readers are remembered for each place. A third may push one out: a race may be missed in one
- * run, and the random order of fibers finds it in another; none is ever reported that is not one. */
+ * run, and the random order of fibers finds it in another; none is ever reported that is not one.
+ */
 #include "inside.hpp"
 
 #include <cstdlib>

@@ -1,5 +1,6 @@
-/* runtime.cpp - streams as lists of work that runs when waited for, events as places in them, graphs
- * as recorded lists. After a fault every call that waits returns an error, as on a device. */
+/* runtime.cpp - streams as lists of work that runs when waited for, events as places in them,
+ * graphs as recorded lists. After a fault every call that waits returns an error, as on a device.
+ */
 #include "inside.hpp"
 
 #include <cstdio>
@@ -27,8 +28,14 @@ emu_stream default_stream;
 std::vector<emu_stream *> streams{&default_stream};
 int devices = 1;
 
-cudaError_t state() { return emu::faulty() ? cudaErrorIllegalAddress : cudaSuccess; }
-emu_stream *of(cudaStream_t s) { return s ? s : &default_stream; }
+cudaError_t state()
+{
+    return emu::faulty() ? cudaErrorIllegalAddress : cudaSuccess;
+}
+emu_stream *of(cudaStream_t s)
+{
+    return s ? s : &default_stream;
+}
 
 cudaError_t drain(emu_stream *s)
 {
@@ -54,8 +61,8 @@ void put(cudaStream_t stream, std::function<void()> work)
 namespace emu
 {
 
-int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *),
-                   const void *arguments, size_t n_bytes)
+int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
+                   size_t n_bytes)
 {
     uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
     if (threads == 0 || threads > THREADS_MAX || l.shared_bytes > SHARED_MAX || l.grid.x == 0 ||
@@ -78,7 +85,10 @@ cudaError_t cudaGetDeviceCount(int *n)
     *n = hidden && !*hidden ? 0 : devices;
     return *n ? cudaSuccess : cudaErrorNoDevice;
 }
-cudaError_t cudaSetDevice(int d) { return d < devices ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaSetDevice(int d)
+{
+    return d < devices ? cudaSuccess : cudaErrorInvalidDevice;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
     *p = cudaDeviceProp();
@@ -89,8 +99,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
     p->sharedMemPerBlockOptin = emu::SHARED_MAX;
     return cudaSuccess;
 }
-cudaError_t cudaDriverGetVersion(int *v) { return *v = 13000, cudaSuccess; }
-cudaError_t cudaRuntimeGetVersion(int *v) { return *v = 13000, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int *v)
+{
+    return *v = 13000, cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *v)
+{
+    return *v = 13000, cudaSuccess;
+}
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind,
                             cudaStream_t stream)
@@ -151,7 +167,10 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
     *out = new emu_event;
     return cudaSuccess;
 }
-cudaError_t cudaEventCreate(cudaEvent_t *out) { return cudaEventCreateWithFlags(out, 0); }
+cudaError_t cudaEventCreate(cudaEvent_t *out)
+{
+    return cudaEventCreateWithFlags(out, 0);
+}
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
     if (e && e->stream)
@@ -231,8 +250,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g)
     delete g;
     return cudaSuccess;
 }
-cudaError_t cudaPeekAtLastError() { return state(); }
-cudaError_t cudaGetLastError() { return state(); }
+cudaError_t cudaPeekAtLastError()
+{
+    return state();
+}
+cudaError_t cudaGetLastError()
+{
+    return state();
+}
 const char *cudaGetErrorName(cudaError_t e)
 {
     switch (e) {
@@ -250,4 +275,7 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaError";
     }
 }
-const char *cudaGetErrorString(cudaError_t e) { return cudaGetErrorName(e); }
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return cudaGetErrorName(e);
+}
