@@ -12,6 +12,7 @@ if(NOT TARN_CUDA STREQUAL "OFF" AND NOT TARN_SANITIZE)
         set(TARN_CUDA_FOUND ON)
         set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
         set(CMAKE_CUDA_ARCHITECTURES OFF) # each target says its own
+        enable_language(CUDA)
     elseif(TARN_CUDA STREQUAL "ON")
         message(FATAL_ERROR "TARN_CUDA is ON, and no CUDA toolkit of version 12 or later was found")
     endif()

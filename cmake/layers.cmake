@@ -10,9 +10,9 @@ set(TARN_WARNINGS -Wall -Wextra $<$<COMPILE_LANGUAGE:C>:${c_warnings}>)
 add_library(tarn_flags INTERFACE)
 target_compile_features(tarn_flags INTERFACE c_std_11)
 target_compile_definitions(tarn_flags INTERFACE _GNU_SOURCE)
-target_compile_options(tarn_flags INTERFACE -ffp-contract=off -fvisibility=hidden
-                       -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= ${TARN_WARNINGS}
-                       $<$<BOOL:${TARN_WERROR}>:-Werror>)
+set(flags -ffp-contract=off -fvisibility=hidden -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=
+    ${TARN_WARNINGS} $<$<BOOL:${TARN_WERROR}>:-Werror>)
+target_compile_options(tarn_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${flags}>")
 if(TARN_FUZZ)
     target_compile_options(tarn_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()

@@ -57,7 +57,11 @@ static cudaError_t check_driver(int device, char *why, size_t why_bytes)
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
     cudaError_t error = cudaGetDeviceCount(&n);
-    if (driver > 0 && driver / 1000 < runtime / 1000) {
+    if (driver == 0) {
+        snprintf(why, why_bytes, "no NVIDIA driver here: %s", cudaGetErrorName(error));
+        return error != cudaSuccess ? error : cudaErrorNoDevice;
+    }
+    if (driver / 1000 < runtime / 1000) {
         snprintf(why, why_bytes,
                  "the NVIDIA driver serves CUDA %d.%d, this library was built with CUDA %d.%d",
                  driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);

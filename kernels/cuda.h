@@ -98,6 +98,16 @@ size_t tarnk_cuda_mla_workspace(uint32_t n_rows, uint32_t n_heads, uint32_t rank
 size_t tarnk_cuda_moe_workspace(uint32_t n_rows, uint32_t n, uint32_t width, uint32_t n_experts,
                                 uint32_t top_k);
 
+/* The kernels moe consists of, one by one and in this order: what a benchmark times. */
+typedef enum tarnk_moe_part {
+    TARNK_MOE_PLAN = 0,
+    TARNK_MOE_GATE_UP = 1,
+    TARNK_MOE_DOWN = 2,
+    TARNK_MOE_COMBINE = 3
+} tarnk_moe_part;
+int tarnk_cuda_moe_part(const tarnk_moe_args *args, tarnk_moe_part part,
+                        const tarnk_context *context);
+
 /* [n_heads][from_rows][from_columns] to [n_heads][from_columns][from_rows], fp32; no overlap. */
 int tarnk_cuda_turn_state(const float *from, float *to, uint32_t n_heads, uint32_t from_rows,
                           uint32_t from_columns, const tarnk_context *context);

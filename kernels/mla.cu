@@ -411,7 +411,7 @@ TARNK_DEVICE void put_part(const tarnk_mla_args &a, const mla_block &b, const fa
 }
 
 template <int STAGES>
-static __global__ void __launch_bounds__(FAST_THREADS)
+static __global__ void __launch_bounds__(FAST_THREADS, 1)
     mla_fast_kernel(tarnk_mla_args a, mla_block b)
 {
     auto *shared = reinterpret_cast<fast_shared<STAGES> *>(shared_bytes());
@@ -488,20 +488,25 @@ static uint32_t splits_bound(uint32_t keys_max)
     return most;
 }
 
+/* The next n floats of `base`, which is NULL where only sizes are wanted. */
+static float *take(float *base, size_t *at, size_t n)
+{
+    float *part = base ? base + *at : nullptr;
+    *at += (n + 63) / 64 * 64;
+    return part;
+}
+
 static size_t carve(mla_block *b, float *base, uint32_t n_rows, uint32_t n_heads, uint32_t rank,
                     uint32_t rope, uint32_t keys_max)
 {
     const size_t rows = static_cast<size_t>(min_u32(n_rows, BLOCK_ROWS)) * n_heads;
     size_t at = 0;
     b->splits_max = splits_bound(keys_max);
-    b->query = base + at;
-    at += (rows * (rank + rope) + 63) / 64 * 64;
-    b->mixed = base + at;
-    at += (rows * rank + 63) / 64 * 64;
-    b->limits = base + at;
-    at += (rows * b->splits_max * 2 + 63) / 64 * 64;
-    b->parts = base + at;
-    return at + rows * b->splits_max * rank;
+    b->query = take(base, &at, rows * (rank + rope));
+    b->mixed = take(base, &at, rows * rank);
+    b->limits = take(base, &at, rows * b->splits_max * 2);
+    b->parts = take(base, &at, rows * b->splits_max * rank);
+    return at;
 }
 
 extern "C" size_t tarnk_cuda_mla_workspace(uint32_t n_rows, uint32_t n_heads, uint32_t rank,

@@ -229,27 +229,25 @@ static __global__ void __launch_bounds__(256) moe_combine_kernel(tarnk_moe_args 
 
 /* ---- the host's part ------------------------------------------------------------------------- */
 
-static size_t up256(size_t n)
+/* The next n_bytes of `base`, which is NULL where only sizes are wanted. */
+static void *take(uint8_t *base, size_t *at, size_t n_bytes)
 {
-    return (n + 255) / 256 * 256;
+    void *part = base ? base + *at : nullptr;
+    *at += (n_bytes + 255) / 256 * 256;
+    return part;
 }
 
 static size_t carve(moe_work *w, uint8_t *base, size_t n_pairs, uint32_t n, uint32_t width,
                     uint32_t n_experts)
 {
     size_t at = 0;
-    w->hidden = base + at;
-    at += up256(n_pairs * width * sizeof(float));
-    w->result = reinterpret_cast<float *>(base + at);
-    at += up256(n_pairs * n * sizeof(float));
-    w->place_of = reinterpret_cast<uint32_t *>(base + at);
-    at += up256(n_pairs * sizeof(uint32_t));
-    w->row_at = reinterpret_cast<uint32_t *>(base + at);
-    at += up256(n_pairs * sizeof(uint32_t));
-    w->active = reinterpret_cast<moe_expert *>(base + at);
-    at += up256(n_experts * sizeof(moe_expert));
-    w->n_active = reinterpret_cast<uint32_t *>(base + at);
-    return at + 256;
+    w->hidden = take(base, &at, n_pairs * width * sizeof(float));
+    w->result = static_cast<float *>(take(base, &at, n_pairs * n * sizeof(float)));
+    w->place_of = static_cast<uint32_t *>(take(base, &at, n_pairs * sizeof(uint32_t)));
+    w->row_at = static_cast<uint32_t *>(take(base, &at, n_pairs * sizeof(uint32_t)));
+    w->active = static_cast<moe_expert *>(take(base, &at, n_experts * sizeof(moe_expert)));
+    w->n_active = static_cast<uint32_t *>(take(base, &at, sizeof(uint32_t)));
+    return at;
 }
 
 extern "C" size_t tarnk_cuda_moe_workspace(uint32_t n_rows, uint32_t n, uint32_t width,
@@ -261,21 +259,23 @@ extern "C" size_t tarnk_cuda_moe_workspace(uint32_t n_rows, uint32_t n, uint32_t
 
 template <int NT>
 static int run_stream(const tarnk_moe_args *a, const moe_work *w, uint32_t n_experts,
-                      const tarnk_context *context)
+                      tarnk_moe_part part, const tarnk_context *context)
 {
     constexpr int MT = 2, AHEAD = 2;
-    TRY_LAUNCH(LAUNCH((moe_gate_up_kernel<MT, NT, AHEAD>),
+    if (part == TARNK_MOE_GATE_UP)
+        return LAUNCH((moe_gate_up_kernel<MT, NT, AHEAD>),
                       dim3(div_up(a->width, MT * 8), n_experts), PRODUCT_THREADS,
-                      (product_shared<MT, NT>()), context, *a, *w));
+                      (product_shared<MT, NT>()), context, *a, *w);
     return LAUNCH((moe_down_kernel<MT, NT, AHEAD>), dim3(div_up(a->n, MT * 16), n_experts),
                   PRODUCT_THREADS, (product_shared<MT, NT>()), context, *a, *w);
 }
 
 static int run_plain(const tarnk_moe_args *a, const moe_work *w, uint32_t n_experts,
-                     const tarnk_context *context)
+                     tarnk_moe_part part, const tarnk_context *context)
 {
-    TRY_LAUNCH(LAUNCH(moe_plain_kernel<false>, dim3(div_up(a->width, PLAIN_WARPS), n_experts),
-                      PLAIN_WARPS * 32, 0, context, *a, *w));
+    if (part == TARNK_MOE_GATE_UP)
+        return LAUNCH(moe_plain_kernel<false>, dim3(div_up(a->width, PLAIN_WARPS), n_experts),
+                      PLAIN_WARPS * 32, 0, context, *a, *w);
     return LAUNCH(moe_plain_kernel<true>, dim3(div_up(a->n, PLAIN_WARPS), n_experts),
                   PLAIN_WARPS * 32, 0, context, *a, *w);
 }
@@ -288,23 +288,30 @@ static bool can_stream(const tarnk_moe_args *a, const tarnk_cuda *cuda)
            aligned16(a->x);
 }
 
-extern "C" int tarnk_moe_cuda(const tarnk_moe_args *a, const tarnk_context *context)
+extern "C" int tarnk_cuda_moe_part(const tarnk_moe_args *a, tarnk_moe_part part,
+                                   const tarnk_context *context)
 {
     const size_t n_pairs = static_cast<size_t>(a->n_rows) * a->top_k;
     const auto n_experts = static_cast<uint32_t>(n_pairs < a->n_experts ? n_pairs : a->n_experts);
     const double each = static_cast<double>(n_pairs) / a->n_experts;
     moe_work w;
     carve(&w, static_cast<uint8_t *>(a->workspace), n_pairs, a->n, a->width, a->n_experts);
-    TRY_LAUNCH(
-        LAUNCH(moe_plan_kernel, 1, PLAN_THREADS, a->n_experts * sizeof(uint32_t), context, *a, w));
+    if (part == TARNK_MOE_PLAN)
+        return LAUNCH(moe_plan_kernel, 1, PLAN_THREADS, a->n_experts * sizeof(uint32_t), context,
+                      *a, w);
+    if (part == TARNK_MOE_COMBINE)
+        return LAUNCH(moe_combine_kernel, dim3(div_up(a->n, 256), min_u32(a->n_rows, 65535)), 256,
+                      0, context, *a, w);
     if (!can_stream(a, cuda_of(context)))
-        TRY_LAUNCH(run_plain(a, &w, n_experts, context));
-    else if (each <= 4)
-        TRY_LAUNCH(run_stream<1>(a, &w, n_experts, context));
-    else if (each <= 12)
-        TRY_LAUNCH(run_stream<2>(a, &w, n_experts, context));
-    else
-        TRY_LAUNCH(run_stream<4>(a, &w, n_experts, context));
-    return LAUNCH(moe_combine_kernel, dim3(div_up(a->n, 256), min_u32(a->n_rows, 65535)), 256, 0,
-                  context, *a, w);
+        return run_plain(a, &w, n_experts, part, context);
+    return each <= 4    ? run_stream<1>(a, &w, n_experts, part, context)
+           : each <= 12 ? run_stream<2>(a, &w, n_experts, part, context)
+                        : run_stream<4>(a, &w, n_experts, part, context);
+}
+
+extern "C" int tarnk_moe_cuda(const tarnk_moe_args *a, const tarnk_context *context)
+{
+    for (int part = TARNK_MOE_PLAN; part <= TARNK_MOE_COMBINE; part++)
+        TRY_LAUNCH(tarnk_cuda_moe_part(a, static_cast<tarnk_moe_part>(part), context));
+    return 0;
 }
