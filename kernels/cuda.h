@@ -35,6 +35,10 @@ extern "C" {
  * start. */
 #define TARNK_KDA_CHUNK_MIN 64
 
+/* Appends of at least this many rows take the expanded form of MLA, where there is one for their
+ * shapes. */
+#define TARNK_MLA_APPEND_MIN 192
+
 /* A state to be left at a place inside an append, in the same pass: after row `row` of sequence
  * `seq`'s rows, a multiple of 64 below its n_rows, conv tails and KDA state go to `slot` too. */
 typedef struct tarnk_export {

@@ -1,11 +1,11 @@
 /* mla.cu - attention over the latents; see tarnk_mla_args in mla.h.
  *
- * Rows are taken 64 at a time, which bounds the workspace. Four kernels a block of rows:
- *  query    qa_h = Wk_h^T q_h with q_h's shared part behind it, fp32; a thread is a column of rank
- *           for 8 rows. Bytes: half of kv_b once for each 8 rows.
- *  attend   below
- *  combine  the partial results of a row's splits, in the order of the splits
- *  value    Wv_h o_h, fp32; a warp is one output for 8 rows.
+ * Appends of TARNK_MLA_APPEND_MIN rows go to mla_append.cu where it can; what follows is for all
+ * other rows. They are taken 64 at a time, which bounds the workspace. Four kernels a block of
+ * rows: query    qa_h = Wk_h^T q_h with q_h's shared part behind it, fp32; a thread is a column of
+ * rank for 8 rows. Bytes: half of kv_b once for each 8 rows. attend   below combine  the partial
+ * results of a row's splits, in the order of the splits value    Wv_h o_h, fp32; a warp is one
+ * output for 8 rows.
  *
  * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are
  * the 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys
@@ -18,6 +18,7 @@
  * KB each. FLOPs: 2 * 1088 a key and head. Shared: 192 KB with two stages, 117 KB with one.
  * Registers: at most 168. attend, any: a block is one row and head, fp32, keys in order, 64 at a
  * time. */
+#include "mla_append.cuh"
 #include "product.cuh"
 
 #define BLOCK_ROWS   64u /* as on the CPU */
@@ -34,7 +35,8 @@
 #define LOG2_E       1.44269504088896340736f
 
 struct mla_block {
-    uint32_t row, n_rows; /* of the step */
+    uint32_t row, n_rows; /* of the step; with `compact`, of those of short appends alone */
+    uint32_t compact;
     uint32_t splits_max;
     float *query;  /* [BLOCK_ROWS][n_heads][rank + rope] */
     float *mixed;  /* [BLOCK_ROWS][n_heads][rank] */
@@ -54,21 +56,45 @@ static inline
     return n_keys <= 16384 ? 256 : n_keys <= 65536 ? 512 : n_keys <= 262144 ? 1024 : 2048;
 }
 
+#define NO_ROW 0xffffffffu
+
+/* The row of the step that is the r-th of the block. */
+TARNK_DEVICE uint32_t row_of(const tarnk_mla_args &a, const mla_block &b, uint32_t r)
+{
+    if (r >= b.n_rows)
+        return NO_ROW;
+    uint32_t i = b.row + r;
+    if (!b.compact)
+        return i;
+    for (uint32_t s = 0; s < a.n_seqs; s++) {
+        const uint32_t n = a.seqs[s].n_rows;
+        if (n >= TARNK_MLA_APPEND_MIN)
+            continue;
+        if (i < n)
+            return a.seqs[s].row_begin + i;
+        i -= n;
+    }
+    return NO_ROW;
+}
+
 /* ---- query and value ------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(128) mla_query_kernel(tarnk_mla_args a, mla_block b)
 {
     const uint32_t col = blockIdx.x * 128 + threadIdx.x, head = blockIdx.y;
-    const uint32_t row = blockIdx.z * ROWS_AT_ONCE, q_dim = a.nope + a.rope;
-    const uint32_t n_rows = min_u32(ROWS_AT_ONCE, b.n_rows - row);
+    const uint32_t first = blockIdx.z * ROWS_AT_ONCE, q_dim = a.nope + a.rope;
+    const size_t len = static_cast<size_t>(a.rank) + a.rope, stride = a.n_heads * len;
+    float *out = b.query + (static_cast<size_t>(first) * a.n_heads + head) * len;
+    const size_t w = static_cast<size_t>(head) * (a.nope + a.v_dim) * a.rank + col;
+    const float *q[ROWS_AT_ONCE];
     previous_wait();
     next_start();
-    const float *q = a.q + (static_cast<size_t>(b.row + row) * a.n_heads + head) * q_dim;
-    const size_t q_stride = static_cast<size_t>(a.n_heads) * q_dim;
-    const size_t len = static_cast<size_t>(a.rank) + a.rope;
-    float *out = b.query + (static_cast<size_t>(row) * a.n_heads + head) * len;
-    const size_t out_stride = a.n_heads * len;
-    const size_t w = static_cast<size_t>(head) * (a.nope + a.v_dim) * a.rank + col;
+#pragma unroll
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
+        const uint32_t row = row_of(a, b, first + r);
+        q[r] =
+            row == NO_ROW ? nullptr : a.q + (static_cast<size_t>(row) * a.n_heads + head) * q_dim;
+    }
     if (col < a.rank) {
         float sum[ROWS_AT_ONCE] = {};
 #pragma unroll 4
@@ -77,19 +103,20 @@ static __global__ void __launch_bounds__(128) mla_query_kernel(tarnk_mla_args a,
                 load_as(a.kv_b.data, a.kv_b.dtype, w + static_cast<size_t>(n) * a.rank);
 #pragma unroll
             for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-                if (r < n_rows)
-                    sum[r] = fmaf(q[r * q_stride + n], weight, sum[r]);
+                if (q[r])
+                    sum[r] = fmaf(q[r][n], weight, sum[r]);
         }
 #pragma unroll
         for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-            if (r < n_rows)
-                out[r * out_stride + col] = sum[r];
+            if (q[r])
+                out[r * stride + col] = sum[r];
     }
     if (blockIdx.x == 0)
-        for (uint32_t i = threadIdx.x; i < a.rope * n_rows; i += 128) {
-            const uint32_t r = i / a.rope, at = i % a.rope;
-            out[r * out_stride + a.rank + at] = q[r * q_stride + a.nope + at];
-        }
+        for (uint32_t i = threadIdx.x; i < a.rope; i += 128)
+#pragma unroll
+            for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+                if (q[r])
+                    out[r * stride + a.rank + i] = q[r][a.nope + i];
 }
 
 static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a, mla_block b)
@@ -111,10 +138,12 @@ static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a,
     product_plain<ROWS_AT_ONCE>(sums, a.kv_b.data, a.kv_b.dtype, w_row * a.rank, tokens, a.rank,
                                 lane);
 #pragma unroll
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-        if (lane == r && row + r < b.n_rows)
-            a.out[(static_cast<size_t>(b.row + row + r) * a.n_heads + head) * a.v_dim + o] =
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
+        const uint32_t to = lane == r ? row_of(a, b, row + r) : NO_ROW;
+        if (to != NO_ROW)
+            a.out[(static_cast<size_t>(to) * a.n_heads + head) * a.v_dim + o] =
                 a.round ? bf16_round(sums[r]) : sums[r];
+    }
 }
 
 /* ---- any shape ------------------------------------------------------------------------------- */
@@ -128,10 +157,10 @@ static __global__ void __launch_bounds__(ANY_THREADS) mla_any_kernel(tarnk_mla_a
     const uint32_t len = a.rank + a.rope;
     previous_wait();
     next_start();
-    const uint32_t idx = seq_of_row(a.seqs, a.n_seqs, b.row + row);
+    const uint32_t step_row = row_of(a, b, row), idx = seq_of_row(a.seqs, a.n_seqs, step_row);
     const size_t at = static_cast<size_t>(row) * a.n_heads + head;
     const tarnk_seq s = a.seqs[idx == a.n_seqs ? 0 : idx];
-    const uint32_t n_keys = idx == a.n_seqs ? 0 : s.position + (b.row + row - s.row_begin) + 1;
+    const uint32_t n_keys = idx == a.n_seqs ? 0 : s.position + (step_row - s.row_begin) + 1;
     const float scale = LOG2_E / sqrtf(static_cast<float>(a.nope + a.rope));
     float top = -INFINITY, sum = 0;
     for (uint32_t i = threadIdx.x; i < len; i += ANY_THREADS)
@@ -213,7 +242,7 @@ TARNK_DEVICE uint32_t keys_of_row(const tarnk_mla_args &a, uint32_t row)
 TARNK_DEVICE void count_items(const tarnk_mla_args &a, const mla_block &b, uint32_t *begins)
 {
     if (threadIdx.x < b.n_rows) {
-        const uint32_t n = keys_of_row(a, b.row + threadIdx.x);
+        const uint32_t n = keys_of_row(a, row_of(a, b, threadIdx.x));
         begins[threadIdx.x + 1] = n == 0 ? 0 : (n - 1) / split_keys(n) + 1;
     }
     __syncthreads();
@@ -242,8 +271,9 @@ TARNK_DEVICE fast_item item_at(const tarnk_mla_args &a, const mla_block &b, cons
     item.group = i % n_groups;
     item.split = place - begins[low];
     item.n_splits = begins[low + 1] - begins[low];
-    item.seq = &a.seqs[seq_of_row(a.seqs, a.n_seqs, b.row + low)];
-    const uint32_t n = item.seq->position + (b.row + low - item.seq->row_begin) + 1;
+    const uint32_t row = row_of(a, b, low);
+    item.seq = &a.seqs[seq_of_row(a.seqs, a.n_seqs, row)];
+    const uint32_t n = item.seq->position + (row - item.seq->row_begin) + 1;
     item.key = item.split * split_keys(n);
     item.key_end = min_u32(item.key + split_keys(n), n);
     return item;
@@ -454,7 +484,7 @@ static __global__ void __launch_bounds__(128) mla_combine_kernel(tarnk_mla_args 
     const uint32_t head = blockIdx.x, row = blockIdx.y;
     previous_wait();
     next_start();
-    const uint32_t n = keys_of_row(a, b.row + row);
+    const uint32_t n = keys_of_row(a, row_of(a, b, row));
     const uint32_t n_splits = n == 0 ? 0 : (n - 1) / split_keys(n) + 1;
     const size_t first = static_cast<size_t>(row) * b.splits_max * a.n_heads + head;
     float top = -INFINITY, sum = 0, mixed[RANK / 128] = {};
@@ -533,8 +563,15 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
     const int stages = stages_that_fit(a, cuda);
     mla_block b;
     carve(&b, a->workspace, a->n_rows, a->n_heads, a->rank, a->rope, cuda->step.keys_max);
-    for (b.row = 0; b.row < a->n_rows; b.row += BLOCK_ROWS) {
-        b.n_rows = min_u32(BLOCK_ROWS, a->n_rows - b.row);
+    b.compact = cuda->step.rows_max >= TARNK_MLA_APPEND_MIN && mla_append_can(a, cuda);
+    uint32_t n_rows = a->n_rows;
+    if (b.compact) {
+        TRY_LAUNCH(mla_append_run(a, context));
+        const uint64_t most = static_cast<uint64_t>(a->n_seqs) * (TARNK_MLA_APPEND_MIN - 1);
+        n_rows = most < n_rows ? static_cast<uint32_t>(most) : n_rows;
+    }
+    for (b.row = 0; b.row < n_rows; b.row += BLOCK_ROWS) {
+        b.n_rows = min_u32(BLOCK_ROWS, n_rows - b.row);
         const uint32_t eights = div_up(b.n_rows, ROWS_AT_ONCE);
         TRY_LAUNCH(LAUNCH(mla_query_kernel, dim3(div_up(a->rank, 128), a->n_heads, eights), 128, 0,
                           context, *a, b));

@@ -417,6 +417,59 @@ CASE(attention_matches_the_twin_and_rows_keep_their_bits)
     }
 }
 
+/* A long append, expanded, beside a decode row and a short one; its bits alone, with room for all
+ * keys or for one tile of them. */
+CASE(long_appends_match_the_twin_whatever_the_room)
+{
+    const tarnk_ops *ops = mirror_ops(true, 0);
+    REQUIRE(ops);
+    enum { LONG = 200, BEFORE = 70, HEADS_HERE = 2, Q = HEADS_HERE * 192, V = HEADS_HERE * 128 };
+    const uint32_t n_rows = LONG + 4;
+    tarnk_mla_args a = {.q = rounded_floats((size_t)n_rows * Q, 5, 2),
+                        .kv_b = bed_matrix(HEADS_HERE * 256, RANK, TARNK_BF16, 0, 6),
+                        .out = bed_alloc((size_t)n_rows * V * 4),
+                        .n_rows = n_rows,
+                        .n_heads = HEADS_HERE,
+                        .nope = 128,
+                        .rope = ROPE,
+                        .v_dim = 128,
+                        .rank = RANK,
+                        .latent_offset = 16,
+                        .latent_dtype = TARNK_BF16,
+                        .n_seqs = 3};
+    tarnk_seq seqs[3] = {{.n_rows = 1, .position = 30, .pages = latent_pages(31, 1)},
+                         {.row_begin = 1,
+                          .n_rows = LONG,
+                          .position = BEFORE,
+                          .pages = latent_pages(BEFORE + LONG, 2)},
+                         {.row_begin = 1 + LONG, .n_rows = 3, .pages = latent_pages(3, 3)}};
+    a.seqs = seqs;
+    CHECK_EQ(ops->mla(&a, mirror_context()), 0);
+    for (int i = 0; i < 3; i++) {
+        const size_t n = (size_t)seqs[i].n_rows * V, at = seqs[i].row_begin;
+        double *want = bed_alloc(n * 8);
+        tarnk_mla_args one = a;
+        tarnk_seq seq = seqs[i];
+        seq.row_begin = 0;
+        one.q += at * Q;
+        one.n_rows = seq.n_rows;
+        one.seqs = &seq;
+        one.n_seqs = 1;
+        one.out = bed_alloc(n * 4);
+        twin_mla(&one, want);
+        double error = bed_error(a.out + at * V, want, n);
+        if (!(error <= BF16_ERROR))
+            CHECK_FAIL("session %d is off by %.3g", i, error);
+        for (int room = 0; room < 2; room++) {
+            ops = mirror_ops(true, room ? 5000 + 64 * HEADS_HERE * 512 : 0);
+            memset(one.out, 0xff, n * 4);
+            CHECK_EQ(ops->mla(&one, mirror_context()), 0);
+            CHECK_BYTES(one.out, a.out + at * V, n * 4);
+        }
+    }
+    bed_end();
+}
+
 /* ---- sampling -------------------------------------------------------------------------------- */
 
 static const float *sort_by;
@@ -506,4 +559,5 @@ CHECK_MAIN(ENTRY(products_match_the_twin_and_rows_keep_their_bits),
            ENTRY(chunks_match_the_recurrence_at_any_gate), ENTRY(short_appends_take_the_recurrence),
            ENTRY(sessions_keep_their_bits_beside_others),
            ENTRY(attention_matches_the_twin_and_rows_keep_their_bits),
+           ENTRY(long_appends_match_the_twin_whatever_the_room),
            ENTRY(samples_are_those_of_a_sorted_vocabulary))
