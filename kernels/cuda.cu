@@ -133,6 +133,21 @@ void tarnk_cuda_close(tarnk_cuda *cuda)
     memset(cuda, 0, sizeof *cuda);
 }
 
+size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *s)
+{
+    constexpr size_t KEYS = 4096, KEY_BYTES = 512, RECORD_BYTES = 74240, CHUNKS = 16;
+    const size_t rows = s->n_rows_max, chunks = rows / TARNK_KDA_CHUNK_MIN;
+    const size_t n_long = chunks < s->n_seqs_max ? chunks : s->n_seqs_max;
+    const size_t each = n_long == 0 ? 0 : (chunks + n_long - 1) / n_long + 1;
+    const size_t inputs = 2 * ((rows * s->n_in_max * sizeof(uint16_t) + 255) / 256 * 256);
+    const size_t kda = n_long * (each < CHUNKS ? each : CHUNKS) * s->kda_heads * RECORD_BYTES;
+    const size_t mla = rows < TARNK_MLA_APPEND_MIN
+                           ? 0
+                           : s->mla_heads * (rows * 2 * sizeof(float) + KEYS * KEY_BYTES) + 512;
+    size_t most = inputs > kda ? inputs : kda;
+    return most > mla ? most : mla;
+}
+
 /* ---- memory, streams, graphs ----------------------------------------------------------------- */
 
 static cudaStream_t stream_of(void *stream)

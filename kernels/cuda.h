@@ -82,15 +82,15 @@ int tarnk_cuda_open(tarnk_cuda *out, int device, size_t workspace_bytes, char *w
                     size_t why_bytes);
 void tarnk_cuda_close(tarnk_cuda *cuda);
 
-/* Enough for steps of n_rows rows of a model of these sizes. */
+/* A workspace that serves steps of up to n_rows_max rows of up to n_seqs_max sequences without
+ * taking slower ways: bf16 copies of inputs, the chunks of KDA, expanded keys. Less is right too,
+ * as long as it holds one chunk of each long sequence and 64 keys. */
 typedef struct tarnk_cuda_sizes {
     uint32_t n_rows_max;
-    uint32_t n_in_max; /* of any product */
-    uint32_t n_out_max;
     uint32_t n_seqs_max;
+    uint32_t n_in_max; /* of any product */
     uint32_t kda_heads;
-    uint32_t kda_dim;
-    uint32_t vocab;
+    uint32_t mla_heads;
 } tarnk_cuda_sizes;
 size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *sizes);
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh tests/cuda_emu/device.sh [BUILD_FOLDER]: on a machine with a GPU, builds the CUDA kernels, runs
-# their tests on the device, under compute-sanitizer too where that is installed, and measures them.
-# Writes tests/bench/results/ops-GPU.tsv, and a log of each test beside the programs. Exit 0 if every
-# test passed and the measurements were written; 77 where there is no GPU.
+# their tests on the device, under compute-sanitizer too where that is installed, and measures
+# them. Writes tests/bench/results/ops-GPU.tsv, and a log of each test beside the programs. Exit 0
+# if every test passed and the measurements were written; 77 where there is no GPU.
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1

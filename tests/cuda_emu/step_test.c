@@ -209,5 +209,20 @@ CASE(a_graph_serves_other_sessions_and_fewer)
     bed_end();
 }
 
+CASE(workspaces_grow_with_rows_and_stay_bounded_by_keys)
+{
+    tarnk_cuda_sizes s = {1, 8, 4096, 32, 32};
+    CHECK_EQ(tarnk_cuda_workspace(&s), 2 * 4096 * 2);
+    s.n_rows_max = 8192;
+    s.n_seqs_max = 1;
+    CHECK(tarnk_cuda_workspace(&s) >= (size_t)16 * 32 * 74240);
+    CHECK(tarnk_cuda_workspace(&s) <= (size_t)192 << 20);
+    CHECK(tarnk_cuda_mla_workspace(1, 32, 512, 64, 128, 16384) >= (size_t)64 * 32 * 512);
+    CHECK(tarnk_cuda_mla_workspace(1, 32, 512, 64, 128, 1 << 20) <= (size_t)516 * 32 * 514);
+    CHECK_EQ(tarnk_cuda_mla_workspace(64, 32, 512, 64, 128, 9),
+             tarnk_cuda_mla_workspace(100000, 32, 512, 64, 128, 9));
+}
+
 CHECK_MAIN(ENTRY(states_inside_an_append_are_those_of_a_shorter_one),
-           ENTRY(a_graph_serves_other_sessions_and_fewer))
+           ENTRY(a_graph_serves_other_sessions_and_fewer),
+           ENTRY(workspaces_grow_with_rows_and_stay_bounded_by_keys))
