@@ -2,17 +2,17 @@
 # below it; an include that points up finds no file. Folders are searched for quoted includes only,
 # so that our memory.h or threads.h never stands in front of the system's.
 
-set(TARN_WARNINGS -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes
-    -Wmissing-prototypes -Wvla)
+set(c_warnings -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla)
+set(TARN_WARNINGS -Wall -Wextra $<$<COMPILE_LANGUAGE:C>:${c_warnings}>)
 
 # Flags of everything compiled here. No contraction: gcc and clang must round alike. The names of
 # files in messages begin at the root of the tree, wherever it was built.
 add_library(tarn_flags INTERFACE)
 target_compile_features(tarn_flags INTERFACE c_std_11)
 target_compile_definitions(tarn_flags INTERFACE _GNU_SOURCE)
-target_compile_options(tarn_flags INTERFACE -ffp-contract=off -fvisibility=hidden
-                       -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/= ${TARN_WARNINGS}
-                       $<$<BOOL:${TARN_WERROR}>:-Werror>)
+set(flags -ffp-contract=off -fvisibility=hidden -fmacro-prefix-map=${PROJECT_SOURCE_DIR}/=
+    ${TARN_WARNINGS} $<$<BOOL:${TARN_WERROR}>:-Werror>)
+target_compile_options(tarn_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${flags}>")
 if(TARN_FUZZ)
     target_compile_options(tarn_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()

@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "threads.h"
+#if defined(TARN_BED_CUDA)
+#    include "mirror.h"
+#endif
 
 #define THREADS_MAX 3
 
@@ -16,6 +19,14 @@ typedef struct block {
 
 static block *blocks;
 
+#if defined(TARN_BED_CUDA)
+/* The same tests for the CUDA table, in its fp32 numerics. */
+int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
+{
+    tables[0] = mirror_ops(false, 0);
+    return tables[0] ? 1 : 0;
+}
+#else
 int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
 {
     static const tarnk_isa isas[] = {TARNK_ISA_GENERIC, TARNK_ISA_AVX2, TARNK_ISA_AVX512,
@@ -28,6 +39,7 @@ int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
     }
     return n;
 }
+#endif
 
 bool bed_rounds(const tarnk_ops *ops)
 {

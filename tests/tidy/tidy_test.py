@@ -211,20 +211,21 @@ def check_todo(f):
 
 
 C = (".c", ".h")
-TEXT = (".c", ".h", ".cpp", ".py", ".sh", ".cmake", ".in", ".map", ".md", ".txt",
+CXX = (".cpp", ".hpp", ".cu", ".cuh")
+TEXT = C + CXX + (".py", ".sh", ".cmake", ".in", ".map", ".md", ".txt",
         ".ci/run")
 EVERYWHERE = ("",)
 
 # name: (check, where, kinds, path of the samples, text that breaks it, text that keeps it)
 RULES = {
     "text": (check_text, EVERYWHERE, TEXT, "a.c", "int a; \n", "int a;\n"),
-    "columns": (check_columns, EVERYWHERE, C + (".py", ".sh", ".cmake", ".cpp"), "a.c",
+    "columns": (check_columns, EVERYWHERE, C + CXX + (".py", ".sh", ".cmake"), "a.c",
                 "/* %s */\n" % ("x" * 95), "/* %s */\n" % ("\u00e4" * 94)),
     "machine_paths": (check_machine_paths, EVERYWHERE, TEXT + (".json",), "a.c",
                       '"/%s/main/lib"\n' % "work", '"../home/x", "a/root/b", "/homely"\n'),
-    "file_length": (check_file_length, LIBRARY + ("examples/",), C, "lib/a.c",
+    "file_length": (check_file_length, LIBRARY + ("examples/",), C + CXX, "lib/a.c",
                     "\n" * (FILE_LINES_MAX + 1), "\n" * FILE_LINES_MAX),
-    "function_length": (check_function_length, LIBRARY + ("examples/",), C, "lib/a.c",
+    "function_length": (check_function_length, LIBRARY + ("examples/",), C + CXX, "lib/a.c",
                         "int f(void)\n{\n" + "    ;\n" * (FUNCTION_LINES_MAX + 1) + "}\n",
                         "int a[] = {\n" + "    1,\n" * 99 + "};\nint f(void)\n{\n" +
                         "    ;\n" * FUNCTION_LINES_MAX + "}\n"),
@@ -244,8 +245,8 @@ RULES = {
     "documented": (check_documented, ("lib/tarn.h", "lib/base/tarn_base.h"), (".h",), "lib/tarn.h",
                    "/* ==== */\n\nTARN_API int a(void);\n",
                    "/* Says what. */\nTARN_API int a(void);\nTARN_API int b(void);\n"),
-    "todo": (check_todo, EVERYWHERE, C + (".py", ".sh", ".cmake"), "a.c", "/* %s: later */\n" %
-             ("TO" + "DO"), "/* to do nothing */\n"),
+    "todo": (check_todo, EVERYWHERE, C + CXX + (".py", ".sh", ".cmake"), "a.c",
+             "/* %s: later */\n" % ("TO" + "DO"), "/* to do nothing */\n"),
 }
 
 
@@ -299,7 +300,7 @@ def run_unique_stems(root):
     seen = {}
     failed = 0
     for path in source_files(root):
-        if path.startswith(LIBRARY) and path.endswith(C):
+        if path.startswith(LIBRARY) and path.endswith(C + CXX):
             other = seen.setdefault(os.path.basename(path), path)
             if other != path:
                 print(f"{path}: {other} has the same name")
@@ -312,7 +313,7 @@ def run_format(root):
     if not tool or " 14." not in subprocess.getoutput(tool + " --version"):
         print("skipped: clang-format 14 is not here")
         return 77
-    files = [p for p in source_files(root) if p.endswith(C)]
+    files = [p for p in source_files(root) if p.endswith(C + CXX)]
     run = subprocess.run([tool, "--dry-run", "-Werror"] + files, cwd=root, capture_output=True,
                          text=True)
     seen = {}

@@ -1,0 +1,56 @@
+/* inside.hpp - what the files of the emulator share. */
+#ifndef TARN_CUDA_EMU_INSIDE_HPP
+#define TARN_CUDA_EMU_INSIDE_HPP
+
+#include "emu.hpp"
+
+namespace emu
+{
+
+constexpr uint32_t THREADS_MAX = 1024;
+constexpr uint32_t SHARED_MAX = 232448; /* of a block, as on sm_90 */
+
+/* Keeps the first sentence and counts. */
+void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+bool faulty(); /* since the last call of faults */
+
+/* fiber.cpp */
+struct thread;
+extern bool in_kernel;
+uint32_t thread_idx(); /* of the running thread in its block */
+uint32_t n_threads();  /* of the running block */
+bool on_fiber_stack(const void *at);
+constexpr size_t ARGUMENT_BYTES_MAX = 4096; /* as on a device */
+void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes);
+
+/* race.cpp: who may touch what in shared memory. `clock`s count a thread's releases. */
+extern uint8_t *shared_base; /* SHARED_MAX bytes */
+extern uint32_t shared_bytes;
+void race_begin_block(uint32_t n_threads);
+void race_join_block(); /* all threads met */
+void race_join_lanes(uint32_t warp, uint32_t mask);
+void race_join(const uint32_t *threads, uint32_t n); /* these met */
+void race_release(uint32_t *clocks); /* clocks[THREADS_MAX] := max with this thread's */
+void race_acquire(const uint32_t *clocks);
+void race_touch(size_t offset, size_t n_bytes, bool write);
+void race_in_flight(size_t offset, size_t n_bytes, bool begins);
+
+/* memory.cpp */
+void check_global(const void *at, size_t n_bytes, bool write);
+bool is_shared(const void *at);
+
+/* asyncs.cpp */
+void asyncs_begin_block();
+void asyncs_end_thread();
+void asyncs_end_block();
+
+/* Blocks the running thread until wake(its index). */
+void sleep_on(const char *what);
+void wake(uint32_t thread);
+uint32_t live_threads();
+void yield();
+
+} // namespace emu
+
+#endif

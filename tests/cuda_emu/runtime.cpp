@@ -1,0 +1,281 @@
+/* runtime.cpp - streams as lists of work that runs when waited for, events as places in them,
+ * graphs as recorded lists. After a fault every call that waits returns an error, as on a device.
+ */
+#include "inside.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <vector>
+
+struct emu_event {
+    uint64_t asked = 0, done = 0; /* records */
+    emu_stream *stream = nullptr;
+};
+struct emu_graph {
+    std::vector<std::function<void()>> work;
+};
+struct emu_stream {
+    std::deque<std::function<void()>> work;
+    emu_graph *capturing = nullptr;
+};
+
+namespace
+{
+
+emu_stream default_stream;
+std::vector<emu_stream *> streams{&default_stream};
+int devices = 1;
+
+cudaError_t state()
+{
+    return emu::faulty() ? cudaErrorIllegalAddress : cudaSuccess;
+}
+emu_stream *of(cudaStream_t s)
+{
+    return s ? s : &default_stream;
+}
+
+cudaError_t drain(emu_stream *s)
+{
+    while (!s->work.empty()) {
+        auto work = s->work.front();
+        s->work.pop_front();
+        work();
+    }
+    return state();
+}
+
+void put(cudaStream_t stream, std::function<void()> work)
+{
+    emu_stream *s = of(stream);
+    if (s->capturing)
+        s->capturing->work.push_back(std::move(work));
+    else
+        s->work.push_back(std::move(work));
+}
+
+} // namespace
+
+namespace emu
+{
+
+int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
+                   size_t n_bytes)
+{
+    uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
+    if (threads == 0 || threads > THREADS_MAX || l.shared_bytes > SHARED_MAX || l.grid.x == 0 ||
+        l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535 ||
+        n_bytes > ARGUMENT_BYTES_MAX)
+        return cudaErrorInvalidConfiguration;
+    auto *bytes = static_cast<const uint8_t *>(arguments);
+    std::vector<uint8_t> copy(bytes, bytes + n_bytes);
+    put(static_cast<cudaStream_t>(stream), [=] { run_grid(l, call, copy.data(), copy.size()); });
+    return cudaSuccess;
+}
+
+void dependency_wait() {}
+
+} // namespace emu
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    const char *hidden = getenv("CUDA_VISIBLE_DEVICES");
+    *n = hidden && !*hidden ? 0 : devices;
+    return *n ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaSetDevice(int d)
+{
+    return d < devices ? cudaSuccess : cudaErrorInvalidDevice;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
+{
+    *p = cudaDeviceProp();
+    snprintf(p->name, sizeof p->name, "emulated");
+    p->totalGlobalMem = size_t(8) << 30;
+    p->multiProcessorCount = 4;
+    p->major = 9;
+    p->sharedMemPerBlockOptin = emu::SHARED_MAX;
+    return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *v)
+{
+    return *v = 13000, cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *v)
+{
+    return *v = 13000, cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    put(stream, [=] {
+        if (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice)
+            emu::check_global(to, n, true);
+        if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice)
+            emu::check_global(from, n, false);
+        memcpy(to, from, n);
+    });
+    return cudaSuccess;
+}
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind kind)
+{
+    cudaDeviceSynchronize();
+    cudaMemcpyAsync(to, from, n, kind, nullptr);
+    return drain(&default_stream);
+}
+cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream)
+{
+    put(stream, [=] {
+        emu::check_global(to, n, true);
+        memset(to, value, n);
+    });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
+{
+    streams.push_back(*out = new emu_stream);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t s)
+{
+    drain(s);
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i] == s)
+            streams.erase(streams.begin() + long(i));
+    delete s;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    if (of(s)->capturing)
+        return cudaErrorStreamCaptureInvalidated;
+    return drain(of(s));
+}
+cudaError_t cudaDeviceSynchronize()
+{
+    for (size_t i = 0; i < streams.size(); i++)
+        drain(streams[i]);
+    return state();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
+{
+    *out = new emu_event;
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t *out)
+{
+    return cudaEventCreateWithFlags(out, 0);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    if (e && e->stream)
+        drain(e->stream);
+    delete e;
+    return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
+{
+    uint64_t ticket = ++e->asked;
+    e->stream = of(stream);
+    put(stream, [e, ticket] { e->done = ticket; });
+    return cudaSuccess;
+}
+/* Runs the event's stream no further than the event. */
+static void reach(cudaEvent_t e, uint64_t ticket)
+{
+    while (e->done < ticket && e->stream && !e->stream->work.empty()) {
+        auto work = e->stream->work.front();
+        e->stream->work.pop_front();
+        work();
+    }
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    reach(e, e->asked);
+    return state();
+}
+cudaError_t cudaEventQuery(cudaEvent_t e)
+{
+    return e->done < e->asked ? cudaErrorNotReady : state();
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
+{
+    uint64_t ticket = e->asked;
+    put(stream, [e, ticket] { reach(e, ticket); });
+    return cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t)
+{
+    *ms = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
+{
+    if (of(stream)->capturing)
+        return cudaErrorInvalidValue;
+    of(stream)->capturing = new emu_graph;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
+{
+    *out = of(stream)->capturing;
+    of(stream)->capturing = nullptr;
+    return *out ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long)
+{
+    *out = new emu_graph(*graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    for (auto &work : graph->work)
+        put(stream, work);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    delete g;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g)
+{
+    cudaDeviceSynchronize();
+    delete g;
+    return cudaSuccess;
+}
+cudaError_t cudaPeekAtLastError()
+{
+    return state();
+}
+cudaError_t cudaGetLastError()
+{
+    return state();
+}
+const char *cudaGetErrorName(cudaError_t e)
+{
+    switch (e) {
+    case cudaSuccess:
+        return "cudaSuccess";
+    case cudaErrorMemoryAllocation:
+        return "cudaErrorMemoryAllocation";
+    case cudaErrorNoDevice:
+        return "cudaErrorNoDevice";
+    case cudaErrorIllegalAddress:
+        return "cudaErrorIllegalAddress";
+    case cudaErrorInvalidConfiguration:
+        return "cudaErrorInvalidConfiguration";
+    default:
+        return "cudaError";
+    }
+}
+const char *cudaGetErrorString(cudaError_t e)
+{
+    return cudaGetErrorName(e);
+}
