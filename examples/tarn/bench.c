@@ -211,7 +211,7 @@ static tarn_status open_bed(bench *b, bed *d, uint32_t n, uint32_t context)
         piece = context - at < 512 ? context - at : 512;
         status = feed(b, d, piece);
         if (context > 4096)
-            print_progress("context", "tokens", at + piece, context);
+            print_progress("filling the context", "tokens", at + piece, context);
     }
     return status;
 }

@@ -11,6 +11,7 @@ VERBS = [
     "tokenize",
     "detokenize",
     "eval",
+    "bench model",
     "new",
     "append",
     "generate",
