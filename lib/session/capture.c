@@ -61,6 +61,12 @@ static tarn_status describe(tarn_session *s, bool move_head, tarni_capture *c, t
     }
     c->commit.flags = (uint8_t)((c->with_state ? TARNP_NODE_HAS_STATE : 0) |
                                 (exact_on_disk(live, c->with_state) ? TARNP_NODE_BIT_EXACT : 0));
+    if (c->with_state) {
+        c->commit.tokens = c->tokens.ids + live->base_position;
+        c->commit.n_tokens = (uint32_t)(c->position - live->base_position);
+        c->commit.prefix = c->tokens.ids;
+        c->commit.n_prefix = c->tokens.n_ids;
+    }
     memcpy(c->commit.fp, s->engine->identity.fp, sizeof c->commit.fp);
     memcpy(c->commit.lease, s->lease.token, sizeof c->commit.lease);
     if (getrandom(c->commit.key, sizeof c->commit.key, 0) != (ssize_t)sizeof c->commit.key)
