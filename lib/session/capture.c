@@ -53,12 +53,6 @@ static tarn_status describe(tarn_session *s, bool move_head, tarni_capture *c, t
                                .n_segments = c->segments.n,
                                .sections = c->sections.items,
                                .n_sections = c->sections.n_items};
-    if (c->with_state) {
-        c->commit.tokens = c->tokens.ids + live->base_position;
-        c->commit.n_tokens = (uint32_t)(c->position - live->base_position);
-        c->commit.prefix = c->tokens.ids;
-        c->commit.n_prefix = c->tokens.n_ids;
-    }
     c->commit.flags = (uint8_t)((c->with_state ? TARNP_NODE_HAS_STATE : 0) |
                                 (exact_on_disk(live, c->with_state) ? TARNP_NODE_BIT_EXACT : 0));
     if (c->with_state) {
