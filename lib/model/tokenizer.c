@@ -271,6 +271,16 @@ bool tarni_tokenizer_is_special(const tarni_tokenizer *t, uint32_t id)
     return id >= t->vocab.n_ranks && id < t->n_rows;
 }
 
+const tarni_vocab *tarni_tokenizer_vocab(const tarni_tokenizer *t)
+{
+    return &t->vocab;
+}
+
+const tarni_pretokenizer *tarni_tokenizer_pretokenizer(const tarni_tokenizer *t)
+{
+    return &t->pretokenizer;
+}
+
 uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t)
 {
     return t->n_rows;
@@ -325,16 +335,22 @@ static void settle(tarni_text_stream *s, tarni_writer *out)
     }
 }
 
+void tarni_text_stream_bytes(tarni_text_stream *s, const char *bytes, size_t n_bytes,
+                             tarni_writer *out)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        s->held[s->n_held++] = (uint8_t)bytes[i];
+        settle(s, out);
+    }
+}
+
 tarn_status tarni_text_stream_feed(tarni_text_stream *s, const tarni_tokenizer *t, uint32_t id,
                                    tarni_writer *out, tarn_error *err)
 {
     const uint8_t *bytes;
     size_t n_bytes;
     TARNI_TRY(bytes_of_id(t, id, &bytes, &n_bytes, err));
-    for (size_t i = 0; i < n_bytes; i++) {
-        s->held[s->n_held++] = bytes[i];
-        settle(s, out);
-    }
+    tarni_text_stream_bytes(s, (const char *)bytes, n_bytes, out);
     return out->failed ? tarni_fail_memory(err, out->n_bytes) : TARN_OK;
 }
 
