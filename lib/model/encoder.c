@@ -3,7 +3,7 @@
  * Invariants:
  *  1. `text` begins where a piece of the cutting pattern begins, in a stretch that began at the
  * last cut: the pattern looks ahead but never behind, so what has ids already no longer matters.
- *  2. n_chars letters in `classes` are those of the characters in `text`.
+ *  2. at.n_chars letters in `classes` are those of the characters in `text`.
  *
  * A piece is settled if no text behind what is here could make it another. The pattern's
  * alternatives (pretokenize.c) look ahead in four ways only: to the letter behind a run they took,
@@ -57,11 +57,6 @@ void tarni_encoder_fini(tarni_encoder *e)
     *e = (tarni_encoder){0};
 }
 
-/* How far the encoding of `text` has come in one call. */
-typedef struct cursor {
-    size_t bytes, chars;
-} cursor;
-
 static size_t run_end(const char *classes, size_t n, size_t at, uint8_t kind)
 {
     while (at < n && kinds[(uint8_t)classes[at]] == kind)
@@ -88,22 +83,22 @@ static size_t bytes_of(const uint8_t *text, size_t n_chars)
     return at;
 }
 
-/* Ids of the pieces from the cursor to letter `end`: all of them where the stretch ends there, else
- * those that are settled. */
-static tarn_status encode_to(tarni_encoder *e, cursor *at, size_t end, bool ends, tarni_ids *out,
+/* Ids of the pieces up to letter `end`: all of them where the stretch ends there, else those that
+ * are settled. */
+static tarn_status encode_to(tarni_encoder *e, size_t end, bool ends, tarni_ids *out,
                              tarn_error *err)
 {
-    while (at->chars < end) {
-        size_t piece;
-        const char *classes = e->classes + at->chars;
-        const uint8_t *text = e->text.data + at->bytes;
-        TARNI_TRY(tarni_next_piece(&e->cutter, classes, end - at->chars, 0, &piece, err));
-        if (!ends && !is_settled(classes, end - at->chars, piece))
+    while (e->done_chars < end) {
+        size_t piece, left = end - e->done_chars;
+        const char *classes = e->classes + e->done_chars;
+        const uint8_t *text = e->text.data + e->done_bytes;
+        TARNI_TRY(tarni_next_piece(&e->cutter, classes, left, 0, &piece, err));
+        if (!ends && !is_settled(classes, left, piece))
             return TARN_OK;
         size_t piece_bytes = bytes_of(text, piece);
         TARNI_TRY(tarni_bpe_piece(&e->bpe, text, piece_bytes, out, err));
-        at->bytes += piece_bytes;
-        at->chars += piece;
+        e->done_bytes += piece_bytes;
+        e->done_chars += piece;
     }
     return TARN_OK;
 }
@@ -114,93 +109,98 @@ static bool is_space(char class) /* as runs are counted, unlike the pattern */
 }
 
 /* Does the reference cut the text before this letter? Counts it in any case. */
-static bool cuts_before(tarni_encoder *e, char class)
+static bool cuts_before(tarni_encoder_mark *at, char class)
 {
-    bool space = is_space(class), cut = e->part_chars == TARNI_PART_CHARS;
+    bool space = is_space(class), cut = at->part_chars == TARNI_PART_CHARS;
     if (cut)
-        e->part_chars = 0;
-    if (space != e->run_is_space) {
-        e->run_is_space = space;
-        e->run_chars = 0;
+        at->part_chars = 0;
+    if (space != at->run_is_space) {
+        at->run_is_space = space;
+        at->run_chars = 0;
     }
-    if (cut || e->run_chars == TARNI_RUN_CHARS) {
-        e->run_chars = 0;
+    if (cut || at->run_chars == TARNI_RUN_CHARS) {
+        at->run_chars = 0;
         cut = true;
     }
-    e->part_chars++;
-    e->run_chars++;
+    at->part_chars++;
+    at->run_chars++;
     return cut;
 }
 
-/* Letters for the text from byte `from` on, and ids as far as they are certain. */
-static tarn_status take_text(tarni_encoder *e, cursor *at, size_t from, bool ends, tarni_ids *out,
-                             tarn_error *err)
+/* Letters for the text that is new, and ids as far as they are certain. */
+static tarn_status take_text(tarni_encoder *e, bool ends, tarni_ids *out, tarn_error *err)
 {
-    size_t first = e->n_chars, n_bytes = e->text.n_bytes - from, done;
+    tarni_encoder_mark *at = &e->at;
+    size_t first = at->n_chars, n_bytes = e->text.n_bytes - at->text_bytes, read = 0;
     TARNI_TRY(tarni_grow(e->allocator, &e->classes, &e->classes_max, first + n_bytes,
                          sizeof *e->classes, err));
     if (n_bytes > 0)
-        e->n_chars +=
-            tarni_classify(e->text.data + from, n_bytes, e->classes + first, n_bytes, &done);
-    for (size_t i = first; i < e->n_chars; i++)
-        if (cuts_before(e, e->classes[i]))
-            TARNI_TRY(encode_to(e, at, i, true, out, err));
-    size_t waiting = e->n_chars - at->chars;
-    if (ends || at->chars > 0 || waiting > e->chars_tried + e->chars_tried / 8) {
-        TARNI_TRY(encode_to(e, at, e->n_chars, ends, out, err));
-        e->chars_tried = e->n_chars - at->chars;
+        at->n_chars += tarni_classify(e->text.data + at->text_bytes, n_bytes, e->classes + first,
+                                      n_bytes, &read);
+    at->text_bytes += read;
+    for (size_t i = first; i < at->n_chars; i++)
+        if (cuts_before(at, e->classes[i]))
+            TARNI_TRY(encode_to(e, i, true, out, err));
+    size_t held = tarni_encoder_held(e);
+    if (ends || e->done_chars > 0 || held > at->chars_tried + at->chars_tried / 8) {
+        TARNI_TRY(encode_to(e, at->n_chars, ends, out, err));
+        at->chars_tried = tarni_encoder_held(e);
     }
     return TARN_OK;
 }
 
-/* Drops what has ids. */
-static void drop_encoded(tarni_encoder *e, cursor at)
+static void drop_done(tarni_encoder *e)
 {
-    if (at.chars == 0)
+    if (e->done_chars == 0)
         return;
-    e->text.n_bytes -= at.bytes;
-    memmove(e->text.data, e->text.data + at.bytes, e->text.n_bytes);
-    e->n_chars -= at.chars;
-    memmove(e->classes, e->classes + at.chars, e->n_chars);
+    e->text.n_bytes -= e->done_bytes;
+    e->at.text_bytes -= e->done_bytes;
+    memmove(e->text.data, e->text.data + e->done_bytes, e->text.n_bytes);
+    e->at.n_chars -= e->done_chars;
+    memmove(e->classes, e->classes + e->done_chars, e->at.n_chars);
+    e->done_bytes = e->done_chars = 0;
 }
 
 static tarn_status feed(tarni_encoder *e, const char *text, size_t n_bytes, bool ends,
                         tarni_ids *out, tarn_error *err)
 {
-    tarni_encoder before = *e;
-    cursor at = {0};
-    size_t n_ids = out->n_ids, from = e->text.n_bytes;
-    tarni_text_stream_bytes(&e->held, text, n_bytes, &e->text);
+    size_t n_ids = out->n_ids;
+    drop_done(e);
+    e->before = e->at;
+    tarni_text_stream_bytes(&e->at.held, text, n_bytes, &e->text);
     if (ends)
-        tarni_text_stream_flush(&e->held, &e->text);
+        tarni_text_stream_flush(&e->at.held, &e->text);
     tarn_status status =
-        e->text.failed ? tarni_fail_memory(err, n_bytes) : take_text(e, &at, from, ends, out, err);
-    if (status == TARN_OK) {
-        drop_encoded(e, at);
-        return TARN_OK;
+        e->text.failed ? tarni_fail_memory(err, n_bytes) : take_text(e, ends, out, err);
+    if (status != TARN_OK) {
+        tarni_encoder_undo(e);
+        out->n_ids = n_ids;
     }
-    /* What was grown stays grown; everything else is as it was. */
-    e->held = before.held;
-    e->text.n_bytes = from;
-    e->text.failed = false;
-    e->n_chars = before.n_chars;
-    e->chars_tried = before.chars_tried;
-    e->part_chars = before.part_chars;
-    e->run_chars = before.run_chars;
-    e->run_is_space = before.run_is_space;
-    out->n_ids = n_ids;
     return status;
 }
 
 tarn_status tarni_encoder_feed(tarni_encoder *e, const char *text, size_t n_bytes, tarni_ids *out,
                                tarn_error *err)
 {
-    return n_bytes > 0 ? feed(e, text, n_bytes, false, out, err) : TARN_OK;
+    return feed(e, text, n_bytes, false, out, err);
 }
 
 tarn_status tarni_encoder_end(tarni_encoder *e, tarni_ids *out, tarn_error *err)
 {
     TARNI_TRY(feed(e, "", 0, true, out, err));
-    e->chars_tried = e->part_chars = e->run_chars = 0;
+    e->at.chars_tried = e->at.part_chars = e->at.run_chars = 0;
     return TARN_OK;
+}
+
+void tarni_encoder_undo(tarni_encoder *e)
+{
+    e->at = e->before;
+    e->done_chars = e->done_bytes = 0;
+    e->text.n_bytes = e->at.text_bytes;
+    e->text.failed = false;
+}
+
+size_t tarni_encoder_held(const tarni_encoder *e)
+{
+    return e->at.n_chars - e->done_chars;
 }
