@@ -1,5 +1,6 @@
 #include "api.h"
 #include "feed.h"
+#include "intake.h"
 #include "keep.h"
 #include "schedule.h"
 #include "session.h"
@@ -127,6 +128,7 @@ void tarn_session_get_info(const tarn_session *s, tarn_session_info *out)
         .committed = s->live.base_node != 0 && !tarni_timeline_dirty(&s->live) &&
                      s->head == s->live.base_node,
         .has_logits = s->live.has_logits && tarni_session_waiting(s) == 0,
+        .appending = s->intake.open,
         .turn_open = s->live.tail_role == TARN_ROLE_ASSISTANT && !s->live.tail_closed};
     if (s->poisoned)
         info.state = TARN_SESSION_POISONED;
@@ -163,6 +165,36 @@ tarn_status tarn_session_append_message(tarn_session *s, const tarn_message *mes
     TARNI_TRY(not_reentered(s->engine, err));
     TARNI_TRY(tarni_api_options(&m, sizeof m, message, "tarn_message", err));
     return tarni_feed_message(s, &m, n_tokens, err);
+}
+
+tarn_status tarn_session_append_begin(tarn_session *s, const tarn_message *message, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_API_REQUIRE(message);
+    tarn_message m;
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_api_options(&m, sizeof m, message, "tarn_message", err));
+    return tarni_intake_begin(s, &m, err);
+}
+
+tarn_status tarn_session_append_bytes(tarn_session *s, const char *text, size_t n_bytes,
+                                      size_t *n_tokens, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    if (n_bytes > 0)
+        TARNI_API_REQUIRE(text);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_intake_bytes(s, text, n_bytes, n_tokens, err);
+}
+
+tarn_status tarn_session_append_end(tarn_session *s, size_t *n_tokens, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_intake_end(s, n_tokens, err);
 }
 
 tarn_status tarn_session_append_tools(tarn_session *s, const char *json, size_t n_bytes,

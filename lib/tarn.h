@@ -696,6 +696,7 @@ typedef struct tarn_session_info {
     bool committed;  /* nothing fed since the node */
     bool has_logits; /* something can be sampled */
     bool turn_open;  /* inside an assistant turn that has no end marker yet */
+    bool appending;  /* a message is streaming in: between append_begin and append_end */
 } tarn_session_info;
 
 /* Where the session stands and what it waits for. */
@@ -717,6 +718,8 @@ typedef struct tarn_tool_call {
     size_t arguments_bytes;
 } tarn_tool_call;
 
+enum { TARN_MESSAGE_ANY_CALL = 1 /* TOOL: whatever call_id is */ };
+
 typedef struct tarn_message {
     size_t size;
     tarn_role role;   /* SYSTEM, USER, ASSISTANT or TOOL */
@@ -726,13 +729,40 @@ typedef struct tarn_message {
     const char *call_id;         /* TOOL: the call it answers */
     const tarn_tool_call *calls; /* ASSISTANT */
     size_t n_calls;
+    uint32_t flags; /* TARN_MESSAGE_... */
 } tarn_message;
 
 /* Queues one whole message, its end marker included. An assistant turn left open (stopped by length
  * or cancel) is closed first. *n_tokens, if not NULL: ids queued. UNSUPPORTED without a tokenizer.
- */
+ *
+ * A tool's result answers a call of this session. EXISTS: the last call with that id was answered.
+ * INVALID: no turn made such a call, and calls of the last assistant turn still wait for answers.
+ * (With none waiting a result no call asked for is taken: the host tells something.) Both are
+ * accepted with TARN_MESSAGE_ANY_CALL. */
 TARN_API tarn_status tarn_session_append_message(tarn_session *session, const tarn_message *message,
                                                  size_t *n_tokens, tarn_error *err) TARN_MUST_CHECK;
+/* A message whose text streams in, in any pieces, cut anywhere, inside characters too: the ids are
+ * those tarn_session_append_message would give for the whole text. begin takes the message as that
+ * does (its text, if any, is the first piece), bytes takes the next piece, end writes the end
+ * marker. Ids are queued as soon as no later byte could change them, so that steps compute them
+ * while the rest is still being made; what is held back is an incomplete character and the last
+ * word or so. With role TARN_ROLE_TOKENS the text gets no markers: its ids are those of
+ * tarn_model_tokenize without specials. tarn_session_append_tokens adds ids to the message that is
+ * open, and ends the stretch of text before them.
+ *
+ * While a message is open nothing else is appended or generated (CONFLICT); a commit keeps what was
+ * fed of it, a fork goes on without it. tarn_session_cancel gives it up: the session stays at the
+ * last token fed, inside the message (rewind leads back before it), and bytes and end return
+ * CANCELLED. CONFLICT if none is open; LIMIT beyond the context. After an error of bytes or end
+ * nothing of that call was taken, and it may be made again. *n_tokens (may be NULL): ids queued by
+ * the call; of end: by the whole message, its header and end marker included. */
+TARN_API tarn_status tarn_session_append_begin(tarn_session *session, const tarn_message *message,
+                                               tarn_error *err) TARN_MUST_CHECK;
+TARN_API tarn_status tarn_session_append_bytes(tarn_session *session, const char *text,
+                                               size_t n_bytes, size_t *n_tokens,
+                                               tarn_error *err) TARN_MUST_CHECK;
+TARN_API tarn_status tarn_session_append_end(tarn_session *session, size_t *n_tokens,
+                                             tarn_error *err) TARN_MUST_CHECK;
 /* Queues the declaration of tools: `json` is a list of function declarations. */
 TARN_API tarn_status tarn_session_append_tools(tarn_session *session, const char *json,
                                                size_t n_bytes, size_t *n_tokens,

@@ -13,7 +13,7 @@
 #ifndef TARN_MODEL_CHAT_H
 #define TARN_MODEL_CHAT_H
 
-#include "tokenizer.h"
+#include "encoder.h"
 
 typedef struct tarni_tool_call {
     const char *id; /* "functions.NAME:INDEX" as the model writes it; kept verbatim */
@@ -49,6 +49,14 @@ tarn_status tarni_chat_init(tarni_chat *chat, const tarni_tokenizer *t, tarn_err
 /* Appends one whole message, its end marker included; `out` is unchanged after an error. */
 tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
                                tarn_error *err);
+/* The same in parts, for a text that streams in: the header; then the text through an encoder, led
+ * by what a tool's result says before it; then the calls and the end marker. */
+tarn_status tarni_chat_begin(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                             tarn_error *err);
+tarn_status tarni_chat_lead(const tarni_message *m, tarni_encoder *encoder, tarni_ids *out,
+                            tarn_error *err);
+tarn_status tarni_chat_end(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                           tarn_error *err);
 /* Appends the declaration of tools: `json` is a list of function declarations; it is written with
  * keys sorted at every depth and no spaces. An empty list appends nothing. INVALID if not a list.
  */

@@ -4,6 +4,7 @@
 
 #include "feed.h"
 #include "hold.h"
+#include "intake.h"
 #include "keep.h"
 
 #include <string.h>
@@ -72,6 +73,7 @@ void tarni_session_close(tarn_session *s)
     tarni_timeline_fini(&s->live);
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
+    tarni_intake_fini(s);
     tarni_session_forget_calls(s);
     tarni_free(a, s->where);
     tarni_free(a, s);
@@ -92,6 +94,7 @@ static void take_over(tarn_session *s, tarni_timeline *staged, tarni_ids *replay
     s->plan_fed = 0;
     s->generation.active = false;
     s->poisoned = false;
+    tarni_intake_fini(s);
     tarni_session_forget_calls(s);
 }
 

@@ -34,6 +34,17 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
+/* A message that streams in (intake.c). */
+typedef struct tarni_intake {
+    bool open;
+    bool cancelled; /* one was given up, and no other began */
+    bool begun;     /* its segment is queued */
+    tarn_role role;
+    tarni_encoder encoder;
+    tarni_ids closing; /* what its end writes */
+    uint64_t n_tokens; /* of it that were queued */
+} tarni_intake;
+
 /* A commit that was begun. Until it is settled nothing of `live` is changed. */
 typedef struct tarni_pending {
     uint64_t number;      /* 0: none was ever begun */
@@ -68,6 +79,7 @@ struct tarn_session {
     size_t plan_at;
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
     tarni_generation generation;
+    tarni_intake intake;
 
     bool poisoned;
     tarn_error failure;
