@@ -582,7 +582,14 @@ typedef enum tarn_event_kind {
     TARN_EVENT_TOKEN = 1,    /* a sampled id was fed: id, position */
     TARN_EVENT_TEXT = 2,     /* text that became complete: text, text_bytes */
     TARN_EVENT_APPENDED = 3, /* appended tokens were fed: n_tokens */
-    TARN_EVENT_STOP = 4      /* generation ended, or the session failed: stop */
+    TARN_EVENT_STOP = 4,     /* generation ended, or the session failed: stop */
+
+    /* A tool call, while it is generated. Its text comes as TEXT too, with in_calls set. One that
+     * was under way when the session was opened, forked or moved is told from its beginning. */
+    TARN_EVENT_CALL_BEGIN = 5,     /* call_id, call_name */
+    TARN_EVENT_CALL_ARGUMENTS = 6, /* more of its arguments: text, whole characters */
+    TARN_EVENT_CALL_END = 7,       /* call_id, call_name, text: all arguments. problem: no JSON */
+    TARN_EVENT_CALL_MALFORMED = 8  /* no call after all: text is what was read, problem says why */
 } tarn_event_kind;
 
 typedef enum tarn_stop {
@@ -600,9 +607,13 @@ typedef struct tarn_event {
     uint32_t id;
     uint64_t position; /* after the event */
     uint32_t n_tokens;
-    const char *text; /* valid until the next call on the engine */
+    const char *text; /* valid until the next call on the engine, as all texts here */
     size_t text_bytes;
     tarn_stop stop;
+    bool in_calls;         /* TEXT: markup, ids and arguments of tool calls */
+    const char *call_id;   /* CALL_...; NULL elsewhere */
+    const char *call_name; /* "grep" of "functions.grep:7" */
+    const char *problem;   /* CALL_END, CALL_MALFORMED: NULL if there is none */
 } tarn_event;
 
 /* Takes the oldest event; false if there is none. Events of a session that is closed are dropped. A
@@ -716,6 +727,8 @@ typedef struct tarn_tool_call {
     const char *name;
     const char *arguments; /* JSON text as the model wrote it */
     size_t arguments_bytes;
+    const char
+        *problem; /* given out: "the arguments are no JSON", NULL if they are; else ignored */
 } tarn_tool_call;
 
 enum { TARN_MESSAGE_ANY_CALL = 1 /* TOOL: whatever call_id is */ };

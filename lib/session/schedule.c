@@ -12,6 +12,7 @@
 #include "feed.h"
 #include "hold.h"
 #include "keep.h"
+#include "watch.h"
 
 #include <math.h>
 #include <string.h>
@@ -88,10 +89,13 @@ static void push_event(tarn_session *s, tarn_event_kind kind, uint32_t n, tarn_s
 }
 
 /* Gives out what stands in the engine's piece, and empties it. */
-static void push_piece(tarn_session *s)
+static void push_piece(tarn_session *s, bool in_calls)
 {
     tarni_writer *text = &s->engine->piece;
-    tarn_event event = {.kind = TARN_EVENT_TEXT, .session = s, .position = s->live.tokens.n_ids};
+    tarn_event event = {.kind = TARN_EVENT_TEXT,
+                        .session = s,
+                        .position = s->live.tokens.n_ids,
+                        .in_calls = in_calls};
     if (text->n_bytes > 0)
         tarni_events_push_text(&s->engine->events, &event, text->data, text->n_bytes);
     text->n_bytes = 0;
@@ -108,63 +112,14 @@ static void poison(tarn_session *s, const tarn_error *why)
     TARNI_LOG(&s->engine->pools.log, TARN_LOG_ERROR, "session %s: %s", s->name, why->detail);
 }
 
-/* A NUL-terminated copy of a part of the turn's text, in *room, which it moves on. */
-static const char *copy_part(char **room, const char *text, size_t n_bytes)
-{
-    char *copy = *room;
-    memcpy(copy, text, n_bytes);
-    copy[n_bytes] = 0;
-    *room += n_bytes + 1;
-    return copy;
-}
-
-/* The array of calls as the caller sees them, with the texts behind it in the same memory. */
-static tarn_status publish_calls(tarn_session *s, const tarn_allocator *a, tarn_error *err)
-{
-    const tarni_tool_calls *calls = &s->calls;
-    size_t n_bytes = calls->n_calls * sizeof *s->public_calls;
-    for (size_t i = 0; i < calls->n_calls; i++)
-        n_bytes += calls->calls[i].id_bytes + calls->calls[i].name_bytes +
-                   calls->calls[i].arguments_bytes + 3;
-    TARNI_TRY(tarni_alloc(a, n_bytes, 1, &s->public_calls, err));
-    char *room = (char *)(s->public_calls + calls->n_calls);
-    for (size_t i = 0; i < calls->n_calls; i++) {
-        const tarni_tool_call *c = &calls->calls[i];
-        tarn_tool_call *out = &s->public_calls[i];
-        out->id = copy_part(&room, c->id, c->id_bytes);
-        out->name = copy_part(&room, c->name, c->name_bytes);
-        out->arguments = copy_part(&room, c->arguments, c->arguments_bytes);
-        out->arguments_bytes = c->arguments_bytes;
-    }
-    return TARN_OK;
-}
-
-/* The calls of the turn that just ended: for the caller, and by their ids in the segment. */
-static tarn_status find_calls(tarn_session *s, tarn_error *err)
-{
-    const tarni_model *model = s->engine->model;
-    const tarn_allocator *a = &s->engine->pools.allocator;
-    tarni_session_forget_calls(s);
-    if (!model->has_chat || !model->chat.has_calls)
-        return TARN_OK;
-    const tarni_ids *tokens = &s->live.tokens;
-    size_t begin = (size_t)s->live.tail_begin;
-    TARNI_TRY(tarni_chat_parse_calls(&model->chat, tokens->ids + begin, tokens->n_ids - begin, a,
-                                     &s->calls, err));
-    TARNI_TRY(publish_calls(s, a, err));
-    for (size_t i = 0; i < s->calls.n_calls; i++)
-        TARNI_TRY(tarni_segments_add_call(&s->live.segments, a, s->public_calls[i].id, err));
-    return TARN_OK;
-}
-
 static void stop_generation(tarn_session *s, tarn_stop stop)
 {
     tarn_error err;
     tarni_text_stream_flush(&s->generation.text, &s->engine->piece);
-    push_piece(s);
+    push_piece(s, tarni_watch_inside(s));
     s->generation.active = false;
     if (stop == TARN_STOP_TOKEN && s->live.tail_closed) {
-        if (find_calls(s, &err) != TARN_OK) {
+        if (tarni_watch_finish(s, &err) != TARN_OK) {
             poison(s, &err);
             return;
         }
@@ -296,17 +251,22 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
     tarni_feed_sampled(s, id);
     push_event(s, TARN_EVENT_TOKEN, id, TARN_STOP_NONE);
     g->n_left -= g->bounded;
+    tarn_error err;
+    bool in_calls;
+    tarn_status status = tarni_watch_token(s, id, &in_calls, &err);
+    if (status != TARN_OK) {
+        poison(s, &err);
+        return;
+    }
     if (stops) {
         if (ends_turn)
             tarni_feed_close_turn(s);
         stop_generation(s, TARN_STOP_TOKEN);
         return;
     }
-    tarn_error err;
-    tarn_status status = TARN_OK;
     if (e->model->tokenizer)
         status = tarni_text_stream_feed(&g->text, e->model->tokenizer, id, &e->piece, &err);
-    push_piece(s);
+    push_piece(s, in_calls);
     if (status != TARN_OK)
         poison(s, &err);
     else if (g->bounded && g->n_left == 0)
@@ -326,7 +286,7 @@ static bool all_finite(const float *x, uint32_t n)
 static void keep_at_border(tarn_session *s)
 {
     tarn_error err;
-    bool more = tarni_session_waiting(s) > 0 || s->generation.active;
+    bool more = tarni_session_waiting(s) > 0 || s->generation.active || s->intake.open;
     if (!s->store || s->read_only || !more || s->n_replay > 0 ||
         s->live.tokens.n_ids % s->engine->keep_every != 0)
         return;
@@ -380,8 +340,10 @@ static void end_part(tarn_engine *e, const step_part *part, int device_error, ui
 
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
 {
-    /* a session's step gives at most: token or appended, text, flushed text, stop, failed */
-    TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 6, err));
+    /* a session's step gives at most: token or appended, text, flushed text, stop, failed, and what
+     * watch.h adds */
+    TARNI_TRY(
+        tarni_events_reserve(&e->events, (size_t)e->n_sessions * (6 + TARNI_WATCH_EVENTS), err));
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
         if (tarni_session_has_work(s))

@@ -6,6 +6,7 @@
 #include "hold.h"
 #include "intake.h"
 #include "keep.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -74,6 +75,7 @@ void tarni_session_close(tarn_session *s)
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
     tarni_intake_fini(s);
+    tarni_watch_fini(s);
     tarni_session_forget_calls(s);
     tarni_free(a, s->where);
     tarni_free(a, s);
@@ -95,6 +97,7 @@ static void take_over(tarn_session *s, tarni_timeline *staged, tarni_ids *replay
     s->generation.active = false;
     s->poisoned = false;
     tarni_intake_fini(s);
+    tarni_watch_fini(s);
     tarni_session_forget_calls(s);
 }
 

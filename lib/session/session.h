@@ -34,6 +34,13 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
+/* Tool calls of the turn that is generated (watch.c). */
+typedef struct tarni_watch {
+    tarni_call_parser parser; /* zeroed: nothing is watched */
+    uint64_t turn_begin, position;
+    tarni_text_stream text; /* of the arguments that are told */
+} tarni_watch;
+
 /* A message that streams in (intake.c). */
 typedef struct tarni_intake {
     bool open;
@@ -80,6 +87,7 @@ struct tarn_session {
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
     tarni_generation generation;
     tarni_intake intake;
+    tarni_watch watch;
 
     bool poisoned;
     tarn_error failure;
