@@ -4,6 +4,7 @@
 #include "keep.h"
 #include "schedule.h"
 #include "session.h"
+#include "sync.h"
 #include "tensors_out.h"
 
 #include <string.h>
@@ -205,6 +206,35 @@ tarn_status tarn_session_append_tools(tarn_session *s, const char *json, size_t 
     TARNI_API_REQUIRE(json);
     TARNI_TRY(not_reentered(s->engine, err));
     return tarni_feed_tools(s, json, n_bytes, n_tokens, err);
+}
+
+tarn_status tarn_session_sync(tarn_session *s, const char *json, size_t n_bytes, tarn_sync *out,
+                              tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_API_REQUIRE(json);
+    tarn_sync result = {.size = sizeof result};
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_sync_json(s, json, n_bytes, &result, err));
+    if (out)
+        tarni_api_result(out, &result, sizeof result);
+    return TARN_OK;
+}
+
+tarn_status tarn_session_sync_messages(tarn_session *s, const tarn_message *messages,
+                                       size_t n_messages, tarn_sync *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    if (n_messages > 0)
+        TARNI_API_REQUIRE(messages);
+    tarn_sync result = {.size = sizeof result};
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_sync_messages(s, messages, n_messages, &result, err));
+    if (out)
+        tarni_api_result(out, &result, sizeof result);
+    return TARN_OK;
 }
 
 void tarn_session_get_sampling(const tarn_session *s, tarn_sampling *out)

@@ -781,6 +781,43 @@ TARN_API tarn_status tarn_session_append_tools(tarn_session *session, const char
                                                size_t n_bytes, size_t *n_tokens,
                                                tarn_error *err) TARN_MUST_CHECK;
 
+typedef enum tarn_sync_kind {
+    TARN_SYNC_SAME = 1,     /* the session holds just these messages: nothing to do */
+    TARN_SYNC_EXTENDED = 2, /* what it lacked is queued */
+    TARN_SYNC_MOVED = 3,  /* back to the end of the last message that is the same, then extended */
+    TARN_SYNC_REBUILT = 4 /* nothing is the same: back to the start */
+} tarn_sync_kind;
+
+typedef struct tarn_sync {
+    size_t size;
+    tarn_sync_kind kind;
+    uint64_t tokens_kept;     /* of the session's, now part of what the list says */
+    uint64_t tokens_appended; /* queued now */
+    bool differs;             /* MOVED, REBUILT: where session and list part: */
+    int64_t message;   /* in the list; its length if the session goes on behind it; -1: before the
+                          messages (tools, default system text) */
+    uint64_t position; /* the session's first token that is not as the list has it */
+    tarn_reuse reuse;  /* of tokens_kept; what has to be replayed of them, and why */
+} tarn_sync;
+
+/* Makes the session hold a conversation, whatever it holds now: `json` is what
+ * tarn_model_render_chat takes, without add_generation_prompt. Only what differs is computed: the
+ * session is extended, or goes back to the end of the last message that is the same and is extended
+ * from there, or begins anew. Messages are the same if their texts are, whichever ids the model
+ * chose for its own. A turn the session left open is the same as one that ends where it stops, or
+ * goes on. Tool results are taken as they stand, whatever was called.
+ *
+ * What the session held stays in the store: going back is tarn_session_rewind, which commits first.
+ * CONFLICT while tokens wait, a message is open or a generation runs; INVALID naming the field;
+ * LIMIT beyond the context, and what rewind returns. After an error nothing has changed, but that
+ * it may have been committed. A session without a store is emptied instead. *out may be NULL. */
+TARN_API tarn_status tarn_session_sync(tarn_session *session, const char *json, size_t n_bytes,
+                                       tarn_sync *out, tarn_error *err) TARN_MUST_CHECK;
+/* The same for messages that are no JSON. */
+TARN_API tarn_status tarn_session_sync_messages(tarn_session *session, const tarn_message *messages,
+                                                size_t n_messages, tarn_sync *out,
+                                                tarn_error *err) TARN_MUST_CHECK;
+
 /* ---- sampling and generating ---------------------------------------------------------------- */
 
 #define TARN_LOGIT_BIAS_MAX 256

@@ -217,9 +217,8 @@ static tarn_status encode_text(encoding *e, const uint8_t *text, size_t n_bytes)
     return status;
 }
 
-/* The bytes an id stands for, borrowed from the tokenizer. */
-static tarn_status bytes_of_id(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
-                               size_t *n_bytes, tarn_error *err)
+tarn_status tarni_tokenizer_bytes(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
+                                  size_t *n_bytes, tarn_error *err)
 {
     *bytes = NULL;
     *n_bytes = 0;
@@ -245,7 +244,7 @@ tarn_status tarni_tokenizer_decode(const tarni_tokenizer *t, const uint32_t *ids
     for (size_t i = 0; i < n_ids && status == TARN_OK; i++) {
         const uint8_t *bytes;
         size_t n_bytes;
-        status = bytes_of_id(t, ids[i], &bytes, &n_bytes, err);
+        status = tarni_tokenizer_bytes(t, ids[i], &bytes, &n_bytes, err);
         tarni_put_bytes(out, bytes, n_bytes);
     }
     if (status == TARN_OK && out->failed)
@@ -349,7 +348,7 @@ tarn_status tarni_text_stream_feed(tarni_text_stream *s, const tarni_tokenizer *
 {
     const uint8_t *bytes;
     size_t n_bytes;
-    TARNI_TRY(bytes_of_id(t, id, &bytes, &n_bytes, err));
+    TARNI_TRY(tarni_tokenizer_bytes(t, id, &bytes, &n_bytes, err));
     tarni_text_stream_bytes(s, (const char *)bytes, n_bytes, out);
     return out->failed ? tarni_fail_memory(err, out->n_bytes) : TARN_OK;
 }

@@ -32,6 +32,10 @@ tarn_status tarni_tokenizer_encode(const tarni_tokenizer *t, const char *text, s
 tarn_status tarni_tokenizer_decode(const tarni_tokenizer *t, const uint32_t *ids, size_t n_ids,
                                    tarni_writer *out, tarn_error *err);
 
+/* The bytes of one id, borrowed from the tokenizer. INVALID as above. */
+tarn_status tarni_tokenizer_bytes(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
+                                  size_t *n_bytes, tarn_error *err);
+
 /* The id of a special string of the files ("<|im_end|>"); false if there is none with a row. */
 bool tarni_tokenizer_special(const tarni_tokenizer *t, const char *name, uint32_t *out_id);
 /* Is this id a special slot (named or reserved)? */
