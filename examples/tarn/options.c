@@ -77,6 +77,7 @@ static const option table[OPTION_COUNT] = {
     [OPTION_DOT] = {"--dot", KIND_FLAG, 0, NULL, "", "in the language of graphviz"},
     [OPTION_GROUP] = {"--group", KIND_TEXT, 0, NULL, "G", "of a group's sessions together"},
     [OPTION_AS] = {"--as", KIND_TEXT, 0, NULL, "NAME", "the name it gets here"},
+    [OPTION_FORCE] = {"--force", KIND_FLAG, 0, NULL, "", "whichever call --tool names"},
 };
 
 _Static_assert(OPTION_COUNT <= 64, "a set of options is 64 bits");

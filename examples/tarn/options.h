@@ -44,6 +44,7 @@ typedef enum option_id {
     OPTION_DOT,
     OPTION_GROUP,
     OPTION_AS,
+    OPTION_FORCE,
     OPTION_COUNT
 } option_id;
 
