@@ -1,6 +1,6 @@
 #include "feed.h"
 
-#include "draft.h"
+#include "drafts.h"
 #include "intake.h"
 #include "message.h"
 

@@ -8,7 +8,7 @@
  * A call that fails has taken nothing: the encoder's last step is taken back. */
 #include "intake.h"
 
-#include "draft.h"
+#include "drafts.h"
 #include "feed.h"
 #include "message.h"
 

@@ -2,7 +2,7 @@
 #ifndef TARNI_MESSAGE_H
 #define TARNI_MESSAGE_H
 
-#include "draft.h"
+#include "drafts.h"
 
 /* INVALID names what is wrong; a tool's result must answer a call as ledger.h says. */
 tarn_status tarni_message_check(const tarn_session *s, const tarn_message *m, tarn_error *err);

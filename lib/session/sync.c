@@ -11,7 +11,7 @@
 #include "sync.h"
 
 #include "conversation.h"
-#include "draft.h"
+#include "drafts.h"
 #include "message.h"
 
 #include <inttypes.h>

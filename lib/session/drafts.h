@@ -1,7 +1,7 @@
-/* draft.h - what is about to be queued: a few segments and their ids, built aside and then taken
+/* drafts.h - what is about to be queued: a few segments and their ids, built aside and then taken
  * over whole. */
-#ifndef TARNI_DRAFT_H
-#define TARNI_DRAFT_H
+#ifndef TARNI_DRAFTS_H
+#define TARNI_DRAFTS_H
 
 #include "session.h"
 

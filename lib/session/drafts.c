@@ -2,7 +2,7 @@
  *
  * A run of text may be queued in many pieces (intake.c): a segment that goes on with the last
  * queued one becomes part of it, so the plan grows with the messages and not with the pieces. */
-#include "draft.h"
+#include "drafts.h"
 
 #include <string.h>
 
