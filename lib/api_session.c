@@ -80,7 +80,8 @@ void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
 
 static tarn_status check_open(const tarn_session_options *o, bool stored, tarn_error *err)
 {
-    const uint32_t known = TARN_SESSION_CREATE | TARN_SESSION_EXCLUSIVE | TARN_SESSION_READ_ONLY;
+    const uint32_t known = TARN_SESSION_CREATE | TARN_SESSION_EXCLUSIVE | TARN_SESSION_READ_ONLY |
+                           TARN_SESSION_NO_PREFIX;
     if (o->flags & ~known)
         return tarni_fail(err, TARN_E_INVALID, "tarn_session_options: flags are %#x", o->flags);
     if ((o->flags & TARN_SESSION_EXCLUSIVE) && !(o->flags & TARN_SESSION_CREATE))
@@ -130,6 +131,7 @@ void tarn_session_get_info(const tarn_session *s, tarn_session_info *out)
                      s->head == s->live.base_node,
         .has_logits = s->live.has_logits && tarni_session_waiting(s) == 0,
         .appending = s->intake.open,
+        .reuse = s->reuse,
         .turn_open = s->live.tail_role == TARN_ROLE_ASSISTANT && !s->live.tail_closed};
     if (s->poisoned)
         info.state = TARN_SESSION_POISONED;

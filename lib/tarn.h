@@ -571,7 +571,8 @@ typedef struct tarn_step {
 } tarn_step;
 
 /* Computes one step: a batch of rows of the sessions that have work, first come first served, and
- * queues events. Never waits for anything but the computation. `out` may be NULL.
+ * queues events. Never waits for anything but the computation, and the first time a new session
+ * has tokens for reading the beginning it has in common with another. `out` may be NULL.
  * A session that fails (non-finite logits, device fault, out of memory) is poisoned and reports a
  * STOP event; the others go on. A store that refuses a kept state on the way is only logged: the
  * session goes on, and its commit says why. Threads: one. */
@@ -661,7 +662,8 @@ typedef struct tarn_reuse {
 enum {
     TARN_SESSION_CREATE = 1,    /* make it if there is none */
     TARN_SESSION_EXCLUSIVE = 2, /* with CREATE: EXISTS if there is one */
-    TARN_SESSION_READ_ONLY = 4  /* cannot be committed; may be opened at any `where` */
+    TARN_SESSION_READ_ONLY = 4, /* cannot be committed; may be opened at any `where` */
+    TARN_SESSION_NO_PREFIX = 8  /* never goes on from another session's state (below) */
 };
 
 typedef struct tarn_session_options {
@@ -688,6 +690,14 @@ typedef struct tarn_session_options {
 TARN_API tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char *name,
                                        const tarn_session_options *options, tarn_session **out,
                                        tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
+
+/* A new session that begins as one in the store did, whatever its name, computes that beginning no
+ * second time: the first step that would feed its first token looks for the longest beginning of
+ * all that is queued which a committed node stands for (same model, same numerics, exact), and the
+ * session goes on from there as a fork of that node. tarn_session_info.reuse then has the reason
+ * PREFIX. Nothing else can be told from it: bits are the same. Not with TARN_SESSION_NO_PREFIX, nor
+ * while tarn_session_on_logits wants every row. What cannot be read is computed, and logged. */
+
 /* Drops what was not committed; waits for a commit that was begun. */
 TARN_API void tarn_session_close(tarn_session *session);
 
@@ -704,10 +714,12 @@ typedef struct tarn_session_info {
     tarn_session_state state;
     uint32_t turns;
     uint64_t tokens_waiting;
-    bool committed;  /* nothing fed since the node */
-    bool has_logits; /* something can be sampled */
-    bool turn_open;  /* inside an assistant turn that has no end marker yet */
-    bool appending;  /* a message is streaming in: between append_begin and append_end */
+    bool committed;   /* nothing fed since the node */
+    bool has_logits;  /* something can be sampled */
+    bool turn_open;   /* inside an assistant turn that has no end marker yet */
+    tarn_reuse reuse; /* of the last time it was brought to life: opened, moved back, or begun from
+                         a prefix */
+    bool appending;   /* a message is streaming in: between append_begin and append_end */
 } tarn_session_info;
 
 /* Where the session stands and what it waits for. */

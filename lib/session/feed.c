@@ -188,11 +188,16 @@ void tarni_feed_done(tarn_session *s, size_t n_ids)
     s->queue_at += n_replay;
     feed_planned(s, n_ids - n_replay);
     s->queue_at += n_ids - n_replay;
-    if (s->queue_at == s->queue.n_ids) {
-        s->queue_at = s->queue.n_ids = 0;
-        tarni_segments_clear(&s->plan, &s->engine->pools.allocator);
-        s->plan_at = 0;
-    }
+    tarni_feed_tidy(s);
+}
+
+void tarni_feed_tidy(tarn_session *s)
+{
+    if (s->queue_at < s->queue.n_ids)
+        return;
+    s->queue_at = s->queue.n_ids = 0;
+    tarni_segments_clear(&s->plan, &s->engine->pools.allocator);
+    s->plan_at = 0;
 }
 
 tarn_status tarni_feed_reserve_sampled(tarn_session *s, tarn_error *err)

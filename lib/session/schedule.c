@@ -9,6 +9,7 @@
  * step never crosses a multiple of keep_every, so that a state can be kept there. */
 #include "schedule.h"
 
+#include "adopt.h"
 #include "feed.h"
 #include "hold.h"
 #include "keep.h"
@@ -346,8 +347,10 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
         tarni_events_reserve(&e->events, (size_t)e->n_sessions * (6 + TARNI_WATCH_EVENTS), err));
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
-        if (tarni_session_has_work(s))
+        if (tarni_session_has_work(s)) {
             tarni_session_settle(s);
+            tarni_adopt_prefix(s);
+        }
     }
     begin_step(e);
     struct tarni_batch_space *b = e->space;

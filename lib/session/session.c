@@ -96,6 +96,7 @@ static void take_over(tarn_session *s, tarni_timeline *staged, tarni_ids *replay
     s->plan_fed = 0;
     s->generation.active = false;
     s->poisoned = false;
+    s->prefix_sought = false;
     tarni_intake_fini(s);
     tarni_watch_fini(s);
     tarni_session_forget_calls(s);
@@ -116,10 +117,9 @@ static tarn_status check_model(tarn_session *s, const tarnp_session *stored, tar
     return status;
 }
 
-/* Brings a place of a lineage to life beside what the session is; room for what is replayed is made
- * here, so that the steps cannot run out of it. */
-static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, tarni_timeline *staged,
-                         tarni_ids *replay, tarn_reuse *reuse, tarn_error *err)
+tarn_status tarni_session_stage(tarn_session *s, const tarni_lineage *lineage,
+                                tarni_timeline *staged, tarni_ids *replay, tarn_reuse *reuse,
+                                tarn_error *err)
 {
     tarn_engine *e = s->engine;
     if (lineage->position > e->pools.spec.context)
@@ -148,11 +148,12 @@ static tarn_status resume(tarn_session *s, const char *name, tarn_reuse *reuse, 
     TARNI_TRY(tarni_lineage_open(s->store, name, s->where, &lineage, err));
     tarn_status status = check_model(s, &lineage.session, err);
     if (status == TARN_OK)
-        status = stage(s, &lineage, &staged, &replay, reuse, err);
+        status = tarni_session_stage(s, &lineage, &staged, &replay, reuse, err);
     if (status == TARN_OK) {
         s->store_id = lineage.session.id;
         s->head = lineage.session.head;
         take_over(s, &staged, &replay);
+        s->reuse = *reuse;
     }
     tarni_lineage_fini(&lineage);
     return status;
@@ -198,6 +199,7 @@ static tarn_status open_stored(tarn_session *s, const tarn_session_options *o, t
 {
     tarn_status status = TARN_E_NOT_FOUND;
     s->read_only = o->flags & TARN_SESSION_READ_ONLY;
+    s->no_prefix = o->flags & TARN_SESSION_NO_PREFIX;
     s->lease_ms = o->lease_ms;
     if (o->where)
         TARNI_TRY(tarni_copy_text(&s->engine->pools.allocator, o->where, strlen(o->where),
@@ -211,7 +213,7 @@ static tarn_status open_stored(tarn_session *s, const tarn_session_options *o, t
         TARNI_TRY(resume(s, s->name, reuse, err));
     else
         TARNI_TRY(hold_and_resume(s, reuse, err));
-    reuse->reason = TARN_REASON_NONE;
+    reuse->reason = s->reuse.reason = TARN_REASON_NONE;
     return TARN_OK;
 }
 
@@ -263,6 +265,8 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->store = s->store;
         child->read_only = s->read_only;
         child->lease_ms = s->lease_ms;
+        child->no_prefix = s->no_prefix;
+        child->reuse = s->reuse;
         child->store_id = s->store_id; /* of what a read-only child goes back to */
         child->head = s->live.base_node;
     }
@@ -327,12 +331,13 @@ tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse 
     tarni_ids replay;
     TARNI_TRY(stored_name(s, name, err));
     TARNI_TRY(tarni_lineage_open(s->store, name, where, &lineage, err));
-    tarn_status status = stage(s, &lineage, &staged, &replay, reuse, err);
+    tarn_status status = tarni_session_stage(s, &lineage, &staged, &replay, reuse, err);
     if (status == TARN_OK) {
         status = move_to(s, &lineage, err);
         if (status == TARN_OK) {
             staged.base_node = s->head;
             take_over(s, &staged, &replay);
+            s->reuse = *reuse;
         } else {
             tarni_timeline_fini(&staged);
             tarni_ids_fini(&replay);

@@ -78,6 +78,10 @@ struct tarn_session {
     uint64_t lease_tried_ms;
     tarni_pending pending;
 
+    bool no_prefix;     /* the caller wants everything computed */
+    bool prefix_sought; /* adopt.c has done what it can */
+    tarn_reuse reuse;   /* of the last time it was brought to life */
+
     tarni_timeline live;
     tarni_ids queue;
     size_t queue_at;     /* the first id not fed */
@@ -110,6 +114,12 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
 tarn_status tarni_session_rewind(tarn_session *s, const char *where, tarn_reuse *reuse,
                                  tarn_error *err);
 tarn_status tarni_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err);
+
+/* Brings a place of a lineage to life beside what the session is; room for what is replayed is made
+ * here, so that the steps cannot run out of it. */
+tarn_status tarni_session_stage(tarn_session *s, const tarni_lineage *lineage,
+                                tarni_timeline *staged, tarni_ids *replay, tarn_reuse *reuse,
+                                tarn_error *err);
 
 void tarni_session_forget_calls(tarn_session *s);
 tarn_at tarni_session_at(const tarn_session *s);
