@@ -178,16 +178,17 @@ static tarn_status feed(const source *s, const opened *o, progress *p, size_t *n
 static int answer_append(const arguments *args, const opened *o, const tarn_committed *committed,
                          size_t n_tokens)
 {
+    tarn_reuse reuse = open_reuse(o);
     if (given(args, OPTION_JSON))
         return result_print(json_pack("{s:o, s:o, s:o, s:o}", "at", result_at(&committed->at),
-                                      "reuse", result_reuse(&o->reuse), "appended",
+                                      "reuse", result_reuse(&reuse), "appended",
                                       result_number(n_tokens), "bytes_written",
                                       result_number(committed->bytes_written)),
                             0);
     char size[PRINT_TEXT_MAX];
     print_at(stdout, &committed->at);
     printf(": %zu appended, ", n_tokens);
-    print_reuse(stdout, &o->reuse);
+    print_reuse(stdout, &reuse);
     printf(", %s written\n", print_bytes(committed->bytes_written, size));
     return result_flush();
 }
@@ -235,9 +236,12 @@ static const char *kind_name(tarn_sync_kind kind)
     return "unknown";
 }
 
-static int answer_sync(const arguments *args, const tarn_sync *sync,
+static int answer_sync(const arguments *args, const opened *o, const tarn_sync *sync,
                        const tarn_committed *committed)
 {
+    tarn_reuse reuse = open_reuse(o);
+    if (reuse.reason != TARN_REASON_PREFIX)
+        reuse = sync->reuse;
     if (!given(args, OPTION_JSON)) {
         print_at(stdout, &committed->at);
         printf(": %s, %llu kept, %llu appended", kind_name(sync->kind),
@@ -252,11 +256,11 @@ static int answer_sync(const arguments *args, const tarn_sync *sync,
                                                 "position", result_number(sync->position))
                                     : json_null();
     return result_print(json_pack("{s:o, s:o, s:s, s:o, s:o, s:o, s:o}", "at",
-                                  result_at(&committed->at), "reuse", result_reuse(&sync->reuse),
-                                  "sync", kind_name(sync->kind), "kept",
-                                  result_number(sync->tokens_kept), "appended",
-                                  result_number(sync->tokens_appended), "differs", differs,
-                                  "bytes_written", result_number(committed->bytes_written)),
+                                  result_at(&committed->at), "reuse", result_reuse(&reuse), "sync",
+                                  kind_name(sync->kind), "kept", result_number(sync->tokens_kept),
+                                  "appended", result_number(sync->tokens_appended), "differs",
+                                  differs, "bytes_written",
+                                  result_number(committed->bytes_written)),
                         0);
 }
 
@@ -278,7 +282,8 @@ int verb_sync(const arguments *args)
             status = tarn_session_run(o.session, show_progress, &p, &err);
         if (status == TARN_OK)
             status = tarn_session_commit(o.session, &committed, &err);
-        code = status == TARN_OK ? answer_sync(args, &sync, &committed) : result_error(args, &err);
+        code =
+            status == TARN_OK ? answer_sync(args, &o, &sync, &committed) : result_error(args, &err);
     }
     open_close(&o);
     input_free(&list);

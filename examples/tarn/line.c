@@ -1,12 +1,14 @@
 /* line.c - libedit where there is a terminal, getline where there is none.
  *
  * Characters are read here and not by libedit: its own reading starts again after a signal, and
- * ctrl-C has to give a line up. */
+ * ctrl-C has to give a line up. The signal is let through only while we wait for a character, so
+ * that none comes unnoticed just before. */
 #include "line.h"
 
 #include <errno.h>
 #include <histedit.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +53,30 @@ static char *give_prompt(EditLine *edit)
     return (char *)(size_t)r->prompt; /* libedit only reads it */
 }
 
+static void block_interrupts(bool blocked)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigprocmask(blocked ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
+/* False after an interrupt, or where waiting fails. */
+static bool wait_for_input(void)
+{
+    struct pollfd wanted = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t set;
+    sigprocmask(SIG_BLOCK, NULL, &set);
+    sigdelset(&set, SIGINT);
+    int n = 0;
+    while (!interrupted && n == 0) {
+        n = ppoll(&wanted, 1, NULL, &set);
+        if (n < 0 && errno == EINTR && !interrupted)
+            n = 0; /* another signal: the window's size */
+    }
+    return n > 0 && !interrupted;
+}
+
 /* One character of the terminal; 0 at its end, -1 after an interrupt or an error. */
 static int read_character(EditLine *edit, wchar_t *out)
 {
@@ -58,6 +84,8 @@ static int read_character(EditLine *edit, wchar_t *out)
     (void)edit;
     for (;;) {
         char byte;
+        if (!wait_for_input())
+            return -1;
         ssize_t n = read(STDIN_FILENO, &byte, 1);
         if (n <= 0)
             return n == 0 ? 0 : -1;
@@ -146,7 +174,9 @@ static const char *next_piece(line_reader *r, size_t *n_bytes, line_kind *why)
     *why = LINE_END;
     if (r->edit) {
         int n = 0;
+        block_interrupts(true);
         const char *line = el_gets(r->edit, &n);
+        block_interrupts(false);
         *n_bytes = n > 0 ? (size_t)n : 0;
         if (line && n > 0)
             return line;

@@ -120,6 +120,13 @@ bool open_feed_new(const arguments *args, tarn_session *session, tarn_error *err
     return ok && tarn_session_run(session, NULL, NULL, err) == TARN_OK;
 }
 
+tarn_reuse open_reuse(const opened *o)
+{
+    tarn_session_info info = {.size = sizeof info};
+    tarn_session_get_info(o->session, &info);
+    return info.reuse.reason == TARN_REASON_PREFIX ? info.reuse : o->reuse;
+}
+
 void open_close(opened *o)
 {
     if (o->session)

@@ -48,8 +48,10 @@ static int commit_new(const arguments *args, const char *name, opened *o)
             fprintf(stderr, "tarn new: %s stays without its messages: %s\n", name, ignored.detail);
         return result_error(args, &err);
     }
+    tarn_reuse reuse = open_reuse(o);
     if (given(args, OPTION_JSON))
-        return result_print(json_pack("{s:o, s:o}", "at", result_at(&committed.at), "bytes_written",
+        return result_print(json_pack("{s:o, s:o, s:o}", "at", result_at(&committed.at), "reuse",
+                                      result_reuse(&reuse), "bytes_written",
                                       result_number(committed.bytes_written)),
                             0);
     print_at(stdout, &committed.at);
