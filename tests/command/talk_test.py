@@ -304,17 +304,18 @@ def chat_edits_lines(folder):
 
 def answer_and_interrupt(t, line):
     """Says a line and interrupts the answer; what is typed may be shown twice, and the interrupt
-    may come before the answer has begun."""
+    may come before the answer has begun, or when it has ended: then once more."""
     while True:
         t.send(line + "\r")
         t.expect(re.escape(line) + r"[^\n]*\n")
         t.expect(r"\S\S\S\S")
         t.send("\x03")
-        if "interrupted" in t.expect(r"interrupted.*tokens|not answered"):
-            t.expect("s> ")
-            return
+        seen = t.expect(r"interrupted.*tokens|not answered|\d tokens")
         t.expect("s> ")
-        line = "/go"
+        if "interrupted" in seen:
+            return
+        if "not answered" in seen:
+            line = "/go"
 
 
 @case
