@@ -30,7 +30,7 @@ static void take_event(void *user, const tarn_event *event)
     if (event->kind == TARN_EVENT_STOP)
         t->stop = event->stop;
     if (event->kind != TARN_EVENT_CALL_END || t->n_calls == CALLS_MAX)
-        return;
+        return; /* the calls are gone with the next use of the session: copies stay */
     char arguments[1024];
     struct call *call = &t->calls[t->n_calls++];
     snprintf(arguments, sizeof arguments, "%.*s", (int)event->text_bytes, event->text);
@@ -72,10 +72,10 @@ static bool answer_call(tarn_session *s, const struct call *call, const char *fa
     for (ssize_t n; ok && output >= 0 && (n = read(output, piece, sizeof piece)) > 0;)
         ok = tarn_session_append_bytes(s, piece, (size_t)n, NULL, &err) == TARN_OK &&
              tarn_session_run(s, NULL, NULL, &err) == TARN_OK;
-    if (output >= 0)
+    if (output >= 0) {
         close(output);
-    if (child > 0)
         waitpid(child, NULL, 0);
+    }
     return ok && tarn_session_append_end(s, NULL, &err) == TARN_OK;
 }
 
@@ -117,8 +117,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "agent: %s\n", err.detail);
     tarn_session_close(s);
     tarn_store_close(store);
-    if (engine)
-        tarn_engine_close(engine);
+    tarn_engine_close(engine);
     tarn_model_close(model);
     return ok ? 0 : 1;
 }

@@ -109,8 +109,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "fork: %s\n", err.detail);
     tarn_session_close(s);
     tarn_store_close(store);
-    if (engine)
-        tarn_engine_close(engine);
+    tarn_engine_close(engine);
     tarn_model_close(model);
     return ok ? 0 : 1;
 }

@@ -111,8 +111,7 @@ int main(int argc, char **argv)
     fprintf(stderr, "at most %u open; %llu tokens reused, %llu replayed%s%s\n", n_open_max,
             n_reused, n_replayed, ok ? "" : "; ", ok ? "" : err.detail);
     tarn_store_close(store);
-    if (engine)
-        tarn_engine_close(engine);
+    tarn_engine_close(engine);
     tarn_model_close(model);
     return ok ? 0 : 1;
 }

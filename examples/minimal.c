@@ -48,8 +48,7 @@ int main(int argc, char **argv)
 
     tarn_session_close(session);
     tarn_store_close(store);
-    if (engine)
-        tarn_engine_close(engine);
+    tarn_engine_close(engine);
     tarn_model_close(model);
     return ok ? 0 : 1;
 }

@@ -37,8 +37,7 @@ static void close_all(opened *o)
 {
     tarn_session_close(o->session);
     tarn_store_close(o->store);
-    if (o->engine)
-        tarn_engine_close(o->engine);
+    tarn_engine_close(o->engine);
     tarn_model_close(o->model);
 }
 

@@ -90,8 +90,7 @@ int main(int argc, char **argv)
     else
         fprintf(stderr, "stream: %s\n", err.detail);
     tarn_session_close(session);
-    if (engine)
-        tarn_engine_close(engine);
+    tarn_engine_close(engine);
     tarn_model_close(model);
     return ok ? 0 : 1;
 }
