@@ -2,8 +2,7 @@
  *
  *     agent MODEL STORE FACTS QUESTION
  *
- * The tool is lookup({"key": WORD}): grep WORD FACTS. Its output streams into the session while
- * grep still runs. */
+ * The tool is lookup({"key": WORD}): grep WORD FACTS, whose output streams in while it runs. */
 #include <tarn.h>
 
 #include <stdio.h>
@@ -18,7 +17,7 @@ typedef struct turn { /* of the model */
     tarn_stop stop;
     size_t n_calls;
     struct call {
-        char id[128], name[64], key[64];
+        char id[128], key[64]; /* key "": no such tool, or wrong arguments */
     } calls[CALLS_MAX];
 } turn;
 
@@ -35,11 +34,11 @@ static void take_event(void *user, const tarn_event *event)
     struct call *call = &t->calls[t->n_calls++];
     snprintf(arguments, sizeof arguments, "%.*s", (int)event->text_bytes, event->text);
     snprintf(call->id, sizeof call->id, "%s", event->call_id);
-    snprintf(call->name, sizeof call->name, "%s", event->call_name);
     const char *key = strstr(arguments, "\"key\""); /* a real agent has a JSON parser */
-    if (!key || sscanf(key + 5, " : \"%63[A-Za-z0-9_-]\"", call->key) != 1)
+    if (strcmp(event->call_name, "lookup") != 0 || !key ||
+        sscanf(key + 5, " : \"%63[A-Za-z0-9_-]\"", call->key) != 1)
         call->key[0] = '\0';
-    fprintf(stderr, "%s %s\n", call->name, arguments);
+    fprintf(stderr, "%s %s\n", event->call_name, arguments);
 }
 
 /* Starts grep; returns where its output comes, or -1. */
@@ -62,10 +61,9 @@ static int start_tool(const char *key, const char *facts, pid_t *child)
 static bool answer_call(tarn_session *s, const struct call *call, const char *facts)
 {
     char piece[512];
-    pid_t child = 0;
+    pid_t child;
     tarn_message m = {.size = sizeof m, .role = TARN_ROLE_TOOL, .call_id = call->id};
-    bool known = strcmp(call->name, "lookup") == 0 && call->key[0];
-    int output = known ? start_tool(call->key, facts, &child) : -1;
+    int output = call->key[0] ? start_tool(call->key, facts, &child) : -1;
     if (output < 0)
         m.text_bytes = strlen(m.text = "error: no such tool, or wrong arguments");
     bool ok = tarn_session_append_begin(s, &m, &err) == TARN_OK;
@@ -79,18 +77,18 @@ static bool answer_call(tarn_session *s, const struct call *call, const char *fa
     return ok && tarn_session_append_end(s, NULL, &err) == TARN_OK;
 }
 
-static bool work(tarn_session *s, const char *facts, const tarn_message *question)
+static bool work(tarn_session *s, const char *facts, tarn_message *question)
 {
+    question->text_bytes = strlen(question->text);
+    turn t = {.stop = TARN_STOP_TOOL_CALL};
     bool ok = tarn_session_append_message(s, question, NULL, &err) == TARN_OK;
-    for (int i = 0; ok && i < TURNS_MAX; i++) {
-        turn t = {0};
+    for (int i = 0; ok && i < TURNS_MAX && t.stop == TARN_STOP_TOOL_CALL; i++) {
+        t = (turn){0};
         ok = tarn_session_generate(s, NULL, &err) == TARN_OK &&
              tarn_session_run(s, take_event, &t, &err) == TARN_OK &&
              tarn_session_commit(s, NULL, &err) == TARN_OK;
         for (size_t k = 0; ok && k < t.n_calls; k++)
             ok = answer_call(s, &t.calls[k], facts);
-        if (t.stop != TARN_STOP_TOOL_CALL)
-            break;
     }
     printf("\n");
     return ok;
@@ -107,14 +105,12 @@ int main(int argc, char **argv)
     tarn_store_options so = {.size = sizeof so, .flags = TARN_STORE_CREATE};
     tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE};
     tarn_message q = {.size = sizeof q, .role = TARN_ROLE_USER, .text = argv[4]};
-    q.text_bytes = strlen(argv[4]);
     bool ok = tarn_model_open(argv[1], NULL, &model, &err) == TARN_OK &&
               tarn_engine_open(model, NULL, &engine, &err) == TARN_OK &&
               tarn_store_open(argv[2], &so, &store, &err) == TARN_OK &&
               tarn_session_open(engine, store, "agent", &o, &s, NULL, &err) == TARN_OK &&
               work(s, argv[3], &q);
-    if (!ok)
-        fprintf(stderr, "agent: %s\n", err.detail);
+    fprintf(stderr, "%s", ok ? "" : err.detail);
     tarn_session_close(s);
     tarn_store_close(store);
     tarn_engine_close(engine);
