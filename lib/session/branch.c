@@ -36,6 +36,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->reuse = s->reuse;
         child->read_only = s->read_only;
         child->lease_ms = s->lease_ms;
+        child->no_prefix = s->no_prefix;
         child->store_id = s->store_id; /* of what a read-only child goes back to */
         child->head = s->live.base_node;
     }

@@ -1,6 +1,8 @@
 #include "revive.h"
 
+#include "intake.h"
 #include "turncalls.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -149,6 +151,9 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->plan_fed = 0;
     s->generation.active = false;
     s->poisoned = false;
+    s->prefix_sought = false;
+    tarni_intake_fini(s);
+    tarni_watch_fini(s);
     s->engine->n_parked -= s->parked;
     s->parked = false;
     s->reuse = *reuse;

@@ -37,6 +37,24 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
+/* Tool calls of the turn that is generated (watch.c). */
+typedef struct tarni_watch {
+    tarni_call_parser parser; /* zeroed: nothing is watched */
+    uint64_t turn_begin, position;
+    tarni_text_stream text; /* of the arguments that are told */
+} tarni_watch;
+
+/* A message that streams in (intake.c). */
+typedef struct tarni_intake {
+    bool open;
+    bool cancelled; /* one was given up, and no other began */
+    bool begun;     /* its segment is queued */
+    tarn_role role;
+    tarni_encoder encoder;
+    tarni_ids closing; /* what its end writes */
+    uint64_t n_tokens; /* of it that were queued */
+} tarni_intake;
+
 /* The last commit that was begun. While it is on its way it is also the session's capture. */
 typedef struct tarni_pending {
     uint64_t number;       /* 0: none was ever begun */
@@ -63,6 +81,9 @@ struct tarn_session {
     struct tarni_capture *capture; /* a commit on its way (keep.h); NULL: none */
     tarni_pending pending;
 
+    bool no_prefix;     /* the caller wants everything computed */
+    bool prefix_sought; /* adopt.c has done what it can */
+
     tarni_timeline live;
     bool parked;
     uint32_t
@@ -76,6 +97,8 @@ struct tarn_session {
     size_t plan_at;
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
     tarni_generation generation;
+    tarni_intake intake;
+    tarni_watch watch;
 
     bool poisoned;
     tarn_error failure;

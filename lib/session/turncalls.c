@@ -12,8 +12,8 @@ static const char *copy_part(char **room, const char *text, size_t n_bytes)
     return copy;
 }
 
-static tarn_status publish(const tarni_tool_calls *calls, const tarn_allocator *a,
-                           tarn_tool_call **out, tarn_error *err)
+tarn_status tarni_turn_calls_publish(const tarni_tool_calls *calls, const tarn_allocator *a,
+                                     tarn_tool_call **out, tarn_error *err)
 {
     tarn_tool_call *list;
     size_t n_bytes = calls->n_calls * sizeof *list;
@@ -28,6 +28,7 @@ static tarn_status publish(const tarni_tool_calls *calls, const tarn_allocator *
         list[i].name = copy_part(&room, c->name, c->name_bytes);
         list[i].arguments = copy_part(&room, c->arguments, c->arguments_bytes);
         list[i].arguments_bytes = c->arguments_bytes;
+        list[i].problem = c->problem;
     }
     *out = list;
     return TARN_OK;
@@ -42,7 +43,7 @@ tarn_status tarni_turn_calls(const tarni_model *model, const uint32_t *ids, size
     if (!model->has_chat || !model->chat.has_calls || n_ids == 0)
         return TARN_OK;
     TARNI_TRY(tarni_chat_parse_calls(&model->chat, ids, n_ids, a, calls, err));
-    tarn_status status = publish(calls, a, public_calls, err);
+    tarn_status status = tarni_turn_calls_publish(calls, a, public_calls, err);
     if (status != TARN_OK) {
         tarni_tool_calls_fini(calls);
         *calls = (tarni_tool_calls){0};
