@@ -20,6 +20,7 @@
  * and only the end drops what now has ids. */
 #include "encoder.h"
 
+#include "pretokenize.h"
 #include "utf8.h"
 
 #include <string.h>
@@ -34,16 +35,12 @@ static const uint8_t kinds[128] = {
     ['l'] = WORD, ['d'] = WORD, ['_'] = SPACE, ['w'] = SPACE, ['b'] = SPACE,
 };
 
-tarn_status tarni_encoder_init(tarni_encoder *e, const tarni_tokenizer *t,
-                               const tarn_allocator *allocator, tarn_error *err)
+void tarni_encoder_init(tarni_encoder *e, const tarni_tokenizer *t, const tarn_allocator *allocator)
 {
-    *e = (tarni_encoder){0};
-    TARNI_TRY(tarni_cutter_init(&e->cutter, tarni_tokenizer_pretokenizer(t), err));
-    e->tokenizer = t;
-    e->allocator = allocator;
+    *e = (tarni_encoder){.tokenizer = t, .allocator = allocator};
     tarni_writer_init(&e->text, allocator);
-    tarni_bpe_init(&e->bpe, tarni_tokenizer_vocab(t), allocator);
-    return TARN_OK;
+    tarni_bpe_init(&e->bpe, tarni_tokenizer_vocab(t), 0,
+                   allocator); /* nobody knows how much comes */
 }
 
 void tarni_encoder_fini(tarni_encoder *e)
@@ -51,7 +48,6 @@ void tarni_encoder_fini(tarni_encoder *e)
     if (!e->tokenizer)
         return;
     tarni_bpe_fini(&e->bpe);
-    tarni_cutter_fini(&e->cutter);
     tarni_free(e->allocator, e->classes);
     tarni_writer_fini(&e->text);
     *e = (tarni_encoder){0};
@@ -89,10 +85,10 @@ static tarn_status encode_to(tarni_encoder *e, size_t end, bool ends, tarni_ids 
                              tarn_error *err)
 {
     while (e->done_chars < end) {
-        size_t piece, left = end - e->done_chars;
+        size_t left = end - e->done_chars;
         const char *classes = e->classes + e->done_chars;
         const uint8_t *text = e->text.data + e->done_bytes;
-        TARNI_TRY(tarni_next_piece(&e->cutter, classes, left, 0, &piece, err));
+        size_t piece = tarni_next_piece(classes, left);
         if (!ends && !is_settled(classes, left, piece))
             return TARN_OK;
         size_t piece_bytes = bytes_of(text, piece);

@@ -8,7 +8,6 @@
 
 #include "bpe.h"
 #include "bytes.h"
-#include "pretokenize.h"
 #include "tokenizer.h"
 
 /* What a call changes, so that it can be taken back. */
@@ -30,13 +29,12 @@ typedef struct tarni_encoder {
     size_t classes_max;
     size_t done_chars, done_bytes; /* that have ids; the next call drops them */
     tarni_encoder_mark at, before; /* now, and before the last call */
-    tarni_cutter cutter;
     tarni_bpe bpe;
 } tarni_encoder;
 
 /* `t` and `allocator` are borrowed. */
-tarn_status tarni_encoder_init(tarni_encoder *e, const tarni_tokenizer *t,
-                               const tarn_allocator *allocator, tarn_error *err);
+void tarni_encoder_init(tarni_encoder *e, const tarni_tokenizer *t,
+                        const tarn_allocator *allocator);
 void tarni_encoder_fini(tarni_encoder *e); /* also of a zeroed one */
 
 /* Appends to `out` the ids that are certain once these bytes are there too. After an error encoder

@@ -268,11 +268,6 @@ const tarni_vocab *tarni_tokenizer_vocab(const tarni_tokenizer *t)
     return &t->vocab;
 }
 
-const tarni_pretokenizer *tarni_tokenizer_pretokenizer(const tarni_tokenizer *t)
-{
-    return &t->pretokenizer;
-}
-
 uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t)
 {
     return t->n_rows;

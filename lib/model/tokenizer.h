@@ -6,7 +6,6 @@
 
 #include "bytes.h"
 #include "ids.h"
-#include "pretokenize.h"
 #include "vocab.h"
 
 typedef struct tarni_tokenizer tarni_tokenizer;
@@ -41,9 +40,8 @@ bool tarni_tokenizer_special(const tarni_tokenizer *t, const char *name, uint32_
 /* Is this id a special slot (named or reserved)? */
 bool tarni_tokenizer_is_special(const tarni_tokenizer *t, uint32_t id);
 
-/* What encoding is made of, borrowed: for tarni_encoder. */
+/* Its ranks, borrowed: for tarni_encoder. */
 const tarni_vocab *tarni_tokenizer_vocab(const tarni_tokenizer *t);
-const tarni_pretokenizer *tarni_tokenizer_pretokenizer(const tarni_tokenizer *t);
 
 uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t); /* ids run from 0 to rows - 1 */
 

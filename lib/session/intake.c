@@ -87,7 +87,7 @@ static tarn_status begin(tarn_session *s, tarni_intake *in, const tarni_message 
                          tarn_error *err)
 {
     const tarni_model *model = s->engine->model;
-    TARNI_TRY(tarni_encoder_init(&in->encoder, model->tokenizer, d->allocator, err));
+    tarni_encoder_init(&in->encoder, model->tokenizer, d->allocator);
     if (m->role == TARN_ROLE_TOKENS)
         return tarni_encoder_feed(&in->encoder, m->text, m->text_bytes, &d->ids, err);
     TARNI_TRY(draft_head(s, m, d, err));

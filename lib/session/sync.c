@@ -10,6 +10,7 @@
  * every second turn of a conversation would have been computed anew. */
 #include "sync.h"
 
+#include "branch.h"
 #include "conversation.h"
 #include "drafts.h"
 #include "message.h"
