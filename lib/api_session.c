@@ -55,7 +55,7 @@ bool tarn_engine_poll(tarn_engine *engine, tarn_event *out)
 {
     if (tarni_events_poll(&engine->events, out))
         return true;
-    for (tarn_session *s = engine->first; s; s = s->next)
+    for (tarn_session *s = engine->first; s && !engine->in_callback; s = s->next)
         tarni_session_reap(s);
     return tarni_events_poll(&engine->events, out);
 }

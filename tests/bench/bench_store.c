@@ -328,7 +328,7 @@ static double file_bytes(const char *folder)
 static double compacted_bytes(bench *b)
 {
     char folder[340], file[360];
-    MDB_env *env;
+    MDB_env *env = NULL;
     snprintf(folder, sizeof folder, "%s/compact", b->folder);
     if (mkdir(folder, 0700) != 0 || mdb_env_create(&env) != 0 || mdb_env_set_maxdbs(env, 64) != 0 ||
         mdb_env_open(env, b->path, MDB_RDONLY, 0600) != 0 ||
