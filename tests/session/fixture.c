@@ -201,7 +201,7 @@ void rig_restart_engine(rig *r, const tarn_engine_options *options)
 tarn_session *rig_session(rig *r, const char *name, tarn_reuse *reuse)
 {
     tarn_session *s;
-    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE};
+    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE | r->session_flags};
     OK(tarn_session_open(r->engine, r->store, name, &o, &s, reuse, ERR));
     return s;
 }

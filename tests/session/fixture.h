@@ -42,6 +42,7 @@ typedef struct rig {
     tarn_engine *engine;
     tarn_store *store;
     uint32_t vocab;
+    uint32_t session_flags; /* of the sessions rig_session opens */
 } rig;
 
 /* options NULL: one thread, all else default. `size` is filled in. */
