@@ -175,6 +175,7 @@ static const char *next_piece(line_reader *r, size_t *n_bytes, line_kind *why)
     if (r->edit) {
         int n = 0;
         block_interrupts(true);
+        el_set(r->edit, EL_PREP_TERM, 1); /* before the prompt: who sees it may type any key */
         const char *line = el_gets(r->edit, &n);
         block_interrupts(false);
         *n_bytes = n > 0 ? (size_t)n : 0;
