@@ -987,9 +987,9 @@ TARN_API tarn_status tarn_session_run(tarn_session *session, tarn_event_fn fn, v
  * Cancelling when there is nothing to cancel, or twice, does nothing. Threads: any. */
 TARN_API void tarn_session_cancel(tarn_session *session);
 
-/* The calls of the last finished assistant turn, also after a resume or a fork, valid until the
- * session is used again. `malformed`
- * (may be NULL): markers out of place; whole calls are listed all the same. */
+/* The calls of the last finished assistant turn, generated or appended, also after a resume or a
+ * fork; valid until the session is used again. `malformed` (may be NULL): markers out of place;
+ * whole calls are listed all the same. */
 TARN_API void tarn_session_tool_calls(const tarn_session *session, const tarn_tool_call **calls,
                                       size_t *n_calls, bool *malformed);
 

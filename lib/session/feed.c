@@ -228,6 +228,10 @@ void tarni_feed_close_turn(tarn_session *s)
     tarni_segments *segments = &s->live.segments;
     segments->items[segments->n - 1].flags |= TARNP_SEGMENT_CLOSED;
     s->live.tail_closed = true;
+    if (s->live.tail_role == TARN_ROLE_ASSISTANT) {
+        s->live.turn_begin = s->live.tail_begin;
+        s->live.turn_end = s->live.tokens.n_ids;
+    }
 }
 
 void tarni_feed_drop(tarn_session *s)

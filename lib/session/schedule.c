@@ -372,6 +372,17 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
         stop_generation(s, TARN_STOP_LENGTH);
 }
 
+static void end_waiting(tarn_session *s, const step_part *part)
+{
+    tarn_error err;
+    uint64_t turn_end = s->live.turn_end;
+    tarni_feed_done(s, part->n_rows);
+    if (!part->replayed)
+        push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
+    if (s->live.turn_end != turn_end && tarni_session_read_calls(s, &err) != TARN_OK)
+        poison(s, &err);
+}
+
 static bool all_finite(const float *x, uint32_t n)
 {
     float sum = 0.0f;
@@ -423,9 +434,7 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
     if (part->sampled) {
         end_sampled(e, s, e->space->ids[part->row_begin]);
     } else {
-        tarni_feed_done(s, part->n_rows);
-        if (!part->replayed)
-            push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
+        end_waiting(s, part);
     }
     for (uint32_t i = 0; part->scored && i < part->n_rows; i++) {
         const float *row = i + 1 < part->n_rows

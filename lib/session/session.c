@@ -1,6 +1,8 @@
 /* session.c - what every file about sessions asks one. */
 #include "session.h"
 
+#include "turncalls.h"
+
 #include <string.h>
 
 size_t tarni_session_waiting(const tarn_session *s)
@@ -18,6 +20,15 @@ void tarni_session_forget_calls(tarn_session *s)
     tarni_tool_calls_fini(&s->calls);
     tarni_free(&s->engine->pools.allocator, s->public_calls);
     s->public_calls = NULL;
+}
+
+tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err)
+{
+    const tarni_timeline *live = &s->live;
+    tarni_session_forget_calls(s);
+    return tarni_turn_calls(s->engine->model, live->tokens.ids + live->turn_begin,
+                            (size_t)(live->turn_end - live->turn_begin),
+                            &s->engine->pools.allocator, &s->calls, &s->public_calls, err);
 }
 
 tarn_at tarni_session_at(const tarn_session *s)

@@ -115,6 +115,8 @@ struct tarn_session {
 };
 
 void tarni_session_forget_calls(tarn_session *s);
+/* The calls of the last finished turn, out of its tokens. */
+tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err);
 tarn_at tarni_session_at(const tarn_session *s);
 size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
 bool tarni_session_has_work(const tarn_session *s);

@@ -138,8 +138,6 @@ static tarn_status keep_calls(tarn_session *s, const tarn_allocator *a, tarn_err
 tarn_status tarni_watch_finish(tarn_session *s, tarn_error *err)
 {
     const tarn_allocator *a = &s->engine->pools.allocator;
-    s->live.turn_begin = s->live.tail_begin;
-    s->live.turn_end = s->live.tokens.n_ids;
     tarni_session_forget_calls(s);
     if (!s->watch.parser.chat)
         return TARN_OK;
