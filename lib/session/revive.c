@@ -97,11 +97,8 @@ static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, bool swa
     if (status == TARN_OK && r->replay.n_ids > 0 && r->live.slot == TARNI_SLOT_ZERO)
         status = swaps ? tarni_slots_take_last(&e->pools.slots, &r->next_slot, err)
                        : tarni_slots_take(&e->pools.slots, &r->next_slot, err);
-    const tarni_timeline *t = &r->live;
     if (status == TARN_OK)
-        status = tarni_turn_calls(e->model, t->tokens.ids + t->turn_begin,
-                                  (size_t)(t->turn_end - t->turn_begin), &e->pools.allocator,
-                                  &r->calls, &r->public_calls, err);
+        status = tarni_turn_calls(e->model, &r->live, &r->calls, &r->public_calls, err);
     return status;
 }
 

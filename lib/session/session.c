@@ -24,11 +24,8 @@ void tarni_session_forget_calls(tarn_session *s)
 
 tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err)
 {
-    const tarni_timeline *live = &s->live;
     tarni_session_forget_calls(s);
-    return tarni_turn_calls(s->engine->model, live->tokens.ids + live->turn_begin,
-                            (size_t)(live->turn_end - live->turn_begin),
-                            &s->engine->pools.allocator, &s->calls, &s->public_calls, err);
+    return tarni_turn_calls(s->engine->model, &s->live, &s->calls, &s->public_calls, err);
 }
 
 tarn_at tarni_session_at(const tarn_session *s)
