@@ -233,15 +233,3 @@ void tarni_feed_close_turn(tarn_session *s)
         s->live.turn_end = s->live.tokens.n_ids;
     }
 }
-
-void tarni_feed_drop(tarn_session *s)
-{
-    const tarn_allocator *a = &s->engine->pools.allocator;
-    tarni_intake_drop(s);
-    s->queue.n_ids = s->queue_at + s->n_replay;
-    tarni_segments_clear(&s->plan, a);
-    s->plan_at = 0;
-    s->plan_fed = 0;
-    tarni_page_table_trim(&s->engine->pools.pages, &s->live.pages,
-                          s->live.tokens.n_ids + tarni_session_waiting(s));
-}

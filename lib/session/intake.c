@@ -9,7 +9,6 @@
 #include "intake.h"
 
 #include "drafts.h"
-#include "feed.h"
 #include "message.h"
 
 #include <string.h>
@@ -22,7 +21,7 @@ static tarn_status check_open(tarn_session *s, tarn_error *err)
         return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
                           s->failure.detail);
     if (in->open && atomic_exchange(&s->cancelled, false))
-        tarni_feed_drop(s);
+        tarni_session_drop_waiting(s);
     if (in->cancelled)
         return tarni_fail(err, TARN_E_CANCELLED,
                           "session %s: the message was cancelled after %zu tokens", s->name,
@@ -99,13 +98,6 @@ static tarn_status begin(tarn_session *s, tarni_intake *in, const tarni_message 
     return TARN_OK;
 }
 
-static void release(tarni_intake *in)
-{
-    tarni_encoder_fini(&in->encoder);
-    tarni_ids_fini(&in->closing);
-    in->open = false;
-}
-
 /* A text of its own has no markers; a message needs them. */
 static tarn_status check_head(const tarn_session *s, const tarn_message *head, tarn_error *err)
 {
@@ -142,7 +134,7 @@ tarn_status tarni_intake_begin(tarn_session *s, const tarn_message *head, tarn_e
         in.n_tokens = n;
         s->intake = in;
     } else {
-        release(&in);
+        tarni_intake_release(&in);
     }
     tarni_message_free(d.allocator, &m);
     tarni_draft_fini(&d);
@@ -174,21 +166,6 @@ tarn_status tarni_intake_end(tarn_session *s, size_t *n_tokens, tarn_error *err)
                    in->role == TARN_ROLE_TOKENS ? 0 : TARNP_SEGMENT_CLOSED, err));
     if (n_tokens)
         *n_tokens = (size_t)in->n_tokens;
-    release(in);
+    tarni_session_end_intake(s);
     return TARN_OK;
-}
-
-void tarni_intake_drop(tarn_session *s)
-{
-    if (!s->intake.open)
-        return;
-    release(&s->intake);
-    s->intake.cancelled = true;
-}
-
-void tarni_intake_fini(tarn_session *s)
-{
-    if (s->intake.open)
-        release(&s->intake);
-    s->intake = (tarni_intake){0};
 }

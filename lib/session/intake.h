@@ -19,9 +19,5 @@ tarn_status tarni_intake_tokens(tarn_session *s, const uint32_t *ids, size_t n_i
                                 tarn_error *err);
 /* *n_tokens: ids of the whole message. */
 tarn_status tarni_intake_end(tarn_session *s, size_t *n_tokens, tarn_error *err);
-/* Gives an open message up: bytes and end are CANCELLED from now on. */
-void tarni_intake_drop(tarn_session *s);
-/* The session is going, or has become another: nothing is open. */
-void tarni_intake_fini(tarn_session *s);
 
 #endif

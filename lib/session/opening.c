@@ -1,7 +1,6 @@
 #include "opening.h"
 
 #include "hold.h"
-#include "intake.h"
 #include "keep.h"
 #include "revive.h"
 #include "watch.h"
@@ -56,7 +55,7 @@ void tarni_session_close(tarn_session *s)
     tarni_timeline_fini(&s->live);
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
-    tarni_intake_fini(s);
+    tarni_session_end_intake(s);
     tarni_watch_fini(s);
     tarni_session_forget_calls(s);
     tarni_free(a, s->where);

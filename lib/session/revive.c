@@ -1,6 +1,5 @@
 #include "revive.h"
 
-#include "intake.h"
 #include "turncalls.h"
 #include "watch.h"
 
@@ -149,7 +148,7 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->generation.active = false;
     s->poisoned = false;
     s->prefix_sought = false;
-    tarni_intake_fini(s);
+    tarni_session_end_intake(s);
     tarni_watch_fini(s);
     s->engine->n_parked -= s->parked;
     s->parked = false;

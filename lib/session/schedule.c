@@ -144,7 +144,7 @@ static void obey_cancel(tarn_session *s)
 {
     if (!atomic_exchange(&s->cancelled, false))
         return;
-    tarni_feed_drop(s);
+    tarni_session_drop_waiting(s);
     if (s->generation.active)
         stop_generation(s, TARN_STOP_CANCELLED);
 }

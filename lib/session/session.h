@@ -120,6 +120,13 @@ tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err);
 tarn_at tarni_session_at(const tarn_session *s);
 size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
 bool tarni_session_has_work(const tarn_session *s);
+/* Forgets what is queued and not fed, but not a replay that is under way. A message that is open is
+ * given up: its bytes and end are CANCELLED from now on. */
+void tarni_session_drop_waiting(tarn_session *s);
+/* Frees what one holds that is open, or was about to be. */
+void tarni_intake_release(tarni_intake *in);
+/* No message is open, and none was given up. */
+void tarni_session_end_intake(tarn_session *s);
 /* No failure, nothing queued, no generation: POISONED, CONFLICT. `replaying` is allowed where the
  * replay is given up anyway: it holds nothing new. */
 tarn_status tarni_session_check_idle(const tarn_session *s, bool replaying, tarn_error *err);
