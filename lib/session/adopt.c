@@ -88,8 +88,13 @@ static void cut_plan(tarn_session *s, size_t n_ids)
         } else {
             rest.n_tokens -= n;
             rest.flags |= TARNP_SEGMENT_CONTINUES;
+            if (first->role == TARN_ROLE_ASSISTANT) { /* its end makes the calls */
+                rest.call_ids = first->call_ids;
+                rest.n_call_ids = first->n_call_ids;
+                *first = (tarnp_segment){0};
+            }
         }
-        tarni_segments_clear(&one, a); /* its calls: the adopted history has them */
+        tarni_segments_clear(&one, a); /* other calls: the adopted history has them */
         *first = rest;
     }
 }

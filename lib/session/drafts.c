@@ -5,6 +5,7 @@
 #include "drafts.h"
 
 #include "parking.h"
+#include "turncalls.h"
 
 #include <string.h>
 
@@ -17,7 +18,7 @@ tarni_tail tarni_draft_tail(const tarn_session *s)
     return (tarni_tail){s->live.tail_role, s->live.tail_closed};
 }
 
-void tarni_draft_init(tarni_draft *d, tarn_session *s)
+void tarni_draft_init(tarni_draft *d, const tarn_session *s)
 {
     *d = (tarni_draft){.allocator = &s->engine->pools.allocator};
     tarni_ids_init(&d->ids, d->allocator);
@@ -74,9 +75,14 @@ static void plan_segments(tarni_draft *d, tarn_session *s)
     if (d->segments.n > 0 && plan->n > s->plan_at &&
         (d->segments.items[0].flags & TARNP_SEGMENT_CONTINUES)) {
         tarnp_segment *last = &plan->items[plan->n - 1];
-        TARN_ASSERT(d->segments.items[0].n_call_ids == 0);
-        last->n_tokens += d->segments.items[0].n_tokens;
-        last->flags |= d->segments.items[0].flags & TARNP_SEGMENT_CLOSED;
+        const tarnp_segment *more = &d->segments.items[0];
+        last->n_tokens += more->n_tokens;
+        last->flags |= more->flags & TARNP_SEGMENT_CLOSED;
+        if (more->n_call_ids > 0) { /* an assistant's end */
+            TARN_ASSERT(last->n_call_ids == 0);
+            last->call_ids = more->call_ids;
+            last->n_call_ids = more->n_call_ids;
+        }
         first = 1;
     }
     if (d->segments.n > first) /* none: items may be NULL */
@@ -121,6 +127,22 @@ tarn_status tarni_draft_segment(tarni_draft *d, tarn_role role, uint8_t flags, c
     return TARN_OK;
 }
 
+/* What the turn that is open has called, for the segment of its end. */
+static tarn_status add_open_calls(tarni_draft *d, const tarn_session *s, tarn_error *err)
+{
+    tarni_tool_calls calls;
+    tarn_tool_call *given;
+    TARN_ASSERT(s->plan.n == s->plan_at); /* what is open has been fed, or is replayed */
+    TARNI_TRY(tarni_turn_open_calls(s->engine->model, &s->live, s->queue.ids + s->queue_at,
+                                    s->n_replay, &calls, &given, err));
+    tarn_status status = TARN_OK;
+    for (size_t i = 0; i < calls.n_calls && status == TARN_OK; i++)
+        status = tarni_segments_add_call(&d->segments, d->allocator, given[i].id, err);
+    tarni_free(d->allocator, given);
+    tarni_tool_calls_fini(&calls);
+    return status;
+}
+
 /* A turn left open is ended before the next message. */
 tarn_status tarni_draft_closing(tarni_draft *d, const tarn_session *s, tarn_error *err)
 {
@@ -128,8 +150,9 @@ tarn_status tarni_draft_closing(tarni_draft *d, const tarn_session *s, tarn_erro
     if (t.role != TARN_ROLE_ASSISTANT || t.closed)
         return TARN_OK;
     TARNI_TRY(tarni_ids_push(&d->ids, s->engine->model->chat.im_end, err));
-    return tarni_draft_segment(d, TARN_ROLE_ASSISTANT,
-                               TARNP_SEGMENT_CONTINUES | TARNP_SEGMENT_CLOSED, NULL, 0, err);
+    TARNI_TRY(tarni_draft_segment(d, TARN_ROLE_ASSISTANT,
+                                  TARNP_SEGMENT_CONTINUES | TARNP_SEGMENT_CLOSED, NULL, 0, err));
+    return add_open_calls(d, s, err);
 }
 
 tarn_status tarni_draft_need_chat(const tarn_session *s, tarn_error *err)
@@ -149,12 +172,17 @@ tarn_status tarni_draft_check_answer(const tarn_session *s, const char *call_id,
 {
     const tarn_allocator *a = &s->engine->pools.allocator;
     tarni_ledger then;
+    tarni_draft closing; /* the answer ends a turn that is open, which may have made the call */
     TARNI_TRY(tarni_ledger_copy(&s->live.calls, a, &then, err));
-    tarn_status status = TARN_OK;
+    tarni_draft_init(&closing, s);
+    tarn_status status = tarni_draft_closing(&closing, s, err);
     for (size_t i = s->plan_at; i < s->plan.n && status == TARN_OK; i++)
         status = tarni_segment_to_ledger(&s->plan.items[i], &then, a, err);
+    for (size_t i = 0; i < closing.segments.n && status == TARN_OK; i++)
+        status = tarni_segment_to_ledger(&closing.segments.items[i], &then, a, err);
     if (status == TARN_OK)
         status = tarni_ledger_check(&then, s->name, call_id, err);
+    tarni_draft_fini(&closing);
     tarni_ledger_fini(&then, a);
     return status;
 }

@@ -11,13 +11,13 @@ typedef struct tarni_draft {
     tarni_ids ids;
 } tarni_draft;
 
-void tarni_draft_init(tarni_draft *d, tarn_session *s);
+void tarni_draft_init(tarni_draft *d, const tarn_session *s);
 void tarni_draft_fini(tarni_draft *d);
 
 /* A segment of the ids from `ids_before` on; `call_id` may be NULL. */
 tarn_status tarni_draft_segment(tarni_draft *d, tarn_role role, uint8_t flags, const char *call_id,
                                 size_t ids_before, tarn_error *err);
-/* The end marker of an assistant turn that was left open, if one is. */
+/* The end marker of an assistant turn that was left open, if one is, with the calls it made. */
 tarn_status tarni_draft_closing(tarni_draft *d, const tarn_session *s, tarn_error *err);
 /* The draft becomes part of the queue and is empty; a session that was parked comes back first, and
  * is admitted (parking.h): LIMIT. After an error nothing else has changed. */

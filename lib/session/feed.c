@@ -122,9 +122,8 @@ static tarnp_segment *live_segment(tarni_timeline *live, const tarnp_segment *pl
         return &segments->items[segments->n - 1];
     TARN_ASSERT(segments->n < segments->capacity);
     tarnp_segment *out = &segments->items[segments->n++];
-    *out = *planned;
-    out->n_tokens = 0;
-    out->flags &= (uint8_t)~TARNP_SEGMENT_CLOSED;
+    *out = (tarnp_segment){.role = planned->role,
+                           .flags = planned->flags & (uint8_t)~TARNP_SEGMENT_CLOSED};
     if (!continues) {
         if (planned->role == TARN_ROLE_ASSISTANT)
             tarni_ledger_turn(&live->calls);
@@ -136,14 +135,23 @@ static tarnp_segment *live_segment(tarni_timeline *live, const tarnp_segment *pl
     return out;
 }
 
-/* For the ledger, when the first ids of a segment are fed; there is room. */
-static void mark_calls(tarni_timeline *live, const tarnp_segment *planned)
+/* The calls of what is fed, into the ledger, where there is room, and from the plan into the live
+ * segment: an answer is one from its first id on, a turn has made its calls when it has ended. */
+static void hand_calls_over(tarni_timeline *live, tarnp_segment *planned, tarnp_segment *segment)
 {
     for (size_t i = 0; i < planned->n_call_ids; i++)
         if (planned->role == TARN_ROLE_ASSISTANT)
             tarni_ledger_call(&live->calls, planned->call_ids[i]);
         else
             tarni_ledger_answer(&live->calls, planned->call_ids[i]);
+    if (planned->n_call_ids == 0)
+        return;
+    TARN_ASSERT(segment->n_call_ids == 0);
+    tarni_free(&live->pools->allocator, segment->call_ids);
+    segment->call_ids = planned->call_ids;
+    segment->n_call_ids = planned->n_call_ids;
+    planned->call_ids = NULL;
+    planned->n_call_ids = 0;
 }
 
 static void feed_planned(tarn_session *s, size_t n_ids)
@@ -156,19 +164,19 @@ static void feed_planned(tarn_session *s, size_t n_ids)
         if (s->plan_fed > 0) /* the first part may be in a kept node already */
             part.flags |= TARNP_SEGMENT_CONTINUES;
         tarnp_segment *segment = live_segment(live, &part);
-        mark_calls(live, planned);
-        planned->call_ids = NULL; /* they went with the first part */
-        planned->n_call_ids = 0;
         uint32_t n = planned->n_tokens - s->plan_fed;
         if (n > n_ids)
             n = (uint32_t)n_ids;
+        bool is_last = s->plan_fed + n == planned->n_tokens;
+        if (planned->role != TARN_ROLE_ASSISTANT || is_last)
+            hand_calls_over(live, planned, segment);
         memcpy(live->tokens.ids + live->tokens.n_ids, ids, n * sizeof *ids);
         live->tokens.n_ids += n;
         segment->n_tokens += n;
         s->plan_fed += n;
         ids += n;
         n_ids -= n;
-        if (s->plan_fed == planned->n_tokens) {
+        if (is_last) {
             if (planned->flags & TARNP_SEGMENT_CLOSED)
                 tarni_feed_close_turn(s);
             s->plan_at++;

@@ -2,8 +2,8 @@
  *
  * The header, what the encoder is sure of and the end are drafts of their own, each queued at once:
  * steps compute the beginning while the rest is still being made. What the end writes (an
- * assistant's calls, the end marker) is rendered when the message begins, so that nothing of the
- * caller's needs to live until then.
+ * assistant's calls, the end marker) is rendered when the message begins, and the ids of the calls
+ * are copied, so that nothing of the caller's needs to live until then.
  *
  * A call that fails has taken nothing: the encoder's last step is taken back. */
 #include "intake.h"
@@ -32,16 +32,20 @@ static tarn_status check_open(tarn_session *s, tarn_error *err)
     return TARN_OK;
 }
 
-/* Queues the ids of a draft as the next part of the message. */
+/* Queues the ids of a draft as the next part of the message. The end makes the calls. */
 static tarn_status queue_part(tarn_session *s, tarni_draft *d, uint8_t flags, tarn_error *err)
 {
     tarni_intake *in = &s->intake;
+    size_t n_made = flags & TARNP_SEGMENT_CLOSED && in->made.n > 0 ? in->made.items->n_call_ids : 0;
     size_t n = d->ids.n_ids;
     if (n == 0)
         return TARN_OK;
     if (in->begun)
         flags |= TARNP_SEGMENT_CONTINUES;
     TARNI_TRY(tarni_draft_segment(d, in->role, flags, NULL, 0, err));
+    for (size_t i = 0; i < n_made; i++)
+        TARNI_TRY(
+            tarni_segments_add_call(&d->segments, d->allocator, in->made.items->call_ids[i], err));
     TARNI_TRY(tarni_draft_queue(d, s, err));
     in->begun = true;
     in->n_tokens += n;
@@ -68,17 +72,24 @@ static tarn_status take(tarn_session *s, const char *text, size_t n_bytes, bool 
     return status;
 }
 
-/* The header, with the calls the message makes or answers. */
+/* The header, with the call the message answers. */
 static tarn_status draft_head(tarn_session *s, const tarni_message *m, tarni_draft *d,
                               tarn_error *err)
 {
     TARNI_TRY(tarni_draft_closing(d, s, err));
     size_t before = d->ids.n_ids;
     TARNI_TRY(tarni_chat_begin(&s->engine->model->chat, m, &d->ids, err));
-    TARNI_TRY(tarni_draft_segment(d, m->role, 0, m->role == TARN_ROLE_TOOL ? m->call_id : NULL,
-                                  before, err));
+    return tarni_draft_segment(d, m->role, 0, m->role == TARN_ROLE_TOOL ? m->call_id : NULL, before,
+                               err);
+}
+
+static tarn_status keep_made(tarni_intake *in, const tarni_message *m, const tarn_allocator *a,
+                             tarn_error *err)
+{
+    if (m->n_calls > 0)
+        TARNI_TRY(tarni_segments_begin(&in->made, a, m->role, 0, NULL, err));
     for (size_t i = 0; i < m->n_calls; i++)
-        TARNI_TRY(tarni_segments_add_call(&d->segments, d->allocator, m->calls[i].id, err));
+        TARNI_TRY(tarni_segments_add_call(&in->made, a, m->calls[i].id, err));
     return TARN_OK;
 }
 
@@ -91,6 +102,7 @@ static tarn_status begin(tarn_session *s, tarni_intake *in, const tarni_message 
         return tarni_encoder_feed(&in->encoder, m->text, m->text_bytes, &d->ids, err);
     TARNI_TRY(draft_head(s, m, d, err));
     TARNI_TRY(tarni_chat_end(&model->chat, m, &in->closing, err));
+    TARNI_TRY(keep_made(in, m, d->allocator, err));
     size_t before = d->ids.n_ids;
     TARNI_TRY(tarni_chat_lead(m, &in->encoder, &d->ids, err));
     TARNI_TRY(tarni_encoder_feed(&in->encoder, m->text, m->text_bytes, &d->ids, err));

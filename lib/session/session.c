@@ -18,6 +18,7 @@ bool tarni_session_has_work(const tarn_session *s)
 void tarni_intake_release(tarni_intake *in)
 {
     tarni_encoder_fini(&in->encoder);
+    tarni_segments_fini(&in->made, in->closing.allocator);
     tarni_ids_fini(&in->closing);
     in->open = false;
 }

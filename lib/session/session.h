@@ -51,8 +51,9 @@ typedef struct tarni_intake {
     bool begun;     /* its segment is queued */
     tarn_role role;
     tarni_encoder encoder;
-    tarni_ids closing; /* what its end writes */
-    uint64_t n_tokens; /* of it that were queued */
+    tarni_ids closing;   /* what its end writes */
+    tarni_segments made; /* one, of the calls it makes; or none */
+    uint64_t n_tokens;   /* of it that were queued */
 } tarni_intake;
 
 /* The last commit that was begun. While it is on its way it is also the session's capture. */

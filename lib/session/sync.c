@@ -124,11 +124,12 @@ typedef struct fork_place {
     bool session_ended; /* it has nothing that differs */
 } fork_place;
 
-/* Does the session end inside the next segment, where that could go on? The calls of a message are
- * known by its segment, which has begun without them. */
+/* Does the session end inside the next segment, where that could go on? A turn makes its calls when
+ * it ends; the call a result answers is known by its segment, which has begun. */
 static bool can_go_on(const tarn_session *s, const tarnp_segment *next)
 {
-    return s->live.tail_role == next->role && !s->live.tail_closed && next->n_call_ids == 0;
+    return s->live.tail_role == next->role && !s->live.tail_closed &&
+           (next->n_call_ids == 0 || next->role == TARN_ROLE_ASSISTANT);
 }
 
 static fork_place find_fork(const script *c)

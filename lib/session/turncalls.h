@@ -16,5 +16,10 @@ tarn_status tarni_turn_calls_publish(const tarni_tool_calls *calls, const tarn_a
 tarn_status tarni_turn_calls(const tarni_model *model, const tarni_timeline *t,
                              tarni_tool_calls *calls, tarn_tool_call **public_calls,
                              tarn_error *err);
+/* The same for the turn at the tail, which is open: the calls that are whole. The last ids of it,
+ * `replay`, may still wait to be fed again. */
+tarn_status tarni_turn_open_calls(const tarni_model *model, const tarni_timeline *t,
+                                  const uint32_t *replay, size_t n_replay, tarni_tool_calls *calls,
+                                  tarn_tool_call **public_calls, tarn_error *err);
 
 #endif

@@ -229,5 +229,154 @@ CASE(answers_name_calls_that_wait)
     rig_close(&r);
 }
 
+static void is_at(rig *r, const char *name, const char *where, uint64_t position)
+{
+    tarn_at at;
+    tarn_price price;
+    OK(tarn_store_price(r->store, name, where, &at, &price, ERR));
+    CHECK_EQ(at.position, position);
+}
+
+/* A turn that was cut off behind a whole call, and closed by the message after it, made that call:
+ * for the result, for the place before it, and for the history, however it was brought back. */
+CASE(calls_of_a_turn_that_was_cut_off)
+{
+    enum { HERE, KEPT, RESUMED, FORKED, REPLAYED, WAYS };
+    static rig_told told;
+    for (int way = HERE; way < WAYS; way++) {
+        rig r;
+        open_f32(&r);
+        const char *name = way == FORKED ? "f" : "s";
+        tarn_session *s = rig_session(&r, "s", NULL);
+        ask(s, "Go.");
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        uint64_t begin = rig_info(s).at.position;
+        memset(&told, 0, sizeof told);
+        say(s, CALLS_BEGIN, &told);
+        say_call(&r, s, "functions.a:0", "{}", &told);
+        say_call(&r, s, "functions.b:1", "[1]", &told);
+        say(s, CALL_BEGIN, &told);
+        say_text(&r, s, "functions.c", &told);
+        CHECK_EQ(told.stop, TARN_STOP_LENGTH);
+        if (way == KEPT)
+            rig_commit(s);
+        if (way == RESUMED) {
+            rig_commit(s);
+            tarn_session_close(s);
+            s = rig_session(&r, "s", NULL);
+        }
+        if (way == REPLAYED) {
+            char where[32];
+            snprintf(where, sizeof where, "@t:%u", (unsigned)rig_info(s).at.position);
+            ask(s, "More.");
+            rig_answer(s, 1, &told);
+            OK(tarn_session_rewind(s, where, NULL, ERR));
+            CHECK(rig_info(s).tokens_waiting > 0);
+        }
+        if (way == FORKED) {
+            tarn_session *f = rig_fork(s, "f");
+            tarn_session_close(s);
+            s = f;
+        }
+        REFUSED(answer(s, "functions.x:9", "no", 0), TARN_E_INVALID, "2 wait");
+        OK(answer(s, "functions.b:1", "yes", 0));
+        REFUSED(answer(s, "functions.b:1", "twice", 0), TARN_E_EXISTS, "functions.b:1");
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        const tarn_tool_call *calls;
+        size_t n;
+        bool malformed;
+        tarn_session_tool_calls(s, &calls, &n, &malformed);
+        CHECK_EQ(n, 2);
+        CHECK(malformed);
+        REFUSED(answer(s, "functions.x:9", "no", 0), TARN_E_INVALID, "1 wait");
+        rig_commit(s);
+        is_at(&r, name, "@before:functions.a:0", begin);
+        is_at(&r, name, "@before:functions.b:1", begin);
+        tarn_at at;
+        tarn_price price;
+        REFUSED(tarn_store_price(r.store, name, "@before:functions.c", &at, &price, ERR),
+                TARN_E_NOT_FOUND, "functions.c");
+        tarn_session_close(s);
+        s = rig_session(&r, name, NULL);
+        REFUSED(answer(s, "functions.b:1", "twice", 0), TARN_E_EXISTS, "functions.b:1");
+        OK(answer(s, "functions.a:0", "late", 0));
+        tarn_session_close(s);
+        CHECK_EQ(rig_verify(r.store), 0);
+        rig_close(&r);
+    }
+}
+
+/* A message that makes calls and is given up before them has made none; one that is kept in several
+ * nodes has made each once. */
+CASE(calls_of_a_message_in_parts)
+{
+    rig r;
+    rig_open(
+        &r, RIG_RECALL,
+        &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32, .keep_every = 16});
+    tarn_session *s = rig_session(&r, "s", NULL);
+    const tarn_tool_call made[] = {
+        {.id = "functions.a:0", .arguments = "{}", .arguments_bytes = 2},
+        {.id = "functions.b:1", .arguments = "[]", .arguments_bytes = 2}};
+    static const char text[] = "one two three four five six seven eight nine ten eleven twelve "
+                               "thirteen fourteen fifteen sixteen seventeen eighteen nineteen";
+    tarn_message m = {.size = sizeof m,
+                      .role = TARN_ROLE_ASSISTANT,
+                      .text = text,
+                      .text_bytes = sizeof text - 1,
+                      .calls = made,
+                      .n_calls = 2};
+    tarn_at at;
+    tarn_price price;
+    ask(s, "Go.");
+    OK(tarn_session_append_begin(s, &m, ERR));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    tarn_session_cancel(s);
+    REFUSED(tarn_session_append_end(s, NULL, ERR), TARN_E_CANCELLED, "cancelled");
+    CHECK(rig_info(s).turn_open);
+    rig_commit(s);
+    REFUSED(tarn_store_price(r.store, "s", "@before:functions.a:0", &at, &price, ERR),
+            TARN_E_NOT_FOUND, "functions.a:0");
+    OK(answer(s, "functions.x:9", "nothing waits", 0));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    rig_commit(s);
+    uint64_t begin = rig_info(s).at.position;
+    for (int streamed = 0; streamed < 2; streamed++) {
+        tarn_session_close(s);
+        OK(tarn_store_fork(r.store, "s", NULL, streamed ? "t" : "u", &at, NULL, NULL, ERR));
+        s = rig_session(&r, streamed ? "t" : "u", NULL);
+        if (streamed) {
+            m.text_bytes = 40;
+            OK(tarn_session_append_begin(s, &m, ERR));
+            OK(tarn_session_run(s, NULL, NULL, ERR));
+            OK(tarn_session_append_bytes(s, text + 40, sizeof text - 41, NULL, ERR));
+            OK(tarn_session_append_end(s, NULL, ERR));
+        } else {
+            OK(tarn_session_append_message(s, &m, NULL, ERR));
+        }
+        REFUSED(answer(s, "functions.x:9", "no", 0), TARN_E_INVALID, "2 wait");
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        REFUSED(answer(s, "functions.x:9", "no", 0), TARN_E_INVALID, "2 wait");
+        OK(answer(s, "functions.a:0", "yes", 0));
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        rig_commit(s);
+        tarn_node_list list;
+        size_t n_calls = 0;
+        OK(tarn_store_log(r.store, streamed ? "t" : "u", NULL, &list, ERR));
+        for (size_t i = 0; i < list.n_entries; i++)
+            for (size_t k = 0; k < list.entries[i].n_segments; k++)
+                if (list.entries[i].segments[k].role == TARN_ROLE_ASSISTANT)
+                    n_calls += list.entries[i].segments[k].n_call_ids;
+        CHECK_EQ(n_calls, 2);
+        tarn_node_list_free(&list);
+        OK(tarn_store_price(r.store, streamed ? "t" : "u", "@before:functions.b:1", &at, &price,
+                            ERR));
+        CHECK_EQ(at.position, begin);
+    }
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 CHECK_MAIN(ENTRY(a_call_is_told_while_it_is_made), ENTRY(calls_good_and_bad),
-           ENTRY(a_call_across_generations), ENTRY(answers_name_calls_that_wait))
+           ENTRY(a_call_across_generations), ENTRY(answers_name_calls_that_wait),
+           ENTRY(calls_of_a_turn_that_was_cut_off), ENTRY(calls_of_a_message_in_parts))
