@@ -5,6 +5,11 @@
  * queued from the end of the prefix on: the plan of segments is cut there, in the middle of a
  * segment if need be, and a segment that is cut continues the adopted node's last.
  *
+ * The same ids are not enough. What follows them depends on what they are: behind a user's message
+ * an answer begins with a header, behind the same ids fed as plain tokens it does not; turns and
+ * calls are counted by segments. So a place is adopted only as far as its history means what is
+ * queued, and where that ends earlier the search goes on before it.
+ *
  * What the session has set aside, pages and a slot to step to, is given back while the place is
  * staged, so that adopting needs no more memory than computing, and is taken again if it comes to
  * nothing: nobody else took it meanwhile. The head is moved in the store, and then the two are
@@ -27,31 +32,139 @@ static bool wants_prefix(const tarn_session *s)
            !s->poisoned && !s->on_logits && !atomic_load(&s->cancelled);
 }
 
+/* ---- what ids mean ---- */
+
+/* The segments of a plan, or of the nodes of a lineage, one after the other. */
+typedef struct segment_walk {
+    const tarnp_segment *items;
+    size_t n, at;
+    const tarnp_node *nodes; /* that come then */
+    size_t n_nodes;
+} segment_walk;
+
+static const tarnp_segment *peek(segment_walk *w)
+{
+    while (w->at == w->n) {
+        if (w->n_nodes == 0)
+            return NULL;
+        w->items = w->nodes->segments;
+        w->n = w->nodes->n_segments;
+        w->at = 0;
+        w->nodes++;
+        w->n_nodes--;
+    }
+    return &w->items[w->at];
+}
+
+/* A message, a turn or a stretch of plain tokens, in however many parts it came. */
+typedef struct stretch {
+    tarn_role role;
+    uint64_t n_tokens; /* 0: there are no more */
+    bool closed;
+    segment_walk begin; /* for its calls */
+    size_t n_calls;
+} stretch;
+
+static stretch next_stretch(segment_walk *w)
+{
+    const tarnp_segment *s = peek(w);
+    stretch out = {.role = s ? s->role : 0, .begin = *w};
+    while (s && s->role == out.role &&
+           (out.n_tokens == 0 || s->role == TARN_ROLE_TOKENS ||
+            (s->flags & TARNP_SEGMENT_CONTINUES))) {
+        out.n_tokens += s->n_tokens;
+        out.closed = s->flags & TARNP_SEGMENT_CLOSED;
+        out.n_calls += s->n_call_ids;
+        w->at++;
+        s = peek(w);
+    }
+    return out;
+}
+
+/* The id of the call number i. */
+static const char *call_id(const stretch *x, size_t i)
+{
+    segment_walk w = x->begin;
+    const tarnp_segment *s = peek(&w);
+    while (i >= s->n_call_ids) {
+        i -= s->n_call_ids;
+        w.at++;
+        s = peek(&w);
+    }
+    return s->call_ids[i];
+}
+
+static bool same_calls(const stretch *a, const stretch *b)
+{
+    bool same = a->n_calls == b->n_calls;
+    for (size_t i = 0; same && i < a->n_calls; i++)
+        same = strcmp(call_id(a, i), call_id(b, i)) == 0;
+    return same;
+}
+
+/* How many tokens from the start are the same in both not only by their ids. */
+static uint64_t common_tokens(segment_walk ours, segment_walk theirs)
+{
+    uint64_t n_common = 0;
+    for (;;) {
+        stretch a = next_stretch(&ours), b = next_stretch(&theirs);
+        const stretch *shorter = a.n_tokens < b.n_tokens ? &a : &b;
+        if (shorter->n_tokens == 0 || a.role != b.role ||
+            (a.role == TARN_ROLE_TOOL && !same_calls(&a, &b)))
+            return n_common;
+        bool alike = a.n_tokens == b.n_tokens && a.closed == b.closed && same_calls(&a, &b);
+        bool open = a.n_tokens != b.n_tokens && !shorter->closed; /* the longer goes on with it */
+        n_common += shorter->n_tokens - !(alike || open);
+        if (!alike)
+            return n_common;
+    }
+}
+
+/* ---- the place ---- */
+
+/* The lineage of a node. */
+static tarn_status open_node(tarn_session *s, uint64_t node, size_t n_ids, tarni_lineage *lineage,
+                             tarn_error *err)
+{
+    char where[32];
+    tarnp_session now;
+    TARNI_TRY(tarnp_session_find_id(s->store, s->store_id, &now, err));
+    snprintf(where, sizeof where, "@n:%" PRIu64, node);
+    tarn_status status = tarni_lineage_open(s->store, now.name, where, lineage, err);
+    tarnp_session_fini(&now);
+    if (status == TARN_OK && lineage->position != n_ids) {
+        tarni_lineage_fini(lineage);
+        status = tarni_fail(err, TARN_E_CORRUPT,
+                            "node %" PRIu64 " has %" PRIu64 " tokens, its prefix %zu", node,
+                            lineage->position, n_ids);
+    }
+    return status;
+}
+
 /* The place to adopt; *n_ids: tokens up to it, 0 if there is none. */
 static tarn_status find_place(tarn_session *s, tarni_lineage *lineage, size_t *n_ids,
                               tarn_error *err)
 {
     const tarn_engine *e = s->engine;
-    uint64_t node;
-    char where[32];
-    tarnp_session now;
-    TARNI_TRY(tarnp_prefix_find(s->store, e->identity.fp, e->pools.numerics,
-                                s->queue.ids + s->queue_at, tarni_session_waiting(s), &node, n_ids,
-                                err));
-    if (*n_ids == 0)
-        return TARN_OK;
-    TARNI_TRY(tarnp_session_find_id(s->store, s->store_id, &now, err));
-    snprintf(where, sizeof where, "@n:%" PRIu64, node);
-    tarn_status status = tarni_lineage_open(s->store, now.name, where, lineage, err);
-    tarnp_session_fini(&now);
-    if (status == TARN_OK && lineage->position != *n_ids) {
+    segment_walk ours = {.items = s->plan.items, .n = s->plan.n, .at = s->plan_at};
+    size_t n_most = tarni_session_waiting(s);
+    for (;;) {
+        uint64_t node, n_common;
+        TARNI_TRY(tarnp_prefix_find(s->store, e->identity.fp, e->pools.numerics,
+                                    s->queue.ids + s->queue_at, n_most, &node, n_ids, err));
+        if (*n_ids == 0)
+            return TARN_OK;
+        TARNI_TRY(open_node(s, node, *n_ids, lineage, err));
+        n_common =
+            common_tokens(ours, (segment_walk){.nodes = lineage->nodes, .n_nodes = lineage->n_at});
+        if (n_common >= *n_ids)
+            return TARN_OK;
         tarni_lineage_fini(lineage);
-        status = tarni_fail(err, TARN_E_CORRUPT,
-                            "node %" PRIu64 " has %" PRIu64 " tokens, its prefix %zu", node,
-                            lineage->position, *n_ids);
+        n_most = (size_t)n_common;
     }
-    return status;
 }
+
+/* ---- going on from it ---- */
 
 /* The staged tokens are what is queued, and there is room for what is queued behind them. */
 static tarn_status prepare(tarn_session *s, tarni_timeline *staged, size_t n_ids, tarn_error *err)

@@ -236,6 +236,124 @@ CASE(an_evicted_state)
     rig_close(&r);
 }
 
+/* A system message, a question and an answer, as messages or as the ids these are. */
+static void feed_parts(rig *r, tarn_session *s, int first, int n, bool as_tokens)
+{
+    static const char *const texts[] = {"You are a deploy agent.", "Read the log.", "All is well."};
+    static const tarn_role roles[] = {TARN_ROLE_SYSTEM, TARN_ROLE_USER, TARN_ROLE_ASSISTANT};
+    static const char *const names[] = {"system", "user", "assistant"};
+    for (int i = first; i < n; i++) {
+        if (as_tokens) {
+            char json[200];
+            tarn_ids ids;
+            snprintf(json, sizeof json, "{\"messages\":[{\"role\":\"%s\",\"content\":\"%s\"}]}",
+                     names[i], texts[i]);
+            OK(tarn_model_render_chat(r->model, json, strlen(json), &ids, ERR));
+            OK(tarn_session_append_tokens(s, ids.ids, ids.n_ids, ERR));
+            tarn_ids_free(&ids);
+        } else {
+            tarn_message m = {.size = sizeof m,
+                              .role = roles[i],
+                              .text = texts[i],
+                              .text_bytes = strlen(texts[i])};
+            OK(tarn_session_append_message(s, &m, NULL, ERR));
+        }
+    }
+}
+
+/* Ids alone do not say what they are: messages do not go on from a session that was fed the same
+ * ids as plain tokens, nor these from messages, for what follows them would be another. */
+CASE(the_same_ids_as_something_else)
+{
+    static rig_told told, cold_told;
+    for (int way = 0; way < 6; way++) {
+        rig r;
+        bool as_tokens = way % 2;
+        int n = 1 + way / 2;
+        rig_open(&r, RIG_RECALL,
+                 &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32});
+        tarn_session *a = rig_session(&r, "a", NULL), *b = rig_session(&r, "b", NULL);
+        tarn_session *cold = rig_loose(&r, "cold");
+        feed_parts(&r, a, 0, n, !as_tokens);
+        OK(tarn_session_run(a, NULL, NULL, ERR));
+        rig_commit(a);
+        feed_parts(&r, b, 0, n, as_tokens);
+        feed_parts(&r, cold, 0, n, as_tokens);
+        OK(tarn_session_run(b, NULL, NULL, ERR));
+        OK(tarn_session_run(cold, NULL, NULL, ERR));
+        CHECK_EQ(rig_info(b).at.position, rig_info(cold).at.position);
+        CHECK_EQ(rig_info(b).turns, rig_info(cold).turns);
+        rig_answer(b, 6, &told);
+        rig_answer(cold, 6, &cold_told);
+        CHECK_EQ(rig_info(b).at.position, rig_info(cold).at.position);
+        CHECK_EQ(told.n_ids, cold_told.n_ids);
+        CHECK_IDS(told.ids, cold_told.ids, cold_told.n_ids);
+        CHECK_EQ(rig_info(b).turns, rig_info(cold).turns);
+        tarn_session_close(a);
+        tarn_session_close(b);
+        tarn_session_close(cold);
+        rig_close(&r);
+    }
+}
+
+/* Up to where they mean the same they have it in common. */
+CASE(partly_the_same)
+{
+    rig r;
+    rig_open(&r, RIG_RECALL, &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32});
+    tarn_session *a = rig_session(&r, "a", NULL), *b = rig_session(&r, "b", NULL);
+    tarn_session *first = rig_loose(&r, "first"), *cold = rig_loose(&r, "cold");
+    feed_parts(&r, first, 0, 1, true);
+    OK(tarn_session_run(first, NULL, NULL, ERR));
+    uint64_t n_first = rig_info(first).at.position;
+    feed_parts(&r, a, 0, 1, false);
+    OK(tarn_session_run(a, NULL, NULL, ERR));
+    rig_commit(a);
+    feed_parts(&r, a, 1, 3, true);
+    OK(tarn_session_run(a, NULL, NULL, ERR));
+    rig_commit(a);
+    feed_parts(&r, cold, 0, 3, true);
+    OK(tarn_session_run(cold, NULL, NULL, ERR));
+    feed_parts(&r, b, 0, 3, false);
+    OK(tarn_session_run(b, NULL, NULL, ERR));
+    CHECK_EQ(rig_info(b).reuse.reason, TARN_REASON_PREFIX);
+    CHECK_EQ(rig_info(b).reuse.tokens_reused, n_first);
+    CHECK(rig_same_logits(b, cold));
+    tarn_session *s[] = {a, b, first, cold};
+    for (size_t i = 0; i < 4; i++)
+        tarn_session_close(s[i]);
+    rig_close(&r);
+}
+
+/* A result that answers another call is another, though it says the same. */
+CASE(results_and_calls_that_differ)
+{
+    rig r;
+    rig_open(&r, RIG_RECALL, &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32});
+    static const char said[] = "## Return of a\nx";
+    tarn_message m[] = {{.size = sizeof *m, .role = TARN_ROLE_SYSTEM, .name = "tool", .text = said},
+                        {.size = sizeof *m, .role = TARN_ROLE_TOOL, .call_id = "a", .text = "x"}};
+    m[0].text_bytes = strlen(m[0].text);
+    m[1].text_bytes = strlen(m[1].text);
+    size_t n[2];
+    for (int k = 0; k < 2; k++) {
+        tarn_session *s = rig_session(&r, k ? "b" : "a", NULL);
+        OK(tarn_session_append_message(s, &m[k], &n[k], ERR));
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        rig_commit(s);
+        tarn_node_list list;
+        OK(tarn_store_log(r.store, k ? "b" : "a", NULL, &list, ERR));
+        CHECK_EQ(list.entries[list.n_entries - 1].segments[0].role, m[k].role);
+        CHECK_EQ(list.entries[list.n_entries - 1].segments[0].n_call_ids, k);
+        tarn_node_list_free(&list);
+        tarn_session_close(s);
+    }
+    CHECK_EQ(n[0], n[1]);
+    rig_close(&r);
+}
+
 CHECK_MAIN(ENTRY(beginnings_of_the_tiny_model), ENTRY(beginnings_of_the_bundled_model),
            ENTRY(messages_and_answers), ENTRY(a_prefix_inside_a_message),
-           ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state))
+           ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state),
+           ENTRY(the_same_ids_as_something_else), ENTRY(partly_the_same),
+           ENTRY(results_and_calls_that_differ))

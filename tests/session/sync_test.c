@@ -229,6 +229,38 @@ CASE(tools_and_calls)
     rig_close(&r);
 }
 
+/* The turn was cut off behind its call: the list says how it ends. */
+CASE(a_turn_cut_off_behind_its_call)
+{
+    rig r;
+    open_f32(&r);
+    static const char asked[] = LIST(USER("Go.")), called[] = LIST(USER("Go.") "," CALLING);
+    tarn_session *s = rig_session(&r, "s", NULL);
+    sync_to(s, asked);
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    uint64_t begin = rig_info(s).at.position;
+    tarn_ids ids;
+    OK(tarn_model_render_chat(r.model, called, strlen(called), &ids, ERR));
+    for (size_t i = begin + 3; i + 1 < ids.n_ids; i++) /* behind the header, all but the end */
+        say(s, ids.ids[i]);
+    CHECK_EQ(rig_info(s).at.position, ids.n_ids - 1);
+    CHECK(rig_info(s).turn_open);
+    tarn_sync out = sync_to(s, called);
+    CHECK_EQ(out.kind, TARN_SYNC_EXTENDED);
+    CHECK_EQ(out.tokens_appended, 1);
+    check_cold(&r, s, called);
+    rig_commit(s);
+    tarn_message wrong = {.size = sizeof wrong, .role = TARN_ROLE_TOOL, .call_id = "functions.x:1"};
+    REFUSED(tarn_session_append_message(s, &wrong, NULL, ERR), TARN_E_INVALID, "1 wait");
+    tarn_at at;
+    tarn_price price;
+    OK(tarn_store_price(r.store, "s", "@before:functions.lookup:0", &at, &price, ERR));
+    CHECK_EQ(at.position, begin);
+    tarn_ids_free(&ids);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 CASE(messages_that_are_no_json)
 {
     rig r;
@@ -343,5 +375,5 @@ CASE(what_is_refused_changes_nothing)
 
 CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(every_message_edited),
            ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
-           ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
-           ENTRY(what_is_refused_changes_nothing))
+           ENTRY(a_turn_cut_off_behind_its_call), ENTRY(messages_that_are_no_json),
+           ENTRY(behind_a_replay), ENTRY(what_is_refused_changes_nothing))
