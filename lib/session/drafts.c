@@ -133,8 +133,9 @@ static tarn_status add_open_calls(tarni_draft *d, const tarn_session *s, tarn_er
     tarni_tool_calls calls;
     tarn_tool_call *given;
     TARN_ASSERT(s->plan.n == s->plan_at); /* what is open has been fed, or is replayed */
-    TARNI_TRY(tarni_turn_open_calls(s->engine->model, &s->live, s->queue.ids + s->queue_at,
-                                    s->n_replay, &calls, &given, err));
+    const uint32_t *replay = s->n_replay > 0 ? s->queue.ids + s->queue_at : NULL;
+    TARNI_TRY(tarni_turn_open_calls(s->engine->model, &s->live, replay, s->n_replay, &calls, &given,
+                                    err));
     tarn_status status = TARN_OK;
     for (size_t i = 0; i < calls.n_calls && status == TARN_OK; i++)
         status = tarni_segments_add_call(&d->segments, d->allocator, given[i].id, err);
