@@ -10,6 +10,8 @@
 #include "store.h"
 #include "tarn.h"
 
+#include <string.h>
+
 struct tarn_model {
     tarni_model model;
 };
@@ -42,6 +44,13 @@ tarn_status tarni_api_leave(const tarn_store *store, tarn_status status);
     do {                                                                                           \
         if (!(pointer))                                                                            \
             return tarni_fail(err, TARN_E_INVALID, "%s: %s is NULL", __func__, #pointer);          \
+    } while (0)
+
+/* An out parameter that may be NULL and is zero after an error. */
+#define TARNI_API_CLEAR(out)                                                                       \
+    do {                                                                                           \
+        if (out)                                                                                   \
+            memset((out), 0, sizeof *(out));                                                       \
     } while (0)
 
 /* Hands an id array over to the caller. */

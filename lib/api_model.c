@@ -195,6 +195,8 @@ tarn_status tarn_model_synth(const char *dir, const tarn_synth_options *options,
                              uint64_t *n_parameters, uint64_t *n_bytes, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(n_parameters);
+    TARNI_API_CLEAR(n_bytes);
     TARNI_API_REQUIRE(dir);
     TARNI_API_REQUIRE(options);
     tarn_synth_options o;

@@ -101,6 +101,8 @@ tarn_status tarn_store_export(tarn_store *store, const char *session, tarn_write
                               uint64_t *bytes, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(bytes);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     TARNI_API_REQUIRE(write_fn);
@@ -140,6 +142,8 @@ tarn_status tarn_store_export_file(tarn_store *store, const char *session, const
                                    tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(bytes);
     TARNI_API_REQUIRE(path);
     char draft[PATH_BYTES];
     struct stat info;
@@ -170,6 +174,8 @@ tarn_status tarn_store_import(tarn_store *store, tarn_read_fn read_fn, void *rea
                               uint64_t *bytes, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(bytes);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(read_fn);
     tarn_move_options o;
@@ -196,6 +202,8 @@ tarn_status tarn_store_import_file(tarn_store *store, const char *path, const ch
                                    tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(bytes);
     TARNI_API_REQUIRE(path);
     file f = {path, open(path, O_RDONLY | O_CLOEXEC)};
     if (f.fd < 0)
@@ -244,6 +252,8 @@ tarn_status tarn_store_compact(const char *path, const tarn_store_options *optio
                                uint64_t *bytes_after, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(bytes_before);
+    TARNI_API_CLEAR(bytes_after);
     TARNI_API_REQUIRE(path);
     tarnp_options o;
     tarn_move_options m;

@@ -142,6 +142,7 @@ tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char
                               tarn_reuse *reuse, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(reuse);
     TARNI_API_REQUIRE(out);
     *out = NULL;
     TARNI_API_REQUIRE(engine);
@@ -204,6 +205,7 @@ tarn_status tarn_session_append_message(tarn_session *s, const tarn_message *mes
                                         size_t *n_tokens, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(n_tokens);
     TARNI_API_REQUIRE(s);
     TARNI_API_REQUIRE(message);
     tarn_message m;
@@ -227,6 +229,7 @@ tarn_status tarn_session_append_bytes(tarn_session *s, const char *text, size_t 
                                       size_t *n_tokens, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(n_tokens);
     TARNI_API_REQUIRE(s);
     if (n_bytes > 0)
         TARNI_API_REQUIRE(text);
@@ -237,6 +240,7 @@ tarn_status tarn_session_append_bytes(tarn_session *s, const char *text, size_t 
 tarn_status tarn_session_append_end(tarn_session *s, size_t *n_tokens, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(n_tokens);
     TARNI_API_REQUIRE(s);
     TARNI_TRY(not_reentered(s->engine, err));
     return tarni_intake_end(s, n_tokens, err);
@@ -246,6 +250,7 @@ tarn_status tarn_session_append_tools(tarn_session *s, const char *json, size_t 
                                       size_t *n_tokens, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(n_tokens);
     TARNI_API_REQUIRE(s);
     TARNI_API_REQUIRE(json);
     TARNI_TRY(not_reentered(s->engine, err));
@@ -356,9 +361,13 @@ void tarn_session_tool_calls(const tarn_session *s, const tarn_tool_call **calls
         *malformed = s->calls.malformed;
 }
 
-/* Looking at a parked session brings it back, which changes nothing that can be looked at. */
-static tarn_status wake(const tarn_session *s, tarn_error *err)
+/* Looking at a parked session brings it back, which changes nothing that can be looked at; what a
+ * failed step left is nothing to look at. */
+static tarn_status look(const tarn_session *s, tarn_error *err)
 {
+    if (s->poisoned)
+        return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
+                          s->failure.detail);
     if (!s->parked)
         return TARN_OK;
     TARNI_TRY(not_reentered(s->engine, err));
@@ -369,13 +378,11 @@ tarn_status tarn_session_logits(const tarn_session *s, const float **logits, uin
                                 tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(vocab);
     TARNI_API_REQUIRE(logits);
     *logits = NULL;
     TARNI_API_REQUIRE(s);
-    TARNI_TRY(wake(s, err));
-    if (s->poisoned)
-        return tarni_fail(err, TARN_E_POISONED, "session %s failed earlier: %.150s", s->name,
-                          s->failure.detail);
+    TARNI_TRY(look(s, err));
     if (!s->live.has_logits || tarni_session_waiting(s) > 0)
         return tarni_fail(err, TARN_E_NOT_FOUND,
                           "session %s has no pending logits: position %zu, %zu tokens wait",
@@ -398,7 +405,7 @@ tarn_status tarn_session_tensors(const tarn_session *s, tarn_tensor_fn fn, void 
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(s);
     TARNI_API_REQUIRE(fn);
-    TARNI_TRY(wake(s, err));
+    TARNI_TRY(look(s, err));
     if (tarni_session_waiting(s) > 0)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s: %zu tokens wait", s->name,
                           tarni_session_waiting(s));
@@ -458,6 +465,7 @@ tarn_status tarn_session_rewind(tarn_session *s, const char *where, tarn_reuse *
                                 tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(reuse);
     TARNI_API_REQUIRE(s);
     tarn_reuse unwanted;
     TARNI_TRY(not_reentered(s->engine, err));
@@ -467,6 +475,7 @@ tarn_status tarn_session_rewind(tarn_session *s, const char *where, tarn_reuse *
 tarn_status tarn_session_reset(tarn_session *s, tarn_reuse *reuse, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(reuse);
     TARNI_API_REQUIRE(s);
     tarn_reuse unwanted;
     TARNI_TRY(not_reentered(s->engine, err));
@@ -477,6 +486,8 @@ tarn_status tarn_session_price(tarn_session *s, const char *where, tarn_at *at, 
                                tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(price);
     TARNI_API_REQUIRE(s);
     tarn_at place;
     tarn_price cost;

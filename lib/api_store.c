@@ -141,6 +141,8 @@ tarn_status tarn_store_price(tarn_store *store, const char *session, const char 
                              tarn_price *price, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(price);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     return TARNI_API_IN_TURN(store, price_of(store, session, where, at, price, err));
@@ -204,6 +206,9 @@ tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *
                             uint64_t *bytes_written, tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(price);
+    TARNI_API_CLEAR(bytes_written);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     TARNI_API_REQUIRE(new_name);
@@ -249,6 +254,9 @@ tarn_status tarn_store_rewind(tarn_store *store, const char *session, const char
                               tarn_error *err)
 {
     TARNI_API_ERROR(err);
+    TARNI_API_CLEAR(at);
+    TARNI_API_CLEAR(price);
+    TARNI_API_CLEAR(bytes_written);
     TARNI_API_REQUIRE(store);
     TARNI_API_REQUIRE(session);
     return TARNI_API_IN_TURN(store,

@@ -21,15 +21,22 @@
  * Conventions
  *   Status   Every function that can fail returns a tarn_status: TARN_OK, or an error. The last
  *            parameter `err` is filled on failure with the status and one line of detail; it may be
- *            NULL. Out parameters are NULL or zero after an error, and the objects involved are
- *            unchanged unless the function says "poisons".
+ *            NULL. Out parameters are NULL or zero after an error, results that begin with `size`
+ *            as they were, and the objects involved unchanged unless the function says more.
+ *   Errors   Functions name what can be expected of them. Besides, any may return INVALID (an
+ *            argument that makes no sense, a call from inside a callback), NO_MEMORY and IO; where
+ *            a session or a place is named, NOT_FOUND and INVALID (no such form); what reads a
+ *            store, CORRUPT, which names node and chunk; what writes one, NO_SPACE, and POISONED
+ *            once nobody knows what became of a write: close it and open it again. A session that
+ *            failed is POISONED until tarn_session_reset, but for looking at it.
  *   Options  Structs of options and descriptions begin with `size`: set it to sizeof the struct and
  *            zero the rest for defaults. A NULL options pointer means all defaults. A struct larger
  *            than the library knows is accepted if the unknown tail is zero, else INVALID.
  *   Owning   What a function gives through `T **out` or a `tarn_*_list` is the caller's, freed by
  *            the close or free function named there; free functions accept NULL. Text and arrays
  *            reached through a const pointer are borrowed as stated.
- *   Order    Close sessions before their engine and store, and engines before their model.
+ *   Order    Close sessions before their engine and store, and engines before their model. That is
+ *            asserted: one line on standard error, and abort().
  *   Threads  "any": callable from any thread at any time. "one": one thread at a time for this
  *            engine and its sessions (they share the step), respectively for this store.
  *   Blocking What may wait for anything but its own computation says so ("Blocks"). A call on a
@@ -134,8 +141,9 @@ typedef struct tarn_model_info {
     uint64_t attention_flops_per_key;    /* of all MLA layers, for each token and key it sees */
 } tarn_model_info;
 
-/* Describes the model as sessions of these numerics see it. Cost: the first call reads all weights
- * unless their checksum is remembered from an earlier run. Threads: one. */
+/* Describes the model as sessions of these numerics see it. UNSUPPORTED for one that was opened
+ * for its tokenizer only, and what opening the weights may return. Cost: the first call, or engine,
+ * reads all weights unless their checksum is remembered from an earlier run. Threads: any. */
 TARN_API tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics,
                                          tarn_model_info *out, tarn_error *err) TARN_MUST_CHECK;
 
@@ -146,13 +154,15 @@ TARN_API tarn_status tarn_model_tokenize(const tarn_model *model, const char *te
                                          bool specials, tarn_ids *out,
                                          tarn_error *err) TARN_MUST_CHECK;
 
-/* The exact bytes of ids; they may be no valid UTF-8. INVALID for an id without embedding row. */
+/* The exact bytes of ids; they may be no valid UTF-8. INVALID for an id without embedding row;
+ * UNSUPPORTED without a tokenizer. Threads: any. Cost: linear. */
 TARN_API tarn_status tarn_model_detokenize(const tarn_model *model, const uint32_t *ids,
                                            size_t n_ids, tarn_text *out,
                                            tarn_error *err) TARN_MUST_CHECK;
 
 /* Ids of a whole conversation, given as JSON: {"messages":[..],"tools":[..],"default_system":text,
- * "add_generation_prompt":bool}. Markers are special ids, message text never is. */
+ * "add_generation_prompt":bool}. Markers are special ids, message text never is. INVALID names the
+ * field; UNSUPPORTED without a tokenizer, or the marker it has not. Threads: any. Cost: linear. */
 TARN_API tarn_status tarn_model_render_chat(const tarn_model *model, const char *json,
                                             size_t n_bytes, tarn_ids *out,
                                             tarn_error *err) TARN_MUST_CHECK;
@@ -209,7 +219,7 @@ TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options 
 /* Nothing is lost: what was committed is as durable as the store's options say, and what was begun
  * is written first. */
 TARN_API void tarn_store_close(tarn_store *store);
-/* Waits until everything committed and begun so far survives a power cut (SCRATCH: a kill). */
+/* Blocks until everything committed and begun so far survives a power cut (SCRATCH: a kill). */
 TARN_API tarn_status tarn_store_flush(tarn_store *store, tarn_error *err) TARN_MUST_CHECK;
 
 /* A place in the store. */
@@ -333,7 +343,8 @@ TARN_API tarn_status tarn_store_remove(tarn_store *store, const char *session,
  * to the first two, unless it is removed as expired, are states and latents: its tokens stay, so
  * resuming it computes more and gives the same. */
 
-/* Sets a tag, or takes it away (value NULL). INVALID for a key with '='. */
+/* Sets a tag, or takes it away (value NULL). INVALID for a key of no or more than 64 bytes or with
+ * '=', a value of more than 255, and the 65th tag. */
 TARN_API tarn_status tarn_store_tag(tarn_store *store, const char *session, const char *key,
                                     const char *value, tarn_error *err) TARN_MUST_CHECK;
 /* A pinned session does not expire and nothing in its history is ever evicted. */
@@ -588,7 +599,6 @@ typedef struct tarn_engine_options {
  * opening the weights may return. Threads: any. */
 TARN_API tarn_status tarn_engine_open(tarn_model *model, const tarn_engine_options *options,
                                       tarn_engine **out, tarn_error *err) TARN_MUST_CHECK;
-/* Every session of the engine must be closed before: asserted. */
 TARN_API void tarn_engine_close(tarn_engine *engine);
 
 typedef struct tarn_step {
@@ -994,7 +1004,8 @@ TARN_API void tarn_session_tool_calls(const tarn_session *session, const tarn_to
                                       size_t *n_calls, bool *malformed);
 
 /* The logits after the last fed token, [vocab], borrowed until the next call on this engine.
- * NOT_FOUND if nothing was fed or tokens wait, also those that a parked session has to replay.
+ * NOT_FOUND if nothing was fed or tokens wait, also those that a parked session has to replay;
+ * POISONED.
  * Blocks if it is parked, and then fails as tarn_session_open may. */
 TARN_API tarn_status tarn_session_logits(const tarn_session *session, const float **logits,
                                          uint32_t *vocab, tarn_error *err) TARN_MUST_CHECK;
@@ -1006,8 +1017,8 @@ TARN_API void tarn_session_on_logits(tarn_session *session, tarn_logits_fn fn, v
 
 /* Calls fn with each tensor of the session's state as fp32: layers.{l}.kda.state [H, K, V],
  * layers.{l}.kda.conv_q, .conv_k, .conv_v [H*K, W-1] oldest first, layers.{l}.mla.latent
- * [position, rank + rope]. Everything is borrowed for the call. CONFLICT while tokens wait. Blocks
- * if the session is parked. */
+ * [position, rank + rope]. Everything is borrowed for the call. CONFLICT while tokens wait;
+ * POISONED. Blocks if the session is parked. */
 typedef void (*tarn_tensor_fn)(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
                                const float *data);
 TARN_API tarn_status tarn_session_tensors(const tarn_session *session, tarn_tensor_fn fn,

@@ -74,10 +74,13 @@ tarn_status tarni_model_init(tarni_model *model, const char *dir, bool tokenizer
                              const tarn_log *log, tarn_error *err)
 {
     *model = (tarni_model){.allocator = *allocator, .verify = verify};
+    pthread_mutex_init(&model->lock, NULL);
     if (log)
         model->log = *log;
-    if (sodium_init() < 0)
+    if (sodium_init() < 0) {
+        tarni_model_fini(model);
         return tarni_fail(err, TARN_E_UNSUPPORTED, "libsodium could not be initialised");
+    }
     tarn_status status = tarni_copy_text(allocator, dir, strlen(dir), &model->dir, err);
     if (status == TARN_OK)
         status = choose_cache_dir(model, cache_dir, err);
@@ -90,6 +93,8 @@ tarn_status tarni_model_init(tarni_model *model, const char *dir, bool tokenizer
 
 void tarni_model_fini(tarni_model *model)
 {
+    TARN_ASSERT(atomic_load(&model->n_engines) == 0);
+    pthread_mutex_destroy(&model->lock);
     if (model->weights_open)
         tarni_weights_close(&model->weights);
     tarni_tokenizer_free(model->tokenizer);
@@ -98,16 +103,34 @@ void tarni_model_fini(tarni_model *model)
     *model = (tarni_model){0};
 }
 
-tarn_status tarni_model_need_weights(tarni_model *model, tarn_error *err)
+static tarn_status open_weights(tarni_model *model, tarn_error *err)
 {
-    if (!model->has_spec)
-        return tarni_fail(err, TARN_E_UNSUPPORTED, "%s was opened for its tokenizer only",
-                          model->dir);
     if (model->weights_open)
         return TARN_OK;
     TARNI_TRY(
         tarni_weights_open(model->dir, &model->spec, &model->allocator, &model->weights, err));
     model->weights_open = true;
+    return TARN_OK;
+}
+
+tarn_status tarni_model_need_weights(tarni_model *model, tarn_error *err)
+{
+    if (!model->has_spec)
+        return tarni_fail(err, TARN_E_UNSUPPORTED, "%s was opened for its tokenizer only",
+                          model->dir);
+    pthread_mutex_lock(&model->lock);
+    tarn_status status = open_weights(model, err);
+    pthread_mutex_unlock(&model->lock);
+    return status;
+}
+
+static tarn_status sum_weights(tarni_model *model, tarn_error *err)
+{
+    if (model->weights_summed)
+        return TARN_OK;
+    TARNI_TRY(tarni_weights_digest(&model->weights, model->cache_dir, model->verify,
+                                   model->weights_sum, err));
+    model->weights_summed = true;
     return TARN_OK;
 }
 
@@ -157,11 +180,11 @@ tarn_status tarni_model_identity(tarni_model *model, const tarni_layout *layout,
                                  tarni_identity *out, tarn_error *err)
 {
     TARNI_TRY(tarni_model_need_weights(model, err));
-    if (!model->weights_summed) {
-        TARNI_TRY(tarni_weights_digest(&model->weights, model->cache_dir, model->verify,
-                                       model->weights_sum, err));
-        model->weights_summed = true;
-    }
+    pthread_mutex_lock(&model->lock);
+    tarn_status status = sum_weights(model, err);
+    pthread_mutex_unlock(&model->lock);
+    if (status != TARN_OK)
+        return status;
     uint8_t *r = out->record;
     memset(r, 0, sizeof out->record);
     tarni_store_u32(r, IDENTITY_MAGIC);

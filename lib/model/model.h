@@ -12,6 +12,9 @@
 #include "log.h"
 #include "weights.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 typedef struct tarni_model {
     tarn_allocator allocator;
     tarn_log log;
@@ -25,10 +28,12 @@ typedef struct tarni_model {
     tarni_chat chat;
     uint32_t stop_ids[TARNI_STOP_IDS_MAX];
     uint32_t n_stop_ids;
+    pthread_mutex_t lock; /* of what follows: engines are opened by any thread */
     bool weights_open;
-    tarni_weights weights;
+    tarni_weights weights; /* once they are open nothing of it changes */
     bool weights_summed;
     uint8_t weights_sum[32];
+    atomic_uint n_engines; /* that are open */
 } tarni_model;
 
 /* cache_dir as in tarn_model_options. After an error *model holds nothing. */

@@ -23,6 +23,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->live = live;
         child->store = s->store;
         child->desk = s->desk;
+        tarni_desk_join(child->desk);
         child->reuse = s->reuse;
         child->read_only = s->read_only;
         child->lease_ms = s->lease_ms;

@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 enum { JOB_QUEUED = 1, JOB_RUNNING, JOB_DONE };
@@ -25,6 +26,7 @@ struct tarni_desk {
     uint32_t depth;   /* of nested enters */
     uint32_t waiting; /* callers */
     tarni_job *first, *last;
+    atomic_uint n_sessions; /* that use the store */
     bool has_encoder, stop;
     pthread_t encoder;
 };
@@ -47,6 +49,7 @@ void tarni_desk_close(tarni_desk *d)
 {
     if (!d)
         return;
+    TARN_ASSERT(atomic_load(&d->n_sessions) == 0);
     TARN_ASSERT(d->pid != getpid() || !d->first);
     if (d->has_encoder && d->pid == getpid()) {
         pthread_mutex_lock(&d->mutex);
@@ -133,6 +136,18 @@ void tarni_desk_leave(tarni_desk *d)
 tarnp_store *tarni_desk_store(const tarni_desk *d)
 {
     return d ? d->store : NULL;
+}
+
+void tarni_desk_join(tarni_desk *d)
+{
+    if (d)
+        atomic_fetch_add(&d->n_sessions, 1);
+}
+
+void tarni_desk_part(tarni_desk *d)
+{
+    if (d)
+        atomic_fetch_sub(&d->n_sessions, 1);
 }
 
 /* ---- jobs ----------------------------------------------------------------------------------- */

@@ -38,6 +38,10 @@ bool tarni_desk_try_enter(tarni_desk *d);
 /* The store without its turn: for what may be called at any time (tickets, the allocator). */
 tarnp_store *tarni_desk_store(const tarni_desk *d);
 
+/* A session uses the store, and does no longer. The desk may be NULL. */
+void tarni_desk_join(tarni_desk *d);
+void tarni_desk_part(tarni_desk *d);
+
 /* Queues a job. The first one starts the encoder: IO. */
 tarn_status tarni_desk_put(tarni_desk *d, tarni_job *job, tarn_error *err);
 bool tarni_desk_is_done(tarni_desk *d, const tarni_job *job);

@@ -132,6 +132,7 @@ tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *opt
     TARNI_TRY(tarni_allocator_check(options->allocator, &a, err));
     TARNI_TRY(tarni_alloc(&a, 1, sizeof *e, &e, err));
     e->model = model;
+    atomic_fetch_add(&model->n_engines, 1);
     e->pools.allocator = tarni_budget_init(&e->budget, &a, options->host_bytes_max);
     if (options->log)
         e->pools.log = *options->log;
@@ -161,6 +162,7 @@ void tarni_engine_close(tarn_engine *e)
     tarni_slots_fini(&e->pools.slots);
     tarni_pool_free(e->threads);
     TARN_ASSERT(atomic_load(&e->budget.bytes) == 0);
+    atomic_fetch_sub(&e->model->n_engines, 1);
     tarn_allocator inner = e->budget.inner;
     tarni_free(&inner, e);
 }

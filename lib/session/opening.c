@@ -48,6 +48,7 @@ void tarni_session_close(tarn_session *s)
     if (e->turn == s)
         e->turn = s->next;
     tarni_hold_release(s);
+    tarni_desk_part(s->desk);
     *(s->prev ? &s->prev->next : &e->first) = s->next;
     *(s->next ? &s->next->prev : &e->last) = s->prev;
     e->n_sessions--;
@@ -144,6 +145,7 @@ tarn_status tarni_session_open(tarn_engine *engine, tarni_desk *desk, const char
     TARNI_TRY(tarni_session_create(engine, name, &s, err));
     engine->using = s;
     s->desk = desk;
+    tarni_desk_join(desk);
     s->store = tarni_desk_enter(desk);
     tarn_status status = TARN_OK;
     if (desk)

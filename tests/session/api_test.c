@@ -2,6 +2,12 @@
 #include "check.h"
 #include "fixture.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 /* ---- options ---- */
 
 CASE(options_of_other_versions)
@@ -120,6 +126,225 @@ CASE(options_that_are_refused)
     CHECK_STATUS(tarn_session_generate(s, NULL, ERR), TARN_E_CONFLICT);
     tarn_session_close(s); /* in the middle of it */
     CHECK_EQ(rig_stat(&r).sessions, 0);
+    rig_close(&r);
+}
+
+static tarn_status no_bytes(void *user, const void *data, size_t n_bytes, tarn_error *err)
+{
+    (void)user, (void)data, (void)n_bytes;
+    *err = (tarn_error){.status = TARN_E_IO, .detail = "full"};
+    return TARN_E_IO;
+}
+
+static tarn_status no_more(void *user, void *data, size_t n_bytes, size_t *n_read, tarn_error *err)
+{
+    (void)user, (void)data, (void)n_bytes, (void)err;
+    *n_read = 0;
+    return TARN_OK;
+}
+
+/* What was in them before is no answer. */
+CASE(out_parameters_after_an_error)
+{
+    rig r;
+    rig_open(&r, RIG_RECALL, NULL);
+    tarn_session *s = rig_session(&r, "s", NULL);
+    const tarn_message m = {.size = sizeof m};
+    tarn_at at;
+    tarn_price price;
+    tarn_reuse reuse;
+    tarn_session *other;
+    size_t n;
+    uint64_t bytes, more;
+    uint32_t vocab;
+    const float *logits;
+#define FAILS(call)                                                                                \
+    do {                                                                                           \
+        memset(&at, 0xAA, sizeof at);                                                              \
+        memset(&price, 0xAA, sizeof price);                                                        \
+        memset(&reuse, 0xAA, sizeof reuse);                                                        \
+        n = vocab = 0xAA;                                                                          \
+        bytes = more = 0xAA;                                                                       \
+        CHECK((call) != TARN_OK);                                                                  \
+    } while (0)
+#define NO_PLACE() CHECK(!at.node && !at.position && !at.session[0] && !at.bit_exact)
+#define NO_PRICE() CHECK(!price.replay_tokens && !price.bytes_read)
+#define NO_REUSE() CHECK(!reuse.tokens_reused && !reuse.bytes_read && !reuse.reason)
+    FAILS(tarn_session_open(r.engine, r.store, "none", NULL, &other, &reuse, ERR));
+    NO_REUSE();
+    FAILS(tarn_session_append_message(s, &m, &n, ERR));
+    CHECK_EQ(n, 0);
+    FAILS(tarn_session_append_bytes(s, "x", 1, &n, ERR));
+    CHECK_EQ(n, 0);
+    FAILS(tarn_session_append_end(s, &n, ERR));
+    CHECK_EQ(n, 0);
+    FAILS(tarn_session_append_tools(s, "{", 1, &n, ERR));
+    CHECK_EQ(n, 0);
+    FAILS(tarn_session_logits(s, &logits, &vocab, ERR));
+    CHECK_EQ(vocab, 0);
+    FAILS(tarn_session_rewind(s, "@t:7", &reuse, ERR));
+    NO_REUSE();
+    FAILS(tarn_session_price(s, "@t:7", &at, &price, ERR));
+    NO_PLACE();
+    NO_PRICE();
+    FAILS(tarn_store_price(r.store, "s", "@t:7", &at, &price, ERR));
+    NO_PLACE();
+    NO_PRICE();
+    FAILS(tarn_store_fork(r.store, "s", "@t:7", "t", &at, &price, &bytes, ERR));
+    NO_PLACE();
+    NO_PRICE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_rewind(r.store, "s", "@t:7", &at, &price, &bytes, ERR));
+    NO_PLACE();
+    NO_PRICE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_export(r.store, "s", no_bytes, NULL, NULL, &at, &bytes, ERR));
+    NO_PLACE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_export_file(r.store, "s", "/nowhere/x", NULL, &at, &bytes, ERR));
+    NO_PLACE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_import(r.store, no_more, NULL, NULL, NULL, &at, &bytes, ERR));
+    NO_PLACE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_import_file(r.store, "/nowhere/x", NULL, NULL, &at, &bytes, ERR));
+    NO_PLACE();
+    CHECK_EQ(bytes, 0);
+    FAILS(tarn_store_compact(r.store_path, NULL, NULL, &bytes, &more, ERR)); /* it is open */
+    CHECK_EQ(bytes + more, 0);
+    tarn_synth_options synth = {.size = sizeof synth, .preset = "none"};
+    FAILS(tarn_model_synth("/nowhere", &synth, &bytes, &more, ERR));
+    CHECK_EQ(bytes + more, 0);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
+/* ---- several engines, and the order of closing ---- */
+
+static atomic_long n_blocks;
+
+static void *counted_alloc(void *user, size_t n_bytes)
+{
+    (void)user;
+    void *p = calloc(1, n_bytes);
+    atomic_fetch_add(&n_blocks, p != NULL);
+    return p;
+}
+
+static void *counted_resize(void *user, void *p, size_t n_bytes)
+{
+    (void)user;
+    atomic_fetch_add(&n_blocks, p == NULL);
+    return realloc(p, n_bytes);
+}
+
+static void counted_free(void *user, void *p)
+{
+    (void)user;
+    atomic_fetch_sub(&n_blocks, p != NULL);
+    free(p);
+}
+
+typedef struct opener {
+    pthread_barrier_t *start;
+    tarn_model *model;
+    tarn_status status;
+} opener;
+
+static void *open_engine(void *argument)
+{
+    opener *o = argument;
+    tarn_engine *engine;
+    tarn_error err;
+    pthread_barrier_wait(o->start);
+    o->status = tarn_engine_open(
+        o->model, &(tarn_engine_options){.size = sizeof(tarn_engine_options), .n_threads = 1},
+        &engine, &err);
+    tarn_engine_close(engine);
+    return NULL;
+}
+
+/* Any thread may be the one that maps the weights. */
+CASE(engines_of_many_threads)
+{
+    enum { N_THREADS = 6, ROUNDS = 30 };
+    rig r;
+    rig_open(&r, RIG_TINY, NULL);
+    const tarn_allocator counted = {
+        .alloc = counted_alloc, .resize = counted_resize, .release = counted_free};
+    for (int round = 0; round < ROUNDS; round++) {
+        tarn_model_options o = {.size = sizeof o, .allocator = &counted, .cache_dir = ""};
+        pthread_barrier_t start;
+        pthread_t threads[N_THREADS];
+        opener openers[N_THREADS];
+        tarn_model *model;
+        OK(tarn_model_open(r.model_dir, &o, &model, ERR));
+        pthread_barrier_init(&start, NULL, N_THREADS);
+        for (int i = 0; i < N_THREADS; i++) {
+            openers[i] = (opener){.start = &start, .model = model};
+            REQUIRE(pthread_create(&threads[i], NULL, open_engine, &openers[i]) == 0);
+        }
+        for (int i = 0; i < N_THREADS; i++) {
+            pthread_join(threads[i], NULL);
+            CHECK_STATUS(openers[i].status, TARN_OK);
+        }
+        pthread_barrier_destroy(&start);
+        tarn_model_close(model);
+        CHECK_EQ(atomic_load(&n_blocks), 0);
+    }
+    rig_close(&r);
+}
+
+/* In a process of its own, whose words nobody hears. */
+static int signal_of(void (*call)(void *object), void *object)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (freopen("/dev/null", "w", stderr))
+            call(object);
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+}
+
+static void close_model(void *model)
+{
+    tarn_model_close(model);
+}
+
+static void close_engine(void *engine)
+{
+    tarn_engine_close(engine);
+}
+
+static void close_store(void *store)
+{
+    tarn_store_close(store);
+}
+
+CASE(children_are_closed_first)
+{
+    rig r;
+    rig_open(&r, RIG_TINY, NULL);
+    tarn_session *s = rig_session(&r, "s", NULL), *loose = rig_loose(&r, "loose");
+    CHECK_EQ(signal_of(close_model, r.model), SIGABRT);
+    CHECK_EQ(signal_of(close_engine, r.engine), SIGABRT);
+    CHECK_EQ(signal_of(close_store, r.store), SIGABRT);
+    tarn_session *f = rig_fork(s, "f");
+    tarn_session_close(s);
+    CHECK_EQ(signal_of(close_store, r.store), SIGABRT);
+    tarn_session *none;
+    REFUSED(tarn_session_open(r.engine, r.store, "none", NULL, &none, NULL, ERR), TARN_E_NOT_FOUND,
+            "none");
+    tarn_session_close(f);
+    CHECK_EQ(signal_of(close_store, r.store), 0); /* the loose one does not use it */
+    tarn_session_close(loose);
+    tarn_model_close(NULL);
+    tarn_engine_close(NULL);
+    tarn_store_close(NULL);
+    tarn_session_close(NULL);
     rig_close(&r);
 }
 
@@ -417,7 +642,8 @@ CASE(many_sessions_within_a_budget) /* E1 */
 }
 
 CHECK_MAIN(ENTRY(options_of_other_versions), ENTRY(results_of_other_versions),
-           ENTRY(options_that_are_refused), ENTRY(the_context_is_a_limit),
-           ENTRY(stop_ids_of_the_caller), ENTRY(callbacks_may_only_look),
-           ENTRY(events_of_a_closed_session_are_dropped), ENTRY(written_bytes_add_up),
-           ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))
+           ENTRY(options_that_are_refused), ENTRY(out_parameters_after_an_error),
+           ENTRY(engines_of_many_threads), ENTRY(children_are_closed_first),
+           ENTRY(the_context_is_a_limit), ENTRY(stop_ids_of_the_caller),
+           ENTRY(callbacks_may_only_look), ENTRY(events_of_a_closed_session_are_dropped),
+           ENTRY(written_bytes_add_up), ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))

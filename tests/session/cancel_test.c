@@ -244,6 +244,13 @@ static void poison_row(const char *model_dir, uint32_t id)
     free(data);
 }
 
+static void no_tensor(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
+                      const float *data)
+{
+    (void)user, (void)dims, (void)n_dims, (void)data;
+    CHECK_FAIL("%s of a session that failed", name);
+}
+
 CASE(a_session_of_nans_fails_alone) /* F6 */
 {
     enum { BAD = 99 };
@@ -277,6 +284,7 @@ CASE(a_session_of_nans_fails_alone) /* F6 */
     CHECK(rig_same_logits(good, cold)); /* in the same batch, and unharmed */
     const float *logits;
     tarn_session *child;
+    tarn_ticket ticket;
     tarn_sampling sampling = {.size = sizeof sampling, .top_p = 1, .repeat_penalty = 1};
     CHECK_STATUS(tarn_session_append_tokens(s, ids, 1, ERR), TARN_E_POISONED);
     CHECK_STATUS(tarn_session_generate(s, NULL, ERR), TARN_E_POISONED);
@@ -284,6 +292,13 @@ CASE(a_session_of_nans_fails_alone) /* F6 */
     CHECK_STATUS(tarn_session_fork(s, "t", &child, ERR), TARN_E_POISONED);
     CHECK_STATUS(tarn_session_rewind(s, "@t:10", &reuse, ERR), TARN_E_POISONED);
     CHECK_STATUS(tarn_session_logits(s, &logits, NULL, ERR), TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_tensors(s, no_tensor, NULL, ERR), TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_append_begin(s, &(tarn_message){.size = sizeof(tarn_message)}, ERR),
+                 TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_append_bytes(s, "x", 1, NULL, ERR), TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_append_end(s, NULL, ERR), TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_commit_begin(s, &ticket, ERR), TARN_E_POISONED);
+    CHECK_STATUS(tarn_session_park(s, ERR), TARN_E_POISONED);
     OK(tarn_session_set_sampling(s, &sampling, ERR));
     CHECK_STATUS(tarn_session_run(s, NULL, NULL, ERR), TARN_E_DEVICE); /* says it again */
     OK(tarn_session_reset(s, &reuse, ERR));

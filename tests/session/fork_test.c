@@ -119,11 +119,11 @@ CASE(sixteen_children_in_one_batch_recall) /* B2 */
     b2(RIG_RECALL, 2);
 }
 
-CASE(children_outlive_their_parent) /* B4 */
+static void b4(rig_kind kind)
 {
     rig r;
     uint32_t prompt[200], more[10];
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 25, prompt, 200);
     rig_ids(&r, 26, more, 10);
     tarn_session *a = rig_session(&r, "a", NULL);
@@ -164,12 +164,22 @@ CASE(children_outlive_their_parent) /* B4 */
     rig_close(&r);
 }
 
-CASE(forks_that_are_refused) /* B5 */
+CASE(children_outlive_their_parent_tiny) /* B4 */
+{
+    b4(RIG_TINY);
+}
+
+CASE(children_outlive_their_parent_recall) /* B4 */
+{
+    b4(RIG_RECALL);
+}
+
+static void b5(rig_kind kind)
 {
     rig r;
     uint32_t ids[50];
     tarn_session *out;
-    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .sessions_max = 2});
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1, .sessions_max = 2});
     rig_ids(&r, 27, ids, 50);
     tarn_session *a = rig_session(&r, "a", NULL);
     rig_feed(a, ids, 50);
@@ -206,13 +216,23 @@ CASE(forks_that_are_refused) /* B5 */
     rig_close(&r);
 }
 
-CASE(a_thousand_forks_of_forks) /* B6 */
+CASE(forks_that_are_refused_tiny) /* B5 */
+{
+    b5(RIG_TINY);
+}
+
+CASE(forks_that_are_refused_recall) /* B5 */
+{
+    b5(RIG_RECALL);
+}
+
+static void b6(rig_kind kind)
 {
     enum { DEPTH = 1000 };
     rig r;
     uint32_t ids[DEPTH];
     tarn_node_list list;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 28, ids, DEPTH);
     tarn_session *s = rig_session(&r, "f0", NULL);
     for (size_t i = 0; i < DEPTH; i++) {
@@ -246,6 +266,16 @@ CASE(a_thousand_forks_of_forks) /* B6 */
     CHECK_EQ(sessions.n_entries, DEPTH + 1);
     tarn_session_list_free(&sessions);
     rig_close(&r);
+}
+
+CASE(a_thousand_forks_of_forks_tiny) /* B6 */
+{
+    b6(RIG_TINY);
+}
+
+CASE(a_thousand_forks_of_forks_recall) /* B6 */
+{
+    b6(RIG_RECALL);
 }
 
 /* A fork shares slot and pages until someone steps; then one slot more, and a copy of nothing but
@@ -325,6 +355,8 @@ CASE(a_fork_takes_along_what_is_not_committed)
 
 CHECK_MAIN(ENTRY(two_ways_from_one_place_tiny), ENTRY(two_ways_from_one_place_recall),
            ENTRY(sixteen_children_in_one_batch_tiny), ENTRY(sixteen_children_in_one_batch_recall),
-           ENTRY(children_outlive_their_parent), ENTRY(forks_that_are_refused),
-           ENTRY(a_thousand_forks_of_forks), ENTRY(memory_is_shared_until_someone_steps),
+           ENTRY(children_outlive_their_parent_tiny), ENTRY(children_outlive_their_parent_recall),
+           ENTRY(forks_that_are_refused_tiny), ENTRY(forks_that_are_refused_recall),
+           ENTRY(a_thousand_forks_of_forks_tiny), ENTRY(a_thousand_forks_of_forks_recall),
+           ENTRY(memory_is_shared_until_someone_steps),
            ENTRY(a_fork_takes_along_what_is_not_committed))

@@ -260,13 +260,13 @@ CASE(dirty_and_poisoned_memory_recall) /* A4 */
 
 /* ---- A7, A8, A9, C5 ---- */
 
-CASE(too_small_an_engine_says_so_and_works) /* A7 */
+static void a7(rig_kind kind)
 {
     rig r;
     uint32_t ids[300];
     tarn_session *s;
     tarn_reuse reuse;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 7, ids, 300);
     s = rig_session(&r, "a", NULL);
     rig_feed(s, ids, 300);
@@ -296,11 +296,21 @@ CASE(too_small_an_engine_says_so_and_works) /* A7 */
     rig_close(&r);
 }
 
-CASE(second_commit_writes_nothing) /* A8 */
+CASE(too_small_an_engine_says_so_and_works_tiny) /* A7 */
+{
+    a7(RIG_TINY);
+}
+
+CASE(too_small_an_engine_says_so_and_works_recall) /* A7 */
+{
+    a7(RIG_RECALL);
+}
+
+static void a8(rig_kind kind)
 {
     rig r;
     uint32_t ids[100];
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 8, ids, 100);
     tarn_session *s = rig_session(&r, "a", NULL);
     rig_feed(s, ids, 100);
@@ -321,11 +331,21 @@ CASE(second_commit_writes_nothing) /* A8 */
     rig_close(&r);
 }
 
-CASE(one_snapshot_serves_a_hundred_continuations) /* A9 */
+CASE(second_commit_writes_nothing_tiny) /* A8 */
+{
+    a8(RIG_TINY);
+}
+
+CASE(second_commit_writes_nothing_recall) /* A8 */
+{
+    a8(RIG_RECALL);
+}
+
+static void a9(rig_kind kind)
 {
     rig r;
     uint32_t prompt[100], more[5];
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 9, prompt, 100);
     tarn_session *s = rig_session(&r, "a", NULL), *base = rig_loose(&r, "base");
     rig_feed(s, prompt, 100);
@@ -353,12 +373,22 @@ CASE(one_snapshot_serves_a_hundred_continuations) /* A9 */
     rig_close(&r);
 }
 
-CASE(sessions_of_no_and_of_few_tokens) /* C5 */
+CASE(one_snapshot_serves_a_hundred_continuations_tiny) /* A9 */
+{
+    a9(RIG_TINY);
+}
+
+CASE(one_snapshot_serves_a_hundred_continuations_recall) /* A9 */
+{
+    a9(RIG_RECALL);
+}
+
+static void c5(rig_kind kind)
 {
     static const size_t sizes[] = {0, 1, 2, 3, 4, 63, 64, 65};
     rig r;
     uint32_t ids[80];
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 10, ids, 80);
     tarn_session *cold = rig_loose(&r, "cold");
     rig_trace t;
@@ -392,6 +422,16 @@ CASE(sessions_of_no_and_of_few_tokens) /* C5 */
     rig_close(&r);
 }
 
+CASE(sessions_of_no_and_of_few_tokens_tiny) /* C5 */
+{
+    c5(RIG_TINY);
+}
+
+CASE(sessions_of_no_and_of_few_tokens_recall) /* C5 */
+{
+    c5(RIG_RECALL);
+}
+
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
@@ -403,10 +443,14 @@ int main(int argc, char **argv)
         ENTRY(sampled_text_goes_on_recall),
         ENTRY(dirty_and_poisoned_memory_tiny),
         ENTRY(dirty_and_poisoned_memory_recall),
-        ENTRY(too_small_an_engine_says_so_and_works),
-        ENTRY(second_commit_writes_nothing),
-        ENTRY(one_snapshot_serves_a_hundred_continuations),
-        ENTRY(sessions_of_no_and_of_few_tokens),
+        ENTRY(too_small_an_engine_says_so_and_works_tiny),
+        ENTRY(too_small_an_engine_says_so_and_works_recall),
+        ENTRY(second_commit_writes_nothing_tiny),
+        ENTRY(second_commit_writes_nothing_recall),
+        ENTRY(one_snapshot_serves_a_hundred_continuations_tiny),
+        ENTRY(one_snapshot_serves_a_hundred_continuations_recall),
+        ENTRY(sessions_of_no_and_of_few_tokens_tiny),
+        ENTRY(sessions_of_no_and_of_few_tokens_recall),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
         return child_goes_on(argv[3], strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL);

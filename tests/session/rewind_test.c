@@ -149,12 +149,12 @@ CASE(a_fork_and_a_look_at_any_place)
     rig_close(&r);
 }
 
-CASE(twice_to_the_same_to_nothing_and_too_far) /* C3 */
+static void c3(rig_kind kind)
 {
     rig r;
     uint32_t ids[100];
     tarn_reuse reuse;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 42, ids, 100);
     tarn_session *s = rig_session(&r, "a", NULL), *cold = rig_loose(&r, "cold");
     rig_trace rows;
@@ -209,6 +209,16 @@ CASE(twice_to_the_same_to_nothing_and_too_far) /* C3 */
     rig_trace_free(&rows);
     CHECK_EQ(rig_verify(r.store), 0);
     rig_close(&r);
+}
+
+CASE(twice_to_the_same_to_nothing_and_too_far_tiny) /* C3 */
+{
+    c3(RIG_TINY);
+}
+
+CASE(twice_to_the_same_to_nothing_and_too_far_recall) /* C3 */
+{
+    c3(RIG_RECALL);
 }
 
 CASE(a_replay_is_not_an_append)
@@ -420,6 +430,7 @@ CASE(sampling_settings_go_back_too)
 
 CHECK_MAIN(ENTRY(every_place_of_300_tokens_native), ENTRY(every_place_of_300_tokens_f32),
            ENTRY(places_of_300_tokens_recall), ENTRY(a_fork_and_a_look_at_any_place),
-           ENTRY(twice_to_the_same_to_nothing_and_too_far), ENTRY(a_replay_is_not_an_append),
+           ENTRY(twice_to_the_same_to_nothing_and_too_far_tiny),
+           ENTRY(twice_to_the_same_to_nothing_and_too_far_recall), ENTRY(a_replay_is_not_an_append),
            ENTRY(the_branch_that_was_left_stays), ENTRY(kept_states_inside_long_runs),
            ENTRY(what_is_kept_on_the_way_is_not_the_head), ENTRY(sampling_settings_go_back_too))
