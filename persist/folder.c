@@ -29,6 +29,21 @@ static void file_path(char out[FILE_BYTES], const char *folder, const char *name
     snprintf(out, FILE_BYTES, "%s/%s", folder, name);
 }
 
+void tarnp_streams_take(int taken[TARNP_STREAMS])
+{
+    for (int i = 0; i < TARNP_STREAMS; i++) {
+        bool closed = fcntl(i, F_GETFD) < 0 && errno == EBADF;
+        taken[i] = closed ? open("/dev/null", O_RDONLY | O_CLOEXEC) : -1;
+    }
+}
+
+void tarnp_streams_release(const int taken[TARNP_STREAMS])
+{
+    for (int i = 0; i < TARNP_STREAMS; i++)
+        if (taken[i] >= 0)
+            close(taken[i]);
+}
+
 tarn_status tarnp_folder_sync(const char *folder, tarn_error *err)
 {
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -17,6 +17,13 @@ tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err);
 /* Unlinks every file a store may consist of, and the folder. */
 void tarnp_folder_remove(const char *folder);
 
+/* In a process without standard streams the next files that are opened become them, and what it
+ * prints would be written over the store. Between these two the descriptors 0 to 2 are taken, so
+ * that no file which stays open gets one. */
+#define TARNP_STREAMS 3
+void tarnp_streams_take(int taken[TARNP_STREAMS]);
+void tarnp_streams_release(const int taken[TARNP_STREAMS]);
+
 /* The reserve. Without room for one there is none: no error. */
 void tarnp_reserve_make(const char *folder);
 /* Between these two a store that is full, of disk or map, has room to free something. No

@@ -193,8 +193,11 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     if (!exists)
         TARNI_TRY(tarnp_make_store(clean, options, &allocator, err));
     tarnp_store *store;
+    int taken[TARNP_STREAMS];
     TARNI_TRY(create_handle(clean, options, &allocator, &store, err));
+    tarnp_streams_take(taken);
     tarn_status status = open_handle(store, options, err);
+    tarnp_streams_release(taken);
     if (status != TARN_OK) {
         tarnp_store_close(store);
         return status;

@@ -8,8 +8,11 @@
 #include "sampling.h"
 #include "verbs.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #define SET(id) OPTION_BIT(OPTION_##id)
 
@@ -130,10 +133,21 @@ static const verb *find_verb(int argc, char **argv, int *n_words)
     return NULL;
 }
 
+/* A standard stream that was closed would become the next file that is opened. It is given a
+ * descriptor that can be neither read nor written instead, and fails as a closed one does. */
+static void keep_streams(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF &&
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+            return;
+}
+
 int main(int argc, char **argv)
 {
     arguments args;
     int n_words = 0;
+    keep_streams();
     if (argc < 2) {
         list_verbs(stderr);
         return 2;

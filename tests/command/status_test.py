@@ -213,6 +213,39 @@ def output_that_cannot_be_written(folder):
 
 
 @case
+def closed_streams_are_not_the_stores_files(folder):
+    """A descriptor that was closed is given to the next file that is opened: the lock file or the
+    data of the store must not become standard output."""
+    a = Agent(folder)
+    a.ask("new", "s")
+
+    def close(*descriptors):
+        def limits():
+            for d in descriptors:
+                os.close(d)
+
+        return limits
+
+    def heads():
+        """Magic and version of both files; what stands behind changes with every commit."""
+        names = ("data.mdb", "lock.mdb")
+        return [open(os.path.join(a.store, f), "rb").read(n) for f, n in zip(names, (24, 8))]
+
+    before = heads()
+    for closed in ((2,), (1, 2), (0, 1, 2), (0,)):
+        for verb, more in (("ls", []), ("append", ["s", "--user", "hi"]), ("log", ["none"])):
+            r = a.run(verb, *more, limits=close(*closed))
+            failed = verb == "log" or 1 in closed
+            equal(r.code, 1 if failed else 0, "%s without %s" % (verb, closed))
+            if closed == (0, 1, 2):
+                equal(r.out + r.err, b"", "what it says")
+            equal(heads(), before, "%s without %s: the heads of the files" % (verb, closed))
+    r = a.run("append", "s", "--user", "--json", limits=close(0))
+    equal(r.json()["error"]["status"], "IO", "no standard input")
+    equal(a.ask("verify")["bad"], [], "verified")
+
+
+@case
 def no_space_for_a_model(folder):
     r = harness.run(
         "model", "synth", os.path.join(folder, "m"), "--preset", "48b", "--dry-run", "--json"

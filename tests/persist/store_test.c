@@ -287,6 +287,39 @@ CASE(models)
     kit_end(&k);
 }
 
+/* A process that closed its standard streams and prints all the same: not into the store. */
+CASE(streams_that_are_closed)
+{
+    kit k;
+    REQUIRE(kit_begin(&k));
+    REQUIRE(kit_create(&k, "a") > 0);
+    uint64_t node = kit_append(&k, "a", 1);
+    tarnp_store_close(k.store);
+    k.store = NULL;
+    pid_t pid = fork();
+    if (pid == 0) {
+        static const char noise[4096] = "not a store any more";
+        for (int i = 0; i <= 2; i++)
+            close(i);
+        if (tarnp_store_open(k.path, &k.options, &k.store, &k.err) != TARN_OK)
+            _exit(1);
+        for (int i = 0; i <= 2; i++)
+            if (write(i, noise, sizeof noise) >= 0)
+                _exit(2);
+        kit_append(&k, "a", 2);
+        tarnp_store_close(k.store);
+        _exit(check_failures > 0 ? 3 : 0);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    CHECK_EQ(status, 0);
+    REQUIRE(kit_reopen(&k));
+    kit_check_node(&k, node, 1);
+    kit_check_node(&k, kit_head(&k, "a"), 2);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
 CASE(network_file_systems)
 {
     CHECK_TEXT(tarnp_network_filesystem(0x6969), "NFS");
@@ -300,4 +333,4 @@ CASE(network_file_systems)
 CHECK_MAIN(ENTRY(made_only_when_asked), ENTRY(paths), ENTRY(not_a_store), ENTRY(newer_formats),
            ENTRY(truncated_files), ENTRY(one_handle_a_process),
            ENTRY(a_forked_child_must_open_anew), ENTRY(a_reader_beside_a_writer), ENTRY(models),
-           ENTRY(network_file_systems))
+           ENTRY(network_file_systems), ENTRY(streams_that_are_closed))
