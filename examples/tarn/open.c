@@ -143,9 +143,13 @@ void open_close(opened *o)
 int open_split(const arguments *args, const char *text, place *out)
 {
     size_t n = strcspn(text, "@");
-    if (n >= sizeof out->session)
-        return options_wrong(args, "a session's name has at most %zu bytes",
-                             sizeof out->session - 1);
+    if (n >= sizeof out->session) { /* as the library says it of the verbs without a place */
+        tarn_error err = {.status = TARN_E_INVALID};
+        snprintf(err.detail, sizeof err.detail,
+                 "the session's name has %zu bytes, should have 1 to %zu", n,
+                 sizeof out->session - 1);
+        return result_error(args, &err);
+    }
     memcpy(out->session, text, n);
     out->session[n] = '\0';
     out->where = text[n] == '@' ? text + n : NULL;

@@ -42,7 +42,7 @@ tarn_reuse open_reuse(const opened *o);
 bool open_feed_new(const arguments *args, tarn_session *session, tarn_error *err);
 void open_close(opened *o);
 
-/* Splits NAME[WHERE]; exit code 2 where the name is too long. */
+/* Splits NAME[WHERE]; exit code 1 where the name is too long. */
 int open_split(const arguments *args, const char *text, place *out);
 tarn_numerics open_numerics(const arguments *args);
 

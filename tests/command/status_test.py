@@ -85,6 +85,9 @@ def invalid(folder):
         a.refused("INVALID", "", "new", name)
         a.refused("INVALID", "", "rename", "s", name)
         a.refused("INVALID", "", "fork", "s", name)
+    for verb in ("log", "tokens", "explain", "tree", "rm", "pin", "generate"):
+        a.refused("INVALID", "256 bytes", verb, "x" * 256)
+    a.refused("INVALID", "256 bytes", "fork", "x" * 256 + "@t:1", "new")
     refused("INVALID", "9999", "detokenize", "--model", BUNDLED, "9999")
     refused("INVALID", "byte 2", "detokenize", "--model", BUNDLED, "1,x")
     path = os.path.join(folder, "ids")
