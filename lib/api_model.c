@@ -85,6 +85,9 @@ tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics, tarn_
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(model);
     TARNI_API_REQUIRE(out);
+    if (numerics != TARN_NUMERICS_NATIVE && numerics != TARN_NUMERICS_F32)
+        return tarni_fail(err, TARN_E_INVALID, "numerics is %d, must be native or f32",
+                          (int)numerics);
     TARNI_TRY(tarni_model_need_weights(&model->model, err));
     const tarni_spec *spec = &model->model.spec;
     tarni_layout layout;

@@ -141,9 +141,9 @@ typedef struct tarn_model_info {
     uint64_t attention_flops_per_key;    /* of all MLA layers, for each token and key it sees */
 } tarn_model_info;
 
-/* Describes the model as sessions of these numerics see it. UNSUPPORTED for one that was opened
- * for its tokenizer only, and what opening the weights may return. Cost: the first call, or engine,
- * reads all weights unless their checksum is remembered from an earlier run. Threads: any. */
+/* Describes the model as sessions of these numerics see it. UNSUPPORTED where there is a tokenizer
+ * only, and what opening the weights may return. Cost: the first call, or engine, reads all weights
+ * unless their checksum is remembered from an earlier run. Threads: any. */
 TARN_API tarn_status tarn_model_describe(tarn_model *model, tarn_numerics numerics,
                                          tarn_model_info *out, tarn_error *err) TARN_MUST_CHECK;
 

@@ -97,9 +97,12 @@ tarn_status tarni_feed_generation(tarn_session *s, const tarn_generate_options *
                           s->name);
     tarni_generation g = {
         .active = true, .bounded = options->n_tokens_max > 0, .n_left = options->n_tokens_max};
-    if (options->n_stop_ids > TARN_STOP_IDS_MAX || (options->n_stop_ids > 0 && !options->stop_ids))
+    if (options->n_stop_ids > TARN_STOP_IDS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "n_stop_ids is %zu, the limit is %d",
                           options->n_stop_ids, TARN_STOP_IDS_MAX);
+    if (options->n_stop_ids > 0 && !options->stop_ids)
+        return tarni_fail(err, TARN_E_INVALID, "stop_ids is NULL and n_stop_ids is %zu",
+                          options->n_stop_ids);
     for (size_t i = 0; i < options->n_stop_ids; i++)
         g.stop_ids[g.n_stop_ids++] = options->stop_ids[i];
     tarni_draft d;

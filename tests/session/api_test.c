@@ -85,6 +85,9 @@ CASE(options_that_are_refused)
     BAD_ENGINE(TARN_E_INVALID, "sessions_max", .sessions_max = 1u << 30);
     BAD_ENGINE(TARN_E_INVALID, "step_tokens_max", .step_tokens_max = 1u << 30);
     REFUSED(tarn_engine_open(NULL, NULL, &e, ERR), TARN_E_INVALID, "model is NULL");
+    tarn_model_info about = {.size = sizeof about};
+    REFUSED(tarn_model_describe(r.model, (tarn_numerics)7, &about, ERR), TARN_E_INVALID,
+            "numerics is 7");
 #define BAD_SESSION(words, ...)                                                                    \
     do {                                                                                           \
         tarn_session_options o = {.size = sizeof o, __VA_ARGS__};                                  \
