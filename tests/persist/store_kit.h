@@ -79,7 +79,8 @@ static inline void kit_file(const kit *k, const char *name, char out[260])
     snprintf(out, 260, "%s/%s", k->path, name);
 }
 
-static inline void kit_end(kit *k)
+/* Closes and removes the store; the folder stays. */
+static inline void kit_remove(kit *k)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};
     char file[260];
@@ -90,6 +91,11 @@ static inline void kit_end(kit *k)
         unlink(file);
     }
     rmdir(k->path);
+}
+
+static inline void kit_end(kit *k)
+{
+    kit_remove(k);
     if (rmdir(k->folder) != 0)
         CHECK_FAIL("%s is not empty after the test", k->folder);
 }
