@@ -95,7 +95,8 @@ uint64_t tarnp_txn_id(const tarnp_txn *txn);
 bool tarnp_record_matches(tarnp_table table, const void *key, size_t key_bytes,
                           const uint8_t *value, size_t n_bytes);
 
-/* OK with out->data NULL where there is no such entry. */
+/* OK with out->data NULL where there is no such entry; CORRUPT where an entry beside it is damaged,
+ * which it may be. */
 tarn_status tarnp_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,
                       tarnp_span *out, tarn_error *err);
 tarn_status tarnp_put(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,

@@ -61,4 +61,7 @@ one()
 one images durable 100000
 one images relaxed 100000
 one images torn 100000
+one flips bits 100000
+one flips spoilt 100000
+one flips bundles 100000
 exit "$bad"

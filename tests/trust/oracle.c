@@ -61,7 +61,7 @@ static uint64_t node_at(const oracle *o, uint64_t i)
 static void add_node(oracle *o, uint64_t id, uint64_t parent, uint64_t owner, uint64_t seed)
 {
     if (o->n_nodes < ORACLE_NODES)
-        o->nodes[o->n_nodes++] = (oracle_node){id, parent, owner, seed, 0};
+        o->nodes[o->n_nodes++] = (oracle_node){id, parent, owner, seed, 0, seed != 0};
 }
 
 static void keep(oracle_session *s, uint64_t node)
@@ -124,16 +124,10 @@ static void name_from(char out[16], uint64_t i)
     snprintf(out, 16, "s%u", (unsigned)(i % (ORACLE_SESSIONS - 2)));
 }
 
-/* Small nodes mostly; some of chunks that take pages of their own. */
-static void size_from(uint64_t seed)
-{
-    kit_floats = seed % 8 == 0 ? 640 : 24;
-}
-
 static tarn_status commit(const act *x, uint64_t session, uint64_t head, uint64_t parent,
                           uint64_t seed, bool move, tarnp_committed *made)
 {
-    size_from(seed);
+    oracle_size(seed);
     return kit_commit(x->k->store, session, head, parent, seed, move, made, &x->k->err);
 }
 
@@ -184,7 +178,7 @@ static tarn_status submit_one(const act *x, const oracle_session *s, uint64_t pa
 {
     kit_content c;
     kit_layout l;
-    size_from(seed);
+    oracle_size(seed);
     kit_fill(&c, seed);
     kit_lay(&l, &c);
     char *ids[1] = {c.call_id};
@@ -458,6 +452,7 @@ static bool follow_import(const act *x, uint64_t from, const tarnp_session *made
         if (node_of(x->o, now[i]))
             continue;
         add_node(x->o, now[i], i ? now[i - 1] : 0, made->id, source ? source->seed : 0);
+        x->o->nodes[x->o->n_nodes - 1].keyed = false;
         if (source && source->lacking)
             may_lack(x->o, now[i]);
     }
@@ -631,13 +626,13 @@ static bool match_node(const oracle_node *want, bool may_lack_state, kit *k, cha
         node.parent == want->parent && node.session_id == want->owner && (!lacks || may_lack_state);
     tarni_ids_init(&ids, tarnp_store_allocator(k->store));
     if (good && want->seed && lacks) { /* tokens alone */
-        size_from(want->seed);
+        oracle_size(want->seed);
         kit_fill(&c, want->seed);
         good = tarnp_node_tokens(k->store, &node, &ids, &k->err) == TARN_OK &&
                ids.n_ids == c.n_tokens && memcmp(ids.ids, c.tokens, 4 * ids.n_ids) == 0;
         free(c.state);
     } else if (good && want->seed) {
-        size_from(want->seed);
+        oracle_size(want->seed);
         good = kit_read(k->store, want->id, want->seed, &equal, &k->err) == TARN_OK && equal;
     }
     if (!good)

@@ -18,6 +18,7 @@ typedef struct oracle_node {
     uint64_t id, parent, owner;
     uint64_t seed;    /* 0: a root, or nothing is checked */
     uint64_t lacking; /* the operation from which on it may lack its state; 0: never */
+    bool keyed;       /* it is what the commit key of its seed finds */
 } oracle_node;
 
 typedef struct oracle_session {
@@ -59,6 +60,12 @@ typedef struct op {
     op_kind kind;
     uint64_t a, b;
 } op;
+
+/* The size of what a seed stands for (kit_floats): small mostly; some with pages of their own. */
+static inline void oracle_size(uint64_t seed)
+{
+    kit_floats = (seed >> 8) % 8 == 0 ? 640 : 24;
+}
 
 /* The operation number i of a seed; mixes the kinds as sessions use them. */
 op op_random(uint64_t *random);

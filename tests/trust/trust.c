@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define BAD_PRINTED 20
+#define IDLE_MAX    20 /* pieces that try nothing */
 
 static uint64_t now_ms(void)
 {
@@ -61,13 +62,13 @@ bool trust_run(const char *name, uint64_t count, void (*piece)(trust *t, uint64_
     uint64_t seconds = number_from("TARN_TRUST_SECONDS", 0);
     t->wanted = number_from("TARN_TRUST_COUNT", count);
     t->until_ms = seconds ? now_ms() + 1000 * seconds : 0;
-    for (uint64_t before = 0; !trust_enough(t) && t->crashes < 100; seed++) {
+    for (int idle = 0; !trust_enough(t) && idle < IDLE_MAX; seed++) {
+        uint64_t before = t->n;
         run_piece(t, piece, seed);
-        if (t->n == before && t->crashes == 0)
+        if (t->n == before && !trust_enough(t)) {
+            idle++;
             trust_bad(t, "the piece tried nothing");
-        if (t->n == before && ++t->n > 1000 && t->bad >= 1000)
-            break;
-        before = t->n;
+        }
     }
     printf("trust %s seeds %" PRIu64 "..%" PRIu64 " cases %" PRIu64 " bad %" PRIu64
            " crashes %" PRIu64,
