@@ -211,6 +211,32 @@ CASE(heads_that_are_none)
     kit_end(&r.k);
 }
 
+/* A free list of one page that claims more bytes: LMDB, taking it out, moved those of others. */
+CASE(a_size_that_rotted)
+{
+    rot r;
+    REQUIRE(begin(&r));
+    bool odd = tarni_load_u64(r.good + 144) < tarni_load_u64(r.good + 4096 + 144);
+    uint64_t root = tarni_load_u64(r.good + (odd ? 4096 : 0) + 80);
+    const uint8_t *page = r.good + root * 4096;
+    size_t found = 0, at = root * 4096;
+    for (unsigned i = 0; i < (tarni_load_u16(page + 12) - 16u) / 2; i++) {
+        uint32_t node = tarni_load_u16(page + 16 + 2 * i), size = tarni_load_u32(page + node);
+        uint8_t turned[4];
+        tarni_store_u32(turned, size ^ 64);
+        if (node + 16 + (size ^ 64) > 4096)
+            continue;
+        put_bytes(&r, at + node, turned, sizeof turned);
+        CHECK_STATUS(tarnp_store_open(r.k.path, &r.k.options, &r.k.store, &r.k.err),
+                     TARN_E_CORRUPT);
+        put_bytes(&r, at + node, page + node, sizeof turned);
+        found++;
+    }
+    CHECK(found > 0);
+    free(r.good);
+    kit_end(&r.k);
+}
+
 /* A key that rotted, in a leaf or in a branch page, must not make what it stood for not found. */
 CASE(keys_that_rotted)
 {
@@ -264,4 +290,4 @@ CASE(keys_that_rotted)
 
 CHECK_MAIN(ENTRY(bits_anywhere), ENTRY(every_bit_of_the_structure),
            ENTRY(a_stale_snapshot_is_refused), ENTRY(whole_pages), ENTRY(heads_that_are_none),
-           ENTRY(keys_that_rotted))
+           ENTRY(keys_that_rotted), ENTRY(a_size_that_rotted))
