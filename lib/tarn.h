@@ -306,7 +306,8 @@ TARN_API tarn_status tarn_store_price(tarn_store *store, const char *session, co
 
 /* Makes session `new_name` at a place of `session`. Copies no state; where no node stands at that
  * place one without state is recorded, and the next use replays from the nearest state before it.
- * NOT_FOUND (session, place), EXISTS (new_name), INVALID. price and bytes_written may be NULL. */
+ * NOT_FOUND (session, place), EXISTS (new_name), INVALID; after another error (NO_SPACE, NO_MEMORY,
+ * IO) that node may have been recorded all the same. price and bytes_written may be NULL. */
 TARN_API tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
                                      const char *new_name, tarn_at *at, tarn_price *price,
                                      uint64_t *bytes_written, tarn_error *err) TARN_MUST_CHECK;

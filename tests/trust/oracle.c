@@ -173,32 +173,37 @@ static bool branch(const act *x)
     return true;
 }
 
+void oracle_prepare(oracle_commit *x, uint64_t session, uint64_t parent, uint64_t seed)
+{
+    oracle_size(seed);
+    kit_fill(&x->c, seed);
+    kit_lay(&x->l, &x->c);
+    x->ids[0] = x->c.call_id;
+    x->segments[0] = (tarnp_segment){
+        .role = TARN_ROLE_USER, .flags = TARNP_SEGMENT_CLOSED, .n_tokens = x->c.n_tokens - 1};
+    x->segments[1] = (tarnp_segment){
+        .role = TARN_ROLE_ASSISTANT, .n_tokens = 1, .n_call_ids = 1, .call_ids = x->ids};
+    x->commit = (tarnp_commit){.session_id = session,
+                               .parent = parent,
+                               .flags = TARNP_NODE_HAS_STATE,
+                               .numerics = "cpu/f32",
+                               .tokens = x->c.tokens,
+                               .n_tokens = x->c.n_tokens,
+                               .segments = x->segments,
+                               .n_segments = 2,
+                               .sections = x->l.sections,
+                               .n_sections = 3};
+    kit_key(x->commit.key, seed);
+    memcpy(x->commit.fp, kit_fp, sizeof kit_fp);
+}
+
 static tarn_status submit_one(const act *x, const oracle_session *s, uint64_t parent, uint64_t seed,
                               tarnp_ticket **ticket)
 {
-    kit_content c;
-    kit_layout l;
-    oracle_size(seed);
-    kit_fill(&c, seed);
-    kit_lay(&l, &c);
-    char *ids[1] = {c.call_id};
-    tarnp_segment segments[2] = {
-        {.role = TARN_ROLE_USER, .flags = TARNP_SEGMENT_CLOSED, .n_tokens = c.n_tokens - 1},
-        {.role = TARN_ROLE_ASSISTANT, .n_tokens = 1, .n_call_ids = 1, .call_ids = ids}};
-    tarnp_commit commit = {.session_id = s->id,
-                           .parent = parent,
-                           .flags = TARNP_NODE_HAS_STATE,
-                           .numerics = "cpu/f32",
-                           .tokens = c.tokens,
-                           .n_tokens = c.n_tokens,
-                           .segments = segments,
-                           .n_segments = 2,
-                           .sections = l.sections,
-                           .n_sections = 3};
-    kit_key(commit.key, seed);
-    memcpy(commit.fp, kit_fp, sizeof kit_fp);
-    tarn_status status = tarnp_commit_submit(x->k->store, &commit, ticket, &x->k->err);
-    free(c.state);
+    oracle_commit one;
+    oracle_prepare(&one, s->id, parent, seed);
+    tarn_status status = tarnp_commit_submit(x->k->store, &one.commit, ticket, &x->k->err);
+    free(one.c.state);
     return status;
 }
 

@@ -71,6 +71,17 @@ static inline void oracle_size(uint64_t seed)
 op op_random(uint64_t *random);
 const char *op_name(op_kind kind);
 
+/* A commit of a tip with all it points to; c.state is the caller's to free. */
+typedef struct oracle_commit {
+    kit_content c;
+    kit_layout l;
+    char *ids[1];
+    tarnp_segment segments[2];
+    tarnp_commit commit;
+} oracle_commit;
+
+void oracle_prepare(oracle_commit *x, uint64_t session, uint64_t parent, uint64_t seed);
+
 /* Does it, and compares what it returns. True: the oracle has followed. False with `why`. */
 bool oracle_apply(oracle *o, kit *k, op what, char why[200]);
 
