@@ -198,11 +198,27 @@ typedef struct tarn_store_options {
     const tarn_log *log;
     uint64_t map_bytes; /* the most it can ever hold; 0: 1 TiB of address space */
     tarn_durability durability;
+    const void *key;  /* encrypts the store; borrowed for the call. See below */
+    size_t key_bytes; /* 32 to 64 random bytes, no password; 0: no encryption */
 } tarn_store_options;
+
+/* Encryption at rest. A store that is made with a key holds everything encrypted and authenticated
+ * (XChaCha20-Poly1305): tokens, states, histories, tags, groups, model descriptors. It is opened,
+ * verified, collected, compacted and salvaged (into a store with the same key) with that key alone;
+ * KEY names the key it needs, by an id that tells nothing of it. Whoever forgets the key has erased
+ * the store: no part of it can be had without. A store has a key from the start or never; another
+ * key is an export of its sessions and an import into a new store.
+ *
+ *     Still visible: session names, model fingerprints, when the file was written, the number and
+ *     sizes of things and their ids, which process has the store open. Encrypted sizes follow from
+ *     the states' contents only as far as compression does.
+ *     Not encrypted: exported files, logs (which never hold text or tokens), and what is in memory.
+ *     Not noticed: an older copy of the whole file put in its place. */
 
 /* Opens the store in folder `path`. Needs no model, no engine and no weights. Other processes may
  * have it open too. NOT_FOUND, FORMAT (foreign or newer), CORRUPT (truncated), BUSY (open in this
- * process already), UNSUPPORTED (network filesystem), IO. Threads: any. Cost: under a millisecond.
+ * process already), UNSUPPORTED (network filesystem), KEY (missing, wrong or not needed), IO.
+ * Threads: any. Cost: under a millisecond.
  */
 TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                                      tarn_store **out, tarn_error *err) TARN_MUST_CHECK;

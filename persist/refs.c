@@ -168,8 +168,8 @@ static tarn_status free_chunk(tarnp_write *w, uint64_t id, budget *b, tarn_error
 {
     tarnp_span value;
     bool was_there;
-    TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
-    size_t n_bytes = value.n_bytes;
+    TARNI_TRY(tarnp_get_stored(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
+    size_t n_bytes = tarnp_stored_size(w->txn.tables, value);
     TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_CHUNK, id, &was_there, err));
     if (was_there) {
         w->counters.chunks--;

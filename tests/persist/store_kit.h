@@ -56,6 +56,11 @@ static inline void kit_folder(kit *k)
     snprintf(k->path, sizeof k->path, "%s/store", k->folder);
     k->options.create = true;
     k->options.map_bytes = (size_t)1 << 30;
+    if (getenv("TARN_TEST_KEY")) { /* any test, on encrypted stores */
+        static const char secret[] = "0123456789abcdef0123456789abcdef";
+        k->options.secret = secret;
+        k->options.secret_bytes = sizeof secret - 1;
+    }
 }
 
 static inline bool kit_reopen(kit *k)
