@@ -214,6 +214,12 @@ void tarnp_tables_seal(tarnp_tables *t, const tarnp_seal *seal)
     t->is_sealed = true;
 }
 
+void tarnp_tables_seal_as(tarnp_tables *t, const tarnp_tables *like)
+{
+    t->seal = like->seal;
+    t->is_sealed = like->is_sealed;
+}
+
 tarn_status tarnp_tables_check(tarnp_tables *t, tarn_error *err)
 {
     bool complete;

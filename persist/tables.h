@@ -77,6 +77,8 @@ tarn_status tarnp_tables_sync(tarnp_tables *tables, tarn_error *err);
 /* Seals all that is put from now on, and expects all to be. Copied. */
 struct tarnp_seal;
 void tarnp_tables_seal(tarnp_tables *tables, const struct tarnp_seal *seal);
+/* As another environment does. */
+void tarnp_tables_seal_as(tarnp_tables *tables, const tarnp_tables *like);
 
 /* Checks the pages of the whole file. */
 tarn_status tarnp_tables_check(tarnp_tables *tables, tarn_error *err);

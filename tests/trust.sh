@@ -64,6 +64,8 @@ one images torn 100000
 one flips bits 100000
 one flips spoilt 100000
 one flips bundles 100000
+one random operations 1000000
+one kills processes 10000
 one points memory 1000000
 one points calls 1000000
 exit "$bad"

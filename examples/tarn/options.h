@@ -50,6 +50,7 @@ typedef enum option_id {
     OPTION_DEVICE_BYTES,
     OPTION_CONTEXT,
     OPTION_SESSIONS,
+    OPTION_KEY_FILE,
     OPTION_COUNT
 } option_id;
 

@@ -57,17 +57,10 @@ static bool put_image(const kit *k, const disk_image *image)
  * them, 0 the state after operation i itself. False where there are no more. */
 static bool between(size_t i, unsigned part, oracle *out)
 {
-    *out = states[i];
-    if (part == 0)
-        return true;
-    if (i == OPS)
+    if (i == OPS && part > 0)
         return false;
-    if (ops[i].kind == OP_SUBMIT && part < 3 && states[i + 1].n_nodes == states[i].n_nodes + 3) {
-        *out = states[i + 1];
-        out->n_nodes -= 3 - part;
-        return true;
-    }
-    return ops[i].kind == OP_COLLECT && oracle_expire(out, part);
+    return oracle_between(&states[i], i < OPS ? &states[i + 1] : NULL, ops[i % OPS].kind, part,
+                          out);
 }
 
 /* Which of the states from `least` on, the one after operation `most` last, the store is in. */

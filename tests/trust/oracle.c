@@ -685,3 +685,17 @@ bool oracle_match(const oracle *o, const oracle *next, kit *k, bool deep, char w
     }
     return n_bad == 0;
 }
+
+bool oracle_between(const oracle *before, const oracle *after, op_kind kind, unsigned part,
+                    oracle *out)
+{
+    *out = *before;
+    if (part == 0)
+        return true;
+    if (kind == OP_SUBMIT && part < 3 && after->n_nodes == before->n_nodes + 3) {
+        *out = *after;
+        out->n_nodes -= 3 - part;
+        return true;
+    }
+    return kind == OP_COLLECT && oracle_expire(out, part);
+}

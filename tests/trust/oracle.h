@@ -59,6 +59,7 @@ typedef enum op_kind {
 typedef struct op {
     op_kind kind;
     uint64_t a, b;
+    bool cut; /* the power fails during it */
 } op;
 
 /* The size of what a seed stands for (kit_floats): small mostly; some with pages of their own. */
@@ -88,6 +89,11 @@ bool oracle_apply(oracle *o, kit *k, op what, char why[200]);
 /* Takes away the expired sessions whose bits `which` has, in the order they stand; false where
  * there are fewer. */
 bool oracle_expire(oracle *o, unsigned which);
+
+/* States between those before and after an operation, which may be several transactions: number 0
+ * is `before`. False where there are no more. */
+bool oracle_between(const oracle *before, const oracle *after, op_kind kind, unsigned part,
+                    oracle *out);
 
 /* Compares sessions, marks, heads, the number of nodes, and (deep) what verify says and the
  * contents of every node. `next` may be NULL: the oracle after the operation that was interrupted,
