@@ -220,8 +220,11 @@ static tarn_status store_options(const tarn_store_options *given, tarnp_options 
 {
     tarn_store_options o;
     TARNI_TRY(tarni_api_options(&o, sizeof o, given, "tarn_store_options", err));
-    *out =
-        (tarnp_options){.allocator = o.allocator, .log = o.log, .map_bytes = (size_t)o.map_bytes};
+    *out = (tarnp_options){.allocator = o.allocator,
+                           .log = o.log,
+                           .map_bytes = (size_t)o.map_bytes,
+                           .secret = o.key,
+                           .secret_bytes = o.key_bytes};
     return TARN_OK;
 }
 

@@ -25,7 +25,9 @@ tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                        .log = o.log,
                        .create = o.flags & TARN_STORE_CREATE,
                        .map_bytes = (size_t)o.map_bytes,
-                       .durability = (tarnp_durability)o.durability};
+                       .durability = (tarnp_durability)o.durability,
+                       .secret = o.key,
+                       .secret_bytes = o.key_bytes};
     tarn_status status = tarnp_store_open(path, &p, &store->store, err);
     if (status == TARN_OK) {
         status = tarni_desk_open(store->store, &a, &store->desk, err);

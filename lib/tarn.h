@@ -208,11 +208,27 @@ typedef struct tarn_store_options {
     const tarn_log *log;
     uint64_t map_bytes; /* the most it can ever hold; 0: 1 TiB of address space */
     tarn_durability durability;
+    const void *key;  /* encrypts the store; borrowed for the call. See below */
+    size_t key_bytes; /* 32 to 64 random bytes, no password; 0: no encryption */
 } tarn_store_options;
+
+/* Encryption at rest. A store that is made with a key holds everything encrypted and authenticated
+ * (XChaCha20-Poly1305): tokens, states, histories, tags, groups, model descriptors. It is opened,
+ * verified, collected, compacted and salvaged (into a store with the same key) with that key alone;
+ * KEY names the key it needs, by an id that tells nothing of it. Whoever forgets the key has erased
+ * the store: no part of it can be had without. A store has a key from the start or never; another
+ * key is an export of its sessions and an import into a new store.
+ *
+ *     Still visible: session names, model fingerprints, when the file was written, the number and
+ *     sizes of things and their ids, which process has the store open. Encrypted sizes follow from
+ *     the states' contents only as far as compression does.
+ *     Not encrypted: exported files, logs (which never hold text or tokens), and what is in memory.
+ *     Not noticed: an older copy of the whole file put in its place. */
 
 /* Opens the store in folder `path`. Needs no model, no engine and no weights. Other processes may
  * have it open too. NOT_FOUND, FORMAT (foreign or newer), CORRUPT (truncated), BUSY (open in this
- * process already), UNSUPPORTED (network filesystem), IO. Threads: any. Cost: under a millisecond.
+ * process already), UNSUPPORTED (network filesystem), KEY (missing, wrong or not needed), IO.
+ * Threads: any. Cost: under a millisecond.
  */
 TARN_API tarn_status tarn_store_open(const char *path, const tarn_store_options *options,
                                      tarn_store **out, tarn_error *err) TARN_MUST_CHECK;
@@ -316,7 +332,8 @@ TARN_API tarn_status tarn_store_price(tarn_store *store, const char *session, co
 
 /* Makes session `new_name` at a place of `session`. Copies no state; where no node stands at that
  * place one without state is recorded, and the next use replays from the nearest state before it.
- * NOT_FOUND (session, place), EXISTS (new_name), INVALID. price and bytes_written may be NULL. */
+ * NOT_FOUND (session, place), EXISTS (new_name), INVALID; after another error (NO_SPACE, NO_MEMORY,
+ * IO) that node may have been recorded all the same. price and bytes_written may be NULL. */
 TARN_API tarn_status tarn_store_fork(tarn_store *store, const char *session, const char *where,
                                      const char *new_name, tarn_at *at, tarn_price *price,
                                      uint64_t *bytes_written, tarn_error *err) TARN_MUST_CHECK;

@@ -53,6 +53,8 @@ struct tarnp_codec {
     ZSTD_DCtx *dctx;
     uint8_t *planes; /* TARNP_CHUNK_BYTES_MAX: the planes of one chunk */
     uint8_t *flat;   /* TARNP_CHUNK_BYTES_MAX: several pieces as one */
+    uint8_t *lent;   /* tarnp_codec_memory */
+    size_t lent_bytes;
 };
 
 /* ---- contexts ------------------------------------------------------------------------------- */
@@ -103,7 +105,22 @@ void tarnp_codec_free(tarnp_codec *c)
     tarn_allocator allocator = c->allocator;
     tarni_free_aligned(&allocator, c->planes);
     tarni_free_aligned(&allocator, c->flat);
+    tarni_free(&allocator, c->lent);
     tarni_free(&allocator, c);
+}
+
+tarn_status tarnp_codec_memory(tarnp_codec *c, size_t n_bytes, uint8_t **out, tarn_error *err)
+{
+    *out = c->lent;
+    if (n_bytes <= c->lent_bytes)
+        return TARN_OK;
+    tarni_free(&c->allocator, c->lent);
+    c->lent = NULL;
+    c->lent_bytes = 0;
+    TARNI_TRY(tarni_alloc(&c->allocator, n_bytes, 1, &c->lent, err));
+    c->lent_bytes = n_bytes;
+    *out = c->lent;
+    return TARN_OK;
 }
 
 size_t tarnp_elem_bytes(tarnp_elem elem)

@@ -36,6 +36,9 @@ typedef struct tarnp_codec tarnp_codec;
 tarn_status tarnp_codec_create(const tarn_allocator *allocator, tarnp_codec **out, tarn_error *err);
 void tarnp_codec_free(tarnp_codec *codec); /* NULL is allowed */
 
+/* Memory of the codec's, at least n_bytes, until the next such call: for what is decoded next. */
+tarn_status tarnp_codec_memory(tarnp_codec *codec, size_t n_bytes, uint8_t **out, tarn_error *err);
+
 /* Bytes of one element, 0 for a number that is no tarnp_elem. */
 size_t tarnp_elem_bytes(tarnp_elem elem);
 

@@ -29,13 +29,15 @@ static tarn_status hold_alone(tarnp_store *store, const char *path, tarn_error *
     return tarni_fail_errno(err, errno, "%s: cannot lock the folder", path);
 }
 
-static tarn_status stamp(const char *folder, const tarnp_options *o,
-                         const tarn_allocator *allocator, tarn_error *err)
+static tarn_status stamp(const tarnp_store *store, const char *folder, const tarnp_options *o,
+                         tarn_error *err)
 {
     tarnp_tables *tables;
     tarnp_txn txn;
     tarnp_counters c;
-    TARNI_TRY(tarnp_tables_open(folder, false, o->map_bytes, allocator, o->log, &tables, err));
+    TARNI_TRY(
+        tarnp_tables_open(folder, false, o->map_bytes, &store->allocator, o->log, &tables, err));
+    tarnp_tables_seal_as(tables, store->tables);
     tarn_status status = tarnp_txn_begin(tables, true, &txn, err);
     if (status == TARN_OK)
         status = tarnp_counters_get(&txn, &c, err);
@@ -85,12 +87,13 @@ static tarn_status file_bytes(const char *folder, uint64_t *out, tarn_error *err
     return TARN_OK;
 }
 
+/* LMDB makes a copy that as many may read as the process lets. */
 static tarn_status sync_file(const char *path, tarn_error *err)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
         return tarni_fail_errno(err, errno, "%s", path);
-    int failed = fsync(fd) != 0 ? errno : 0;
+    int failed = fchmod(fd, 0600) != 0 || fsync(fd) != 0 ? errno : 0;
     close(fd);
     return failed ? tarni_fail_errno(err, failed, "%s: cannot sync", path) : TARN_OK;
 }
@@ -101,7 +104,6 @@ static tarn_status make_copy(tarnp_store *store, const char *folder, const tarnp
 {
     char file[TARNP_PATH_BYTES + 32];
     tarnp_stat want;
-    tarn_allocator allocator = store->allocator;
     tarnp_options copy_options = *o;
     copy_options.read_only = true;
     copy_options.durability = TARNP_DURABLE;
@@ -110,7 +112,7 @@ static tarn_status make_copy(tarnp_store *store, const char *folder, const tarnp
         return tarni_fail_errno(err, errno, "%s: cannot make a folder", folder);
     TARNI_TRY(tarnp_store_stat(store, &want, err));
     TARNI_TRY(tarnp_tables_copy(store->tables, folder, err));
-    TARNI_TRY(stamp(folder, o, &allocator, err));
+    TARNI_TRY(stamp(store, folder, o, err));
     TARNI_TRY(check_copy(folder, &copy_options, &want, progress, user, err));
     snprintf(file, sizeof file, "%s/data.mdb", folder);
     TARNI_TRY(sync_file(file, err));

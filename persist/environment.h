@@ -3,6 +3,7 @@
 #ifndef TARNP_ENVIRONMENT_H
 #define TARNP_ENVIRONMENT_H
 
+#include "seal.h"
 #include "tables.h"
 
 #include <lmdb.h>
@@ -19,11 +20,16 @@ struct tarnp_tables {
     size_t map_bytes; /* as opened, without a lent reserve */
     pthread_rwlock_t map_lock;
     _Atomic size_t last_page; /* of the file when readers were last checked */
+    bool is_sealed;
+    tarnp_seal seal;
     char file[TARNP_DATA_PATH_BYTES];
 };
 
 /* By tarnp_table. */
 extern const char *const tarnp_table_names[TARNP_TABLES_COUNT];
+
+/* Frees what a transaction opened. */
+void tarnp_forget_opened(tarnp_txn *txn);
 
 /* Sets err for an error of LMDB's. */
 tarn_status tarnp_fail_lmdb(tarn_error *err, int rc, const char *what);

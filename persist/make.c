@@ -13,11 +13,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static tarn_status first_records(tarnp_tables *tables, bool scratch, tarn_error *err)
+static tarn_status put_seal(tarnp_tables *tables, tarnp_txn *txn, const tarnp_options *options,
+                            tarn_error *err)
 {
+    tarnp_seal seal;
+    TARNI_TRY(tarnp_seal_init(&seal, options->secret, options->secret_bytes, err));
+    tarn_status status = tarnp_seal_record_put(txn, seal.id, err);
+    tarnp_tables_seal(tables, &seal);
+    tarnp_seal_fini(&seal);
+    return status;
+}
+
+static tarn_status first_records(tarnp_tables *tables, const tarnp_options *options,
+                                 tarn_error *err)
+{
+    bool scratch = options->durability == TARNP_SCRATCH, sealed = options->secret_bytes > 0;
     tarnp_format format = {.major = TARNP_FORMAT_MAJOR,
                            .minor = TARNP_FORMAT_MINOR,
-                           .incompat = scratch ? TARNP_FEATURE_SCRATCH : 0};
+                           .incompat = (scratch ? TARNP_FEATURE_SCRATCH : 0) |
+                                       (sealed ? TARNP_FEATURE_SEALED : 0)};
     tarnp_counters counters = {.next_node = 1, .next_chunk = 1, .next_session = 1};
     if (getrandom(format.uuid, sizeof format.uuid, 0) != (ssize_t)sizeof format.uuid ||
         getrandom(format.salt, sizeof format.salt, 0) != (ssize_t)sizeof format.salt)
@@ -27,6 +41,8 @@ static tarn_status first_records(tarnp_tables *tables, bool scratch, tarn_error 
     tarnp_txn txn;
     TARNI_TRY(tarnp_txn_begin(tables, true, &txn, err));
     tarn_status status = tarnp_format_put(&txn, &format, err);
+    if (status == TARN_OK && sealed)
+        status = put_seal(tables, &txn, options, err);
     counters.txn = tarnp_txn_id(&txn);
     counters.bytes_written = txn.bytes_put + TARNP_COUNTERS_VALUE;
     if (status == TARN_OK)
@@ -50,7 +66,7 @@ static tarn_status make_draft(const char *path, const tarnp_options *options,
     tarn_status status =
         tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
     if (status == TARN_OK)
-        status = first_records(tables, scratch, err);
+        status = first_records(tables, options, err);
     tarnp_tables_close(tables);
     if (status == TARN_OK && scratch)
         status = tarnp_scratch_mark(draft, err);

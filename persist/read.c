@@ -125,6 +125,7 @@ typedef struct batch {
     uint64_t node;
     fetch *list;
     size_t n;
+    const tarnp_tables *tables;
 } batch;
 
 static tarn_status fetch_one(void *arg, tarnp_codec *codec, size_t i, tarn_error *err)
@@ -133,9 +134,17 @@ static tarn_status fetch_one(void *arg, tarnp_codec *codec, size_t i, tarn_error
     const fetch *f = &b->list[i];
     tarnp_chunk_head head;
     tarn_error cause = {0};
-    tarn_status status = tarnp_chunk_check(f->value, &f->ref, &head, &cause);
+    tarnp_span value = f->value;
+    uint8_t *memory = NULL;
+    tarn_status status =
+        tarnp_codec_memory(codec, tarnp_opening_bytes(b->tables, value), &memory, &cause);
     if (status == TARN_OK)
-        status = tarnp_decode(codec, head.codec, f->value.data + TARNP_CHUNK_HEAD_BYTES,
+        status = tarnp_open_stored(b->tables, TARNP_TABLE_CHUNK, f->ref.id, f->value, memory,
+                                   &value, &cause);
+    if (status == TARN_OK)
+        status = tarnp_chunk_check(value, &f->ref, &head, &cause);
+    if (status == TARN_OK)
+        status = tarnp_decode(codec, head.codec, value.data + TARNP_CHUNK_HEAD_BYTES,
                               head.payload_bytes, f->pieces, f->n_pieces, head.raw_bytes, &cause);
     if (status != TARN_OK)
         return tarni_fail(err, status, "node %llu: chunk %llu: %.180s", (unsigned long long)b->node,
@@ -185,9 +194,9 @@ static tarn_status read_batch(tarnp_store *store, uint64_t node, tarnp_elem elem
         fetch *f = &b->list[b->n];
         status = find_entry(value, &m, elem, &chunks[*n_done + b->n], f, err);
         if (status == TARN_OK)
-            status = tarnp_get_id(&txn, TARNP_TABLE_CHUNK, f->ref.id, &f->value, err);
+            status = tarnp_get_stored(&txn, TARNP_TABLE_CHUNK, f->ref.id, &f->value, err);
         if (status == TARN_OK)
-            stored += f->value.n_bytes;
+            stored += tarnp_stored_size(store->tables, f->value);
     }
     if (status == TARN_OK)
         status = tarnp_each(store, b->n, fetch_one, b, err);
@@ -201,7 +210,7 @@ tarn_status tarnp_node_read_chunks(tarnp_store *store, const tarnp_node *node, t
                                    const tarnp_chunk *chunks, size_t n_chunks, uint64_t *bytes_read,
                                    tarn_error *err)
 {
-    batch b = {.node = node->id};
+    batch b = {.node = node->id, .tables = store->tables};
     size_t n_done = 0;
     uint64_t n_bytes = 0;
     TARNI_TRY(tarni_alloc(&store->allocator, n_chunks < BATCH_CHUNKS ? n_chunks : BATCH_CHUNKS,

@@ -7,11 +7,14 @@
 
 #define FORMAT_BYTES    96
 #define POLICY_BYTES    8
+#define SEAL_BYTES      24
+#define SEAL_VERSION    1
 #define POLICY_VERSION  1
 #define SESSION_VERSION 1
 #define SESSION_PINNED  1
 
-static const char format_key[] = "format", counters_key[] = "counters", policy_key[] = "policy";
+static const char format_key[] = "format", counters_key[] = "counters", policy_key[] = "policy",
+                  seal_key[] = "seal";
 static const char format_magic[16] = "tarn store";
 
 /* ---- meta ----------------------------------------------------------------------------------- */
@@ -52,6 +55,28 @@ tarn_status tarnp_format_get(tarnp_txn *txn, tarnp_format *out, tarn_error *err)
         return tarni_fail(err, TARN_E_FORMAT,
                           "the store uses features 0x%llx, which this version does not know",
                           (unsigned long long)(out->incompat & ~TARNP_INCOMPAT_KNOWN));
+    return TARN_OK;
+}
+
+tarn_status tarnp_seal_record_put(tarnp_txn *txn, const uint8_t id[TARNP_SEAL_ID_BYTES],
+                                  tarn_error *err)
+{
+    uint8_t at[SEAL_BYTES] = {0};
+    tarni_store_u16(at, SEAL_VERSION);
+    memcpy(at + 8, id, TARNP_SEAL_ID_BYTES);
+    return tarnp_put(txn, TARNP_TABLE_META, seal_key, sizeof seal_key - 1, at, sizeof at, err);
+}
+
+tarn_status tarnp_seal_record_get(tarnp_txn *txn, uint8_t id[TARNP_SEAL_ID_BYTES], tarn_error *err)
+{
+    tarnp_span value;
+    TARNI_TRY(tarnp_get(txn, TARNP_TABLE_META, seal_key, sizeof seal_key - 1, &value, err));
+    if (!value.data || value.n_bytes != SEAL_BYTES)
+        return tarni_fail(err, TARN_E_CORRUPT, "the record of the encryption key is missing");
+    if (tarni_load_u16(value.data) != SEAL_VERSION)
+        return tarni_fail(err, TARN_E_FORMAT, "encrypted in a way of version %u, this reads %d",
+                          tarni_load_u16(value.data), SEAL_VERSION);
+    memcpy(id, value.data + 8, TARNP_SEAL_ID_BYTES);
     return TARN_OK;
 }
 

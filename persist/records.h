@@ -4,6 +4,7 @@
 #define TARNP_RECORDS_H
 
 #include "bytes.h"
+#include "seal.h"
 #include "store.h"
 #include "tables.h"
 
@@ -17,8 +18,7 @@
  *     24      8     compatible features: unknown bits are ignored
  *     32      8     read-compatible features: with unknown bits nothing is written
  *     40      8     incompatible features: with unknown bits the store is refused. Bit 0: values
- *                   are encrypted (chunk.h and node.h keep room for key ids and nonces). This
- *                   version knows none
+ *                   are encrypted (seal.h). Bit 4: a scratch store
  *     48      16    uuid
  *     64      32    salt, for keyed hashes
  *
@@ -27,8 +27,9 @@
 #define TARNP_FORMAT_MINOR 0
 
 /* Incompatible features this version knows. */
+#define TARNP_FEATURE_SEALED  ((uint64_t)1 << 0)
 #define TARNP_FEATURE_SCRATCH ((uint64_t)1 << 4) /* never synced: wiped after an unclean stop */
-#define TARNP_INCOMPAT_KNOWN  TARNP_FEATURE_SCRATCH
+#define TARNP_INCOMPAT_KNOWN  (TARNP_FEATURE_SEALED | TARNP_FEATURE_SCRATCH)
 
 typedef struct tarnp_format {
     uint16_t major, minor;
@@ -40,6 +41,11 @@ typedef struct tarnp_format {
 tarn_status tarnp_format_put(tarnp_txn *txn, const tarnp_format *format, tarn_error *err);
 /* FORMAT for a foreign or newer store. */
 tarn_status tarnp_format_get(tarnp_txn *txn, tarnp_format *out, tarn_error *err);
+
+/* The record "seal" (seal.h): the id of the key. CORRUPT where it is missing. */
+tarn_status tarnp_seal_record_put(tarnp_txn *txn, const uint8_t id[TARNP_SEAL_ID_BYTES],
+                                  tarn_error *err);
+tarn_status tarnp_seal_record_get(tarnp_txn *txn, uint8_t id[TARNP_SEAL_ID_BYTES], tarn_error *err);
 
 /* ---- table meta, key "counters" ------------------------------------------------------------- *
  *

@@ -168,8 +168,8 @@ static tarn_status free_chunk(tarnp_write *w, uint64_t id, budget *b, tarn_error
 {
     tarnp_span value;
     bool was_there;
-    TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
-    size_t n_bytes = value.n_bytes;
+    TARNI_TRY(tarnp_get_stored(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
+    size_t n_bytes = tarnp_stored_size(w->txn.tables, value);
     TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_CHUNK, id, &was_there, err));
     if (was_there) {
         w->counters.chunks--;
@@ -303,31 +303,42 @@ static tarn_status give_up(tarnp_store *store, uint64_t node, tarn_error *err)
     return status == TARN_OK ? tarnp_write_commit(&w, NULL, err) : tarnp_write_abort(&w, status);
 }
 
-/* One transaction's worth. */
-static tarn_status drain_some(tarnp_store *store, bool *more, tarn_error *err)
+/* One transaction's worth of the queue, at most entries_max of it. *node is the entry worked on
+ * last, 0 where the queue is empty; after an error nothing is done, and *n_good entries before it
+ * could have been. */
+static tarn_status drain_entries(tarnp_store *store, uint64_t entries_max, uint64_t *n_good,
+                                 uint64_t *node, tarn_error *err)
 {
     tarnp_write w;
     budget b = {DRAIN_CHUNKS, DRAIN_BYTES, DRAIN_NODES};
-    uint64_t node = 0;
-    *more = true;
+    *node = *n_good = 0;
     TARNI_TRY(tarnp_write_begin(store, &w, err));
-    tarn_status status = TARN_OK;
-    while (status == TARN_OK && !used_up(&b)) {
+    while (*n_good < entries_max && !used_up(&b)) {
         tarnp_drop drop;
-        status = next_entry(&w.txn, &node, &drop, err);
-        if (status == TARN_OK && node == 0)
+        tarn_status status = next_entry(&w.txn, node, &drop, err);
+        if (status == TARN_OK && *node == 0)
             break;
         if (status == TARN_OK)
-            status = drain_node(&w, node, drop, &b, err);
+            status = drain_node(&w, *node, drop, &b, err);
+        if (status != TARN_OK)
+            return tarnp_write_abort(&w, status);
+        ++*n_good;
     }
-    if (status == TARN_OK) {
-        TARNI_TRY(tarnp_write_commit(&w, NULL, err));
-        *more = node != 0;
-        return TARN_OK;
-    }
-    tarnp_write_abort(&w, status);
+    return tarnp_write_commit(&w, NULL, err);
+}
+
+/* An entry that fails takes those before it along, and it may be one of them that queued it: so
+ * they are done once more without it, and it is met again as the first. */
+static tarn_status drain_some(tarnp_store *store, bool *more, tarn_error *err)
+{
+    uint64_t node, n_good;
+    tarn_status status = drain_entries(store, UINT64_MAX, &n_good, &node, err);
     bool damage = status == TARN_E_CORRUPT || status == TARN_E_NOT_FOUND || status == TARN_E_FORMAT;
-    return damage && node != 0 ? give_up(store, node, err) : status;
+    *more = status != TARN_OK || node != 0;
+    if (!damage || node == 0)
+        return status;
+    return n_good > 0 ? drain_entries(store, n_good, &n_good, &node, err)
+                      : give_up(store, node, err);
 }
 
 static tarn_status queue_is_empty(tarnp_store *store, bool *empty, tarn_error *err)

@@ -149,7 +149,7 @@ tarn_status tarnp_remains_open(const char *path, const tarnp_options *options, t
         tarnp_store_close(out->store);
         out->store = NULL;
         forget(out);
-        status = tarnp_scan_open(path, out, &out->scan, err);
+        status = tarnp_scan_open(path, &o, out, &out->scan, err);
         if (status == TARN_OK)
             out->source = tarnp_scan_source(out->scan);
     }

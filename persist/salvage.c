@@ -375,9 +375,9 @@ tarn_status tarnp_salvage(const char *path, const char *out_path, const tarnp_op
         status = save_all(&r);
         tarnp_chains_fini(&r.chains);
         tarnp_store_close(r.to);
-        if (status != TARN_OK)
-            tarnp_folder_remove(clean);
     }
+    if (status != TARN_OK) /* it may have been made and then not be opened */
+        tarnp_folder_remove(clean);
     tarni_free(&from.allocator, r.fates);
     tarnp_remains_close(&from);
     if (status != TARN_OK)

@@ -7,7 +7,9 @@
 typedef struct tarnp_scan tarnp_scan;
 
 /* Maps the file and adds all it finds to `r`. IO, FORMAT (nothing of a store is in it). */
-tarn_status tarnp_scan_open(const char *path, tarnp_remains *r, tarnp_scan **out, tarn_error *err);
+/* KEY where all there is is sealed with another key than the options', or they have none. */
+tarn_status tarnp_scan_open(const char *path, const tarnp_options *options, tarnp_remains *r,
+                            tarnp_scan **out, tarn_error *err);
 void tarnp_scan_close(tarnp_scan *scan); /* NULL is allowed */
 tarnp_source tarnp_scan_source(tarnp_scan *scan);
 tarn_status tarnp_scan_model(const tarnp_scan *scan, const uint8_t fp[TARNP_FP_BYTES],

@@ -129,8 +129,8 @@ static tarn_status free_chunks(tarnp_write *w, mark *m, tarn_error *err)
         tarnp_span value;
         bool was_there;
         uint64_t id = m->first + m->n - 1;
-        TARNI_TRY(tarnp_get_id(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
-        size_t size = value.n_bytes;
+        TARNI_TRY(tarnp_get_stored(&w->txn, TARNP_TABLE_CHUNK, id, &value, err));
+        size_t size = tarnp_stored_size(w->txn.tables, value);
         TARNI_TRY(tarnp_delete_id(&w->txn, TARNP_TABLE_CHUNK, id, &was_there, err));
         w->counters.chunks -= was_there;
         w->counters.bytes_stored -= was_there ? size : 0;

@@ -84,12 +84,46 @@ static tarn_status share_folder(tarnp_store *store, const char *path, tarn_error
 
 /* ---- open and close ------------------------------------------------------------------------- */
 
-static tarn_status check_records(tarnp_store *store, tarn_error *err)
+/* The key must be the store's, and is the tables' from now on. */
+static tarn_status check_key(tarnp_store *store, tarnp_txn *txn, const tarnp_options *options,
+                             tarn_error *err)
+{
+    tarnp_seal seal;
+    uint8_t id[TARNP_SEAL_ID_BYTES];
+    char theirs[17], ours[17];
+    bool sealed = store->format.incompat & TARNP_FEATURE_SEALED;
+    if (!sealed && options->secret_bytes == 0)
+        return TARN_OK;
+    if (!sealed)
+        return tarni_fail(err, TARN_E_KEY, "%.160s: a key was given, but it is not encrypted",
+                          store->path);
+    TARNI_TRY(tarnp_seal_record_get(txn, id, err));
+    tarnp_seal_name(id, theirs);
+    if (options->secret_bytes == 0)
+        return tarni_fail(err, TARN_E_KEY, "%.160s: encrypted with key %s, and none was given",
+                          store->path, theirs);
+    TARNI_TRY(tarnp_seal_init(&seal, options->secret, options->secret_bytes, err));
+    tarn_status status = TARN_OK;
+    tarnp_seal_name(seal.id, ours);
+    if (memcmp(id, seal.id, sizeof id) != 0)
+        status = tarni_fail(err, TARN_E_KEY, "%.160s: encrypted with key %s, not with %s",
+                            store->path, theirs, ours);
+    if (status == TARN_OK) {
+        tarnp_tables_seal(store->tables, &seal);
+        tarnp_seal_salt(&seal, store->format.salt); /* sums of tokens depend on the key */
+    }
+    tarnp_seal_fini(&seal);
+    return status;
+}
+
+static tarn_status check_records(tarnp_store *store, const tarnp_options *options, tarn_error *err)
 {
     tarnp_txn txn;
     tarnp_counters counters;
     TARNI_TRY(tarnp_txn_begin(store->tables, false, &txn, err));
     tarn_status status = tarnp_format_get(&txn, &store->format, err);
+    if (status == TARN_OK)
+        status = check_key(store, &txn, options, err);
     if (status == TARN_OK)
         status = tarnp_counters_get(&txn, &counters, err);
     if (status == TARN_OK && counters.txn != tarnp_txn_id(&txn))
@@ -166,7 +200,7 @@ static tarn_status open_handle(tarnp_store *store, const tarnp_options *options,
     TARNI_TRY(enlist(store, store->path, err));
     TARNI_TRY(tarnp_tables_open(store->path, false, options->map_bytes, &store->allocator,
                                 &store->log, &store->tables, err));
-    TARNI_TRY(check_records(store, err));
+    TARNI_TRY(check_records(store, options, err));
     TARNI_TRY(choose_sync(store, err));
     if (store->read_only)
         return TARN_OK;

@@ -80,6 +80,10 @@ typedef struct tarnp_options {
     tarnp_durability durability;
     size_t queue_bytes_max;    /* of submitted commits in memory; 0: 256 MiB */
     uint32_t queue_length_max; /* 0: 64 */
+    /* Random bytes, 32 to 64; borrowed for the call. A store is made with a key or without one for
+     * ever. What it protects and what not stands in seal.h. */
+    const void *secret;
+    size_t secret_bytes; /* 0: none */
 } tarnp_options;
 
 /* The store is a folder (mode 0700, files 0600), made whole or not at all. Beside data.mdb and
@@ -87,7 +91,8 @@ typedef struct tarnp_options {
  * and `scratch` and `clean` where it is a scratch store. NOT_FOUND if absent and not `create`;
  * FORMAT for a foreign or newer one; BUSY if this process has it open already; CORRUPT for a
  * truncated or damaged one; UNSUPPORTED on a network file system; INVALID for a scratch store
- * opened as another or the other way; IO. Close writes what was submitted. */
+ * opened as another or the other way; KEY where the store's key is not the one given (both are
+ * named by their ids), or one of them is none; IO. Close writes what was submitted. */
 tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tarnp_store **out,
                              tarn_error *err);
 void tarnp_store_close(tarnp_store *store); /* NULL is allowed */

@@ -5,9 +5,9 @@
  * here first, with bounds, when a store is opened and when it is verified.
  *
  * What is checked: both meta pages against each other; of every branch and leaf page its number,
- * kind, node offsets, key sizes and order; of every value in pages of its own that they exist, are
- * of the right kind and enough; that no page is used twice or both used and free; and the counts of
- * each table. What values hold is not looked at: they carry checksums of their own.
+ * kind, node offsets, sizes, keys and order; of every value in pages of its own that they exist,
+ * are of the right kind and enough; that no page is used twice or both used and free; and the
+ * counts of each table. What values hold is not looked at: they carry checksums of their own.
  *
  * The layout below is the one of LMDB data version 1 on 64-bit little-endian machines:
  *
@@ -72,6 +72,7 @@ typedef struct place {
     uint8_t last_key[KEY_MAX];
     size_t last_key_bytes;
     bool has_last;
+    bool is_bound; /* the last key is a branch page's: the next may be equal */
 } place;
 
 static tarn_status bad_page(walk *w, uint64_t page, const char *what)
@@ -184,27 +185,42 @@ static tarn_status check_free_list(walk *w, uint64_t page, const uint8_t *value,
     return TARN_OK;
 }
 
-static tarn_status check_order(walk *w, place *p, uint64_t page, const uint8_t *key, size_t n)
+/* `is_bound`: the key is a branch page's, below which a child has nothing. A search that were led
+ * past it by another would not find what is there. */
+static tarn_status check_order(walk *w, place *p, uint64_t page, const uint8_t *key, size_t n,
+                               bool is_bound)
 {
     if (p->free_list ? n != 8 : n < 1 || n > KEY_MAX)
         return bad_page(w, page, "a key of impossible size");
     int order = -1;
     if (p->has_last && p->free_list) {
-        order = tarni_load_u64(p->last_key) < tarni_load_u64(key) ? -1 : 1;
+        uint64_t last = tarni_load_u64(p->last_key), now = tarni_load_u64(key);
+        order = (last > now) - (last < now);
     } else if (p->has_last) {
         order = memcmp(p->last_key, key, n < p->last_key_bytes ? n : p->last_key_bytes);
         if (order == 0)
-            order = p->last_key_bytes < n ? -1 : 1;
+            order = (p->last_key_bytes > n) - (p->last_key_bytes < n);
     }
-    if (order >= 0)
+    if (p->is_bound && !is_bound ? order > 0 : order >= 0)
         return bad_page(w, page, "keys are out of order");
     memcpy(p->last_key, key, n);
     p->last_key_bytes = n;
     p->has_last = true;
+    p->is_bound = is_bound;
     return TARN_OK;
 }
 
 static tarn_status check_table(walk *w, const table *t, bool free_list, bool main_table);
+
+/* The bytes a node takes in its page; LMDB lays nodes out without gaps, at even offsets. What it
+ * deletes it moves the others over, so a wrong size destroys the page. */
+static uint64_t node_bytes(const uint8_t *node, bool leaf)
+{
+    uint64_t n = NODE_HEAD + (uint64_t)tarni_load_u16(node + 6);
+    if (leaf)
+        n += tarni_load_u16(node + 4) == NODE_BIG ? 8 : tarni_load_u32(node);
+    return n + n % 2;
+}
 
 static tarn_status check_leaf_node(walk *w, place *p, uint64_t page, const uint8_t *node,
                                    size_t n_left)
@@ -217,7 +233,7 @@ static tarn_status check_leaf_node(walk *w, place *p, uint64_t page, const uint8
         return bad_page(w, page, "a node of unknown kind");
     if (start > n_left || in_page > n_left - start)
         return bad_page(w, page, "a node crosses the end of the page");
-    TARNI_TRY(check_order(w, p, page, node + NODE_HEAD, key_bytes));
+    TARNI_TRY(check_order(w, p, page, node + NODE_HEAD, key_bytes, false));
     p->counted.entries++;
     const uint8_t *value = node + start;
     if (flags == NODE_TABLE) {
@@ -260,12 +276,14 @@ static tarn_status check_page(walk *w, place *p, uint64_t number, uint32_t depth
     uint32_t n_nodes = (lower - PAGE_HEAD) / 2;
     if (n_nodes < (depth > 1 ? 2u : 1u))
         return bad_page(w, number, "too few nodes");
+    uint64_t laid_out = 0;
     *(depth > 1 ? &p->counted.branch_pages : &p->counted.leaf_pages) += 1;
     for (uint32_t i = 0; i < n_nodes && !w->stopped; i++) {
         uint32_t at = tarni_load_u16(page + PAGE_HEAD + 2 * i);
         if (at < upper || at + NODE_HEAD > w->page_bytes)
             return bad_page(w, number, "a node outside the page");
         const uint8_t *node = page + at;
+        laid_out += node_bytes(node, depth == 1);
         if (depth == 1) {
             TARNI_TRY(check_leaf_node(w, p, number, node, w->page_bytes - at));
             continue;
@@ -273,9 +291,13 @@ static tarn_status check_page(walk *w, place *p, uint64_t number, uint32_t depth
         if (at + NODE_HEAD + tarni_load_u16(node + 6) > w->page_bytes ||
             tarni_load_u16(node + 6) > KEY_MAX)
             return bad_page(w, number, "a node crosses the end of the page");
+        if (i > 0) /* the first one has none */
+            TARNI_TRY(check_order(w, p, number, node + NODE_HEAD, tarni_load_u16(node + 6), true));
         uint64_t child = tarni_load_u32(node) | (uint64_t)tarni_load_u16(node + 4) << 32;
         TARNI_TRY(check_page(w, p, child, depth - 1));
     }
+    if (!w->stopped && laid_out != w->page_bytes - upper)
+        return bad_page(w, number, "its nodes do not add up to what it holds");
     return TARN_OK;
 }
 

@@ -203,8 +203,21 @@ void tarnp_tables_close(tarnp_tables *t)
     if (t->env)
         mdb_env_close(t->env);
     pthread_rwlock_destroy(&t->map_lock);
+    tarnp_seal_fini(&t->seal);
     tarn_allocator allocator = t->allocator;
     tarni_free(&allocator, t);
+}
+
+void tarnp_tables_seal(tarnp_tables *t, const tarnp_seal *seal)
+{
+    t->seal = *seal;
+    t->is_sealed = true;
+}
+
+void tarnp_tables_seal_as(tarnp_tables *t, const tarnp_tables *like)
+{
+    t->seal = like->seal;
+    t->is_sealed = like->is_sealed;
 }
 
 tarn_status tarnp_tables_check(tarnp_tables *t, tarn_error *err)
@@ -327,6 +340,7 @@ tarn_status tarnp_txn_commit(tarnp_txn *txn, tarn_error *err)
     tarnp_tables *t = txn->tables;
     int rc = mdb_txn_commit(txn->handle);
     txn->handle = NULL;
+    tarnp_forget_opened(txn);
     pthread_rwlock_unlock(&t->map_lock);
     if (rc == EIO && disk_is_full(t, txn->bytes_put))
         rc = ENOSPC;
@@ -341,6 +355,7 @@ void tarnp_txn_abort(tarnp_txn *txn)
     if (txn->handle) {
         mdb_txn_abort(txn->handle);
         pthread_rwlock_unlock(&txn->tables->map_lock);
+        tarnp_forget_opened(txn);
     }
     txn->handle = NULL;
 }

@@ -3,11 +3,13 @@
  * The only room that knows LMDB (tables.c, values.c). Values of every table but NODE and CHUNK,
  * which carry checksums of their own, are stored with 8 bytes of XXH3-64 over table, key and value
  * behind them; they are put, checked and taken off here, so a record that rotted or that stands
- * under another's key is CORRUPT and never handed out.
+ * under another's key is CORRUPT and never handed out. With a key every value is sealed on its way
+ * in and opened on its way out (seal.h); sizes are those of what is given and taken here.
  *
  * Lifetime: spans point into the map or into the transaction's pages and are valid until the next
- * put or delete in the transaction, at most until its end. Threads: each thread one transaction at
- * a time, and a transaction ends on the thread that began it. */
+ * put or delete in the transaction, at most until its end; a cursor's value until it moves.
+ * Threads: each thread one transaction at a time, and a transaction ends on the thread that began
+ * it. */
 #ifndef TARNP_TABLES_H
 #define TARNP_TABLES_H
 
@@ -41,12 +43,14 @@ typedef struct tarnp_txn {
     tarnp_tables *tables;
     void *handle;       /* LMDB's; NULL when ended */
     uint64_t bytes_put; /* of values, checksums included */
+    void *opened;       /* values that were sealed, until the end of the transaction */
 } tarnp_txn;
 
 typedef struct tarnp_cursor {
     tarnp_txn *txn;
     void *handle;
     tarnp_table table;
+    void *opened; /* the value last given out, if it was sealed */
 } tarnp_cursor;
 
 typedef struct tarnp_tables_info {
@@ -69,6 +73,12 @@ typedef enum tarnp_sync {
 tarn_status tarnp_tables_set_sync(tarnp_tables *tables, tarnp_sync sync, tarn_error *err);
 /* Puts on disk what was committed without waiting. Also while transactions run. */
 tarn_status tarnp_tables_sync(tarnp_tables *tables, tarn_error *err);
+
+/* Seals all that is put from now on, and expects all to be. Copied. */
+struct tarnp_seal;
+void tarnp_tables_seal(tarnp_tables *tables, const struct tarnp_seal *seal);
+/* As another environment does. */
+void tarnp_tables_seal_as(tarnp_tables *tables, const tarnp_tables *like);
 
 /* Checks the pages of the whole file. */
 tarn_status tarnp_tables_check(tarnp_tables *tables, tarn_error *err);
@@ -95,7 +105,8 @@ uint64_t tarnp_txn_id(const tarnp_txn *txn);
 bool tarnp_record_matches(tarnp_table table, const void *key, size_t key_bytes,
                           const uint8_t *value, size_t n_bytes);
 
-/* OK with out->data NULL where there is no such entry. */
+/* OK with out->data NULL where there is no such entry; CORRUPT where an entry beside it is damaged,
+ * which it may be. */
 tarn_status tarnp_get(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,
                       tarnp_span *out, tarn_error *err);
 tarn_status tarnp_put(tarnp_txn *txn, tarnp_table table, const void *key, size_t key_bytes,
@@ -106,6 +117,16 @@ tarn_status tarnp_delete(tarnp_txn *txn, tarnp_table table, const void *key, siz
 /* The same with an id as key, stored big-endian. */
 tarn_status tarnp_get_id(tarnp_txn *txn, tarnp_table table, uint64_t id, tarnp_span *out,
                          tarn_error *err);
+/* The same as it is stored, for who opens it himself or wants its size alone. */
+tarn_status tarnp_get_stored(tarnp_txn *txn, tarnp_table table, uint64_t id, tarnp_span *out,
+                             tarn_error *err);
+/* The size of such a value once it is open; 0 where there is none. */
+size_t tarnp_stored_size(const tarnp_tables *tables, tarnp_span stored);
+/* The memory it takes to open it: none where it is not sealed. */
+size_t tarnp_opening_bytes(const tarnp_tables *tables, tarnp_span stored);
+/* Opens it in that memory; where it is not sealed *out is the value itself. Any thread. CORRUPT. */
+tarn_status tarnp_open_stored(const tarnp_tables *tables, tarnp_table table, uint64_t id,
+                              tarnp_span stored, void *memory, tarnp_span *out, tarn_error *err);
 tarn_status tarnp_put_id(tarnp_txn *txn, tarnp_table table, uint64_t id, const void *value,
                          size_t n_bytes, tarn_error *err);
 /* As tarnp_put_id for an id larger than all in the table, or CORRUPT. */

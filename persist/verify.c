@@ -112,12 +112,24 @@ static tarn_status check_tables(tarnp_survey *v)
 
 /* ---- chunks by content ---------------------------------------------------------------------- */
 
+/* One chunk after the other in the same memory. */
+static tarn_status open_chunk(tarnp_survey *v, uint64_t id, tarnp_span *chunk, uint8_t **memory,
+                              size_t *memory_bytes)
+{
+    const tarnp_tables *tables = v->store->tables;
+    TARNI_TRY(tarni_grow(&v->store->allocator, memory, memory_bytes,
+                         tarnp_opening_bytes(tables, *chunk), 1, v->err));
+    return tarnp_open_stored(tables, TARNP_TABLE_CHUNK, id, *chunk, *memory, chunk, v->err);
+}
+
 static tarn_status check_node_bytes(tarnp_survey *v, uint64_t id)
 {
     tarnp_txn txn;
     tarnp_span value;
     tarnp_manifest m;
     tarnp_ref ref;
+    uint8_t *memory = NULL;
+    size_t memory_bytes = 0;
     TARNI_TRY(tarnp_read_begin(v->store, &txn, v->err));
     tarn_status status = tarnp_get_id(&txn, TARNP_TABLE_NODE, id, &value, v->err);
     bool there = status == TARN_OK && value.data != NULL;
@@ -137,7 +149,9 @@ static tarn_status check_node_bytes(tarnp_survey *v, uint64_t id)
         tarnp_manifest_chunk(value, &m, i, &want);
         if (want.evicted)
             continue;
-        status = tarnp_get_id(&txn, TARNP_TABLE_CHUNK, want.id, &chunk, v->err);
+        status = tarnp_get_stored(&txn, TARNP_TABLE_CHUNK, want.id, &chunk, v->err);
+        if (status == TARN_OK)
+            status = open_chunk(v, want.id, &chunk, &memory, &memory_bytes);
         if (status == TARN_OK)
             status = tarnp_chunk_check(chunk, &want, &head, v->err);
         if (status == TARN_OK) {
@@ -147,6 +161,7 @@ static tarn_status check_node_bytes(tarnp_survey *v, uint64_t id)
         status = tarnp_survey_note(v, status, id, want.id);
     }
     tarnp_txn_abort(&txn);
+    tarni_free(&v->store->allocator, memory);
     /* A bad manifest or reference record was listed by the first part. */
     return status == TARN_E_CORRUPT || status == TARN_E_FORMAT ? TARN_OK : status;
 }

@@ -120,7 +120,7 @@ static inline double check_rel(const float *got, const float *want, size_t n)
                        #want, (double)(bound));                                                    \
     } while (0)
 
-static int check_run(const check_case *c)
+static inline int check_run(const check_case *c)
 {
     int before = check_failures;
     check_skipped = NULL;
@@ -137,7 +137,7 @@ static int check_run(const check_case *c)
     return 0;
 }
 
-static int check_main(int argc, char **argv, const check_case *cases, size_t n)
+static inline int check_main(int argc, char **argv, const check_case *cases, size_t n)
 {
     if (argc == 4 && strcmp(argv[1], "--ctest") == 0) {
         for (size_t i = 0; i < n; i++)

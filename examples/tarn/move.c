@@ -124,13 +124,19 @@ int verb_salvage(const arguments *args)
     tarn_error err = {0};
     bar b = {"salvaging", "nodes"};
     tarn_salvage_report r = {.size = sizeof r};
-    tarn_store_options options = open_store_options(0);
+    tarn_store_options options;
+    store_key key;
     tarn_move_options move = {.size = sizeof move, .progress = show_bar, .user = &b};
     const char *path = store_path(args);
     if (!path)
         return 2;
-    if (tarn_store_salvage(path, args->positionals[0], &options, &move, &r, &err) != TARN_OK)
-        return result_error(args, &err);
+    int code = open_keyed_options(args, 0, &key, &options);
+    if (code == 0 &&
+        tarn_store_salvage(path, args->positionals[0], &options, &move, &r, &err) != TARN_OK)
+        code = result_error(args, &err);
+    open_forget(&key);
+    if (code != 0)
+        return code;
     if (given(args, OPTION_JSON))
         return result_print(
             json_pack("{s:o, s:o}", "saved", result_number(r.saved), "lost", result_number(r.lost)),
@@ -146,13 +152,18 @@ int verb_compact(const arguments *args)
     bar b = {"verifying", "B"};
     uint64_t before, after;
     char size[PRINT_TEXT_MAX];
-    tarn_store_options options = open_store_options(0);
+    tarn_store_options options;
+    store_key key;
     tarn_move_options move = {.size = sizeof move, .progress = show_bar, .user = &b};
     const char *path = store_path(args);
     if (!path)
         return 2;
-    if (tarn_store_compact(path, &options, &move, &before, &after, &err) != TARN_OK)
-        return result_error(args, &err);
+    int code = open_keyed_options(args, 0, &key, &options);
+    if (code == 0 && tarn_store_compact(path, &options, &move, &before, &after, &err) != TARN_OK)
+        code = result_error(args, &err);
+    open_forget(&key);
+    if (code != 0)
+        return code;
     if (given(args, OPTION_JSON))
         return result_print(json_pack("{s:o, s:o}", "bytes_before", result_number(before),
                                       "bytes_after", result_number(after)),

@@ -7,8 +7,12 @@
 #include "input.h"
 #include "result.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void print_log(void *user, tarn_log_level level, const char *message, const char *file,
                       int line)
@@ -60,16 +64,59 @@ tarn_store_options open_store_options(uint32_t flags)
         .size = sizeof(tarn_store_options), .flags = flags, .log = &log_to_stderr};
 }
 
+/* A key that others may read is refused, as a private key of ssh would be. */
+static int read_key(const arguments *args, const char *path, store_key *key, size_t *n_bytes)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = -1;
+    bool found = fd >= 0 && fstat(fd, &info) == 0;
+    bool own = found && S_ISREG(info.st_mode) && (info.st_mode & (S_IRWXG | S_IRWXO)) == 0;
+    int failed = errno;
+    if (own)
+        n = read(fd, key->bytes, sizeof key->bytes);
+    if (fd >= 0)
+        close(fd);
+    if (!found)
+        return options_wrong(args, "%s: cannot read the key: %s", path, strerror(failed));
+    if (!own)
+        return options_wrong(args, "%s: a key must be a file that nobody else may read: chmod 600",
+                             path);
+    if (n < 32 || n > 64)
+        return options_wrong(args, "%s: a key has 32 to 64 bytes: head -c 32 /dev/urandom", path);
+    *n_bytes = (size_t)n;
+    return 0;
+}
+
+int open_keyed_options(const arguments *args, uint32_t flags, store_key *key,
+                       tarn_store_options *out)
+{
+    const char *path = args->options[OPTION_KEY_FILE].text;
+    *out = open_store_options(flags);
+    if (!path)
+        return 0;
+    out->key = key->bytes;
+    return read_key(args, path, key, &out->key_bytes);
+}
+
+void open_forget(store_key *key)
+{
+    explicit_bzero(key, sizeof *key);
+}
+
 int open_store(const arguments *args, uint32_t flags, opened *o)
 {
     tarn_error err = {0};
-    tarn_store_options options = open_store_options(flags);
+    tarn_store_options options;
+    store_key key;
     const char *path = args->options[OPTION_STORE].text;
     if (!path)
         return options_wrong(args, "no store: give --store PATH or set TARN_STORE");
-    if (tarn_store_open(path, &options, &o->store, &err) != TARN_OK)
-        return result_error(args, &err);
-    return 0;
+    int code = open_keyed_options(args, flags, &key, &options);
+    if (code == 0 && tarn_store_open(path, &options, &o->store, &err) != TARN_OK)
+        code = result_error(args, &err);
+    open_forget(&key);
+    return code;
 }
 
 int open_session(const arguments *args, const char *name, const tarn_session_options *options,

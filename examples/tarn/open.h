@@ -20,8 +20,8 @@ typedef struct place {
     const char *where; /* NULL: the head */
 } place;
 
-/* What --store, --model, --device, --numerics and --threads take. */
-#define OPTIONS_STORE OPTION_BIT(OPTION_STORE)
+/* What --store, --key-file, --model, --device, --numerics and --threads take. */
+#define OPTIONS_STORE (OPTION_BIT(OPTION_STORE) | OPTION_BIT(OPTION_KEY_FILE))
 #define OPTIONS_MODEL                                                                              \
     (OPTION_BIT(OPTION_MODEL) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_NUMERICS) |          \
      OPTION_BIT(OPTION_THREADS))
@@ -29,8 +29,18 @@ typedef struct place {
 /* Each returns an exit code and has said what was wrong if it is not 0. */
 int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o);
 int open_engine(const arguments *args, opened *o); /* the model of --model and an engine on it */
-/* What a store is opened with; warnings go to standard error. */
+/* What a store without a key is opened with; warnings go to standard error. */
 tarn_store_options open_store_options(uint32_t flags);
+
+/* The key of --key-file; forget it as soon as the store is open. */
+typedef struct store_key {
+    uint8_t bytes[65];
+} store_key;
+
+/* The same with that key. Exit code 2 where its file may be read by others or holds no key. */
+int open_keyed_options(const arguments *args, uint32_t flags, store_key *key,
+                       tarn_store_options *out);
+void open_forget(store_key *key);
 int open_store(const arguments *args, uint32_t flags, opened *o);
 int open_session(const arguments *args, const char *name, const tarn_session_options *options,
                  opened *o); /* needs the engine; with a store if one is open */

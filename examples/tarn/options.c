@@ -37,6 +37,8 @@ typedef struct option {
 
 static const option table[OPTION_COUNT] = {
     [OPTION_STORE] = {"--store", KIND_TEXT, 0, "TARN_STORE", "PATH", "the store's folder"},
+    [OPTION_KEY_FILE] = {"--key-file", KIND_TEXT, 0, "TARN_KEY_FILE", "FILE",
+                         "encrypts the store: 32 to 64 random bytes"},
     [OPTION_MODEL] = {"--model", KIND_TEXT, 0, "TARN_MODEL", "DIR", "the checkpoint's folder"},
     [OPTION_DEVICE] = {"--device", KIND_TEXT, 0, "TARN_DEVICE", "D", "cpu, cuda:N or auto"},
     [OPTION_NUMERICS] = {"--numerics", KIND_NUMERICS, 0, NULL, "N",
@@ -122,9 +124,9 @@ int options_wrong(const arguments *args, const char *format, ...)
 
 /* Accepted by every verb, also where they change nothing: scripts give them always. */
 #define OPTIONS_COMMON                                                                             \
-    (OPTION_BIT(OPTION_STORE) | OPTION_BIT(OPTION_MODEL) | OPTION_BIT(OPTION_DEVICE) |             \
-     OPTION_BIT(OPTION_NUMERICS) | OPTION_BIT(OPTION_THREADS) | OPTION_BIT(OPTION_JSON) |          \
-     OPTION_BIT(OPTION_HELP))
+    (OPTION_BIT(OPTION_STORE) | OPTION_BIT(OPTION_KEY_FILE) | OPTION_BIT(OPTION_MODEL) |           \
+     OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_NUMERICS) | OPTION_BIT(OPTION_THREADS) |        \
+     OPTION_BIT(OPTION_JSON) | OPTION_BIT(OPTION_HELP))
 
 /* The option of this verb that `argument` names ("--seed" or "--seed=5"), or OPTION_COUNT. */
 static option_id find_option(const verb *v, const char *argument, const char **attached)

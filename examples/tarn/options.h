@@ -51,6 +51,7 @@ typedef enum option_id {
     OPTION_CONTEXT,
     OPTION_SESSIONS,
     OPTION_FORCE,
+    OPTION_KEY_FILE,
     OPTION_COUNT
 } option_id;
 

@@ -20,7 +20,7 @@
 
 #define MIB         (1024.0 * 1024.0)
 #define SAMPLES_MAX 24
-#define JOBS_MAX    5
+#define JOBS_MAX    6
 #define LIVE        40 /* sessions of the bloat */
 
 typedef struct bench {
@@ -30,6 +30,7 @@ typedef struct bench {
     char folder[300], path[340];
     float *state, *back;
     tarnp_store *store;
+    tarnp_store *sealed; /* beside it, encrypted */
     tarn_error err;
     double copy_ms, write_ms, sync_ms; /* medians */
 } bench;
@@ -40,17 +41,35 @@ static void open_store(bench *b)
     bench_must(tarnp_store_open(b->path, &options, &b->store, &b->err), "open", &b->err);
 }
 
-static void remove_store(bench *b)
+static void open_sealed(bench *b)
+{
+    static const char key[] = "32 bytes or more of a key, for a bench";
+    const tarnp_options options = {.create = true, .secret = key, .secret_bytes = sizeof key - 1};
+    char path[360];
+    snprintf(path, sizeof path, "%s-sealed", b->path);
+    bench_must(tarnp_store_open(path, &options, &b->sealed, &b->err), "open", &b->err);
+}
+
+static void remove_folder(const char *path)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb", "reserve"};
     char file[400];
-    tarnp_store_close(b->store);
-    b->store = NULL;
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        snprintf(file, sizeof file, "%s/%s", b->path, files[i]);
+        snprintf(file, sizeof file, "%s/%s", path, files[i]);
         unlink(file);
     }
-    rmdir(b->path);
+    rmdir(path);
+}
+
+static void remove_store(bench *b)
+{
+    char path[360];
+    tarnp_store_close(b->store);
+    tarnp_store_close(b->sealed);
+    b->store = b->sealed = NULL;
+    remove_folder(b->path);
+    snprintf(path, sizeof path, "%s-sealed", b->path);
+    remove_folder(path);
 }
 
 static uint64_t create(bench *b, const char *name, uint64_t *session)
@@ -153,6 +172,8 @@ static void states(bench *b)
     }
     job_tarn(&jobs[n++], "state_", b->store, TARNP_STATE_LOSSLESS);
     job_tarn(&jobs[n++], "state_bf16_", b->store, TARNP_STATE_BF16);
+    open_sealed(b);
+    job_tarn(&jobs[n++], "state_sealed_", b->sealed, TARNP_STATE_LOSSLESS);
     job_zstd(&jobs[n++], b->folder);
     job_file(&jobs[n++], b->folder);
     if (job_sqlite(&jobs[n], b->folder))
@@ -163,7 +184,8 @@ static void states(bench *b)
     bench_must(tarni_pool_create(0, &tarni_heap, &pool, &b->err), "threads", &b->err);
     if (tarni_pool_threads(pool) > 1) {
         tarnp_store_set_pool(b->store, pool);
-        state_jobs(b, jobs, 2, tarni_pool_threads(pool));
+        tarnp_store_set_pool(b->sealed, pool);
+        state_jobs(b, jobs, 3, tarni_pool_threads(pool));
     }
     for (size_t i = 0; i < n; i++)
         jobs[i].close(&jobs[i]);

@@ -1,6 +1,8 @@
 /* Which nodes live, and that removal frees exactly the others. */
 #include "store_kit.h"
 
+#include "handle.h"
+
 static bool is_there(kit *k, uint64_t node)
 {
     tarnp_node n;
@@ -264,7 +266,34 @@ CASE(the_file_stops_growing)
     kit_end(&k);
 }
 
+/* A chain that cannot be followed to its root: what hangs on the lost node stays, and freeing ends.
+ */
+CASE(a_lost_node_in_the_chain)
+{
+    kit k;
+    tarnp_txn txn;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    uint64_t lost = kit_append(&k, "main", 1);
+    for (uint64_t seed = 2; seed < 6; seed++)
+        kit_append(&k, "main", seed);
+    REQUIRE_OK(tarnp_txn_begin(k.store->tables, true, &txn, &k.err), &k.err);
+    tarnp_counters counters;
+    CHECK_STATUS(tarnp_counters_get(&txn, &counters, &k.err), TARN_OK);
+    counters.txn = tarnp_txn_id(&txn);
+    CHECK_STATUS(tarnp_counters_put(&txn, &counters, &k.err), TARN_OK);
+    CHECK_STATUS(tarnp_delete_id(&txn, TARNP_TABLE_NODE, lost, NULL, &k.err), TARN_OK);
+    REQUIRE_OK(tarnp_txn_commit(&txn, &k.err), &k.err);
+    CHECK_STATUS(tarnp_session_remove(k.store, "main", &k.err), TARN_OK);
+    CHECK_EQ(kit_stat(&k).sessions, 0);
+    CHECK_EQ(kit_stat(&k).nodes, 3); /* the root, the lost one, and its child */
+    REQUIRE(kit_reopen(&k));
+    CHECK_EQ(kit_stat(&k).nodes, 3);
+    kit_end(&k);
+}
+
 CHECK_MAIN(ENTRY(removing_all_frees_all), ENTRY(a_fork_outlives_its_parent_session),
            ENTRY(rewind_keeps_the_newer_branch), ENTRY(a_former_head_outlives_a_fork_of_it),
            ENTRY(detached_nodes), ENTRY(deep_chains_with_forks_of_forks),
-           ENTRY(a_node_of_many_chunks), ENTRY(the_file_stops_growing))
+           ENTRY(a_node_of_many_chunks), ENTRY(the_file_stops_growing),
+           ENTRY(a_lost_node_in_the_chain))

@@ -56,6 +56,11 @@ static inline void kit_folder(kit *k)
     snprintf(k->path, sizeof k->path, "%s/store", k->folder);
     k->options.create = true;
     k->options.map_bytes = (size_t)1 << 30;
+    if (getenv("TARN_TEST_KEY")) { /* any test, on encrypted stores */
+        static const char secret[] = "0123456789abcdef0123456789abcdef";
+        k->options.secret = secret;
+        k->options.secret_bytes = sizeof secret - 1;
+    }
 }
 
 static inline bool kit_reopen(kit *k)
@@ -79,7 +84,8 @@ static inline void kit_file(const kit *k, const char *name, char out[260])
     snprintf(out, 260, "%s/%s", k->path, name);
 }
 
-static inline void kit_end(kit *k)
+/* Closes and removes the store; the folder stays. */
+static inline void kit_remove(kit *k)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};
     char file[260];
@@ -90,6 +96,11 @@ static inline void kit_end(kit *k)
         unlink(file);
     }
     rmdir(k->path);
+}
+
+static inline void kit_end(kit *k)
+{
+    kit_remove(k);
     if (rmdir(k->folder) != 0)
         CHECK_FAIL("%s is not empty after the test", k->folder);
 }

@@ -211,5 +211,83 @@ CASE(heads_that_are_none)
     kit_end(&r.k);
 }
 
+/* A free list of one page that claims more bytes: LMDB, taking it out, moved those of others. */
+CASE(a_size_that_rotted)
+{
+    rot r;
+    REQUIRE(begin(&r));
+    bool odd = tarni_load_u64(r.good + 144) < tarni_load_u64(r.good + 4096 + 144);
+    uint64_t root = tarni_load_u64(r.good + (odd ? 4096 : 0) + 80);
+    const uint8_t *page = r.good + root * 4096;
+    size_t found = 0, at = root * 4096;
+    for (unsigned i = 0; i < (tarni_load_u16(page + 12) - 16u) / 2; i++) {
+        uint32_t node = tarni_load_u16(page + 16 + 2 * i), size = tarni_load_u32(page + node);
+        uint8_t turned[4];
+        tarni_store_u32(turned, size ^ 64);
+        if (node + 16 + (size ^ 64) > 4096)
+            continue;
+        put_bytes(&r, at + node, turned, sizeof turned);
+        CHECK_STATUS(tarnp_store_open(r.k.path, &r.k.options, &r.k.store, &r.k.err),
+                     TARN_E_CORRUPT);
+        put_bytes(&r, at + node, page + node, sizeof turned);
+        found++;
+    }
+    CHECK(found > 0);
+    free(r.good);
+    kit_end(&r.k);
+}
+
+/* A key that rotted, in a leaf or in a branch page, must not make what it stood for not found. */
+CASE(keys_that_rotted)
+{
+    enum { COMMITS = 150 };
+    rot r = {0};
+    unsigned leaves = 0, branches = 0;
+    REQUIRE(kit_begin(&r.k));
+    kit_floats = 4;
+    kit_create(&r.k, "main");
+    for (uint64_t seed = 1; seed <= COMMITS; seed++)
+        kit_append(&r.k, "main", seed);
+    tarnp_store_close(r.k.store);
+    r.k.store = NULL;
+    kit_file(&r.k, "data.mdb", r.file);
+    int fd = open(r.file, O_RDONLY);
+    off_t n = lseek(fd, 0, SEEK_END);
+    r.good = malloc((size_t)n);
+    REQUIRE(n > 0 && pread(fd, r.good, (size_t)n, 0) == n);
+    close(fd);
+    for (size_t at = 0; at + TARNP_KEY_BYTES <= (size_t)n; at++) {
+        uint8_t key[TARNP_KEY_BYTES], turned;
+        uint64_t node, seed = r.good[at];
+        kit_key(key, seed);
+        if (seed < 1 || seed > COMMITS || memcmp(r.good + at, key, sizeof key) != 0)
+            continue;
+        unsigned kind = tarni_load_u16(r.good + at / 4096 * 4096 + 10);
+        for (size_t byte = 0; byte < 16; byte += 15) {
+            turned = r.good[at + byte] ^ 1;
+            put_bytes(&r, at + byte, &turned, 1);
+            if (tarnp_store_open(r.k.path, &r.k.options, &r.k.store, &r.k.err) != TARN_OK) {
+                CHECK_STATUS(r.k.err.status, TARN_E_CORRUPT);
+                branches += kind == 1;
+                r.k.store = NULL;
+            }
+            for (seed = 1; r.k.store && seed <= COMMITS; seed++) {
+                kit_key(key, seed);
+                tarn_status status = tarnp_commit_find(r.k.store, key, &node, &r.k.err);
+                CHECK(status == TARN_OK || status == TARN_E_CORRUPT);
+                leaves += status == TARN_E_CORRUPT;
+            }
+            tarnp_store_close(r.k.store);
+            r.k.store = NULL;
+            put_bytes(&r, at + byte, r.good + at + byte, 1);
+        }
+    }
+    CHECK(leaves > COMMITS / 2 && branches > 0);
+    free(r.good);
+    kit_floats = 256;
+    kit_end(&r.k);
+}
+
 CHECK_MAIN(ENTRY(bits_anywhere), ENTRY(every_bit_of_the_structure),
-           ENTRY(a_stale_snapshot_is_refused), ENTRY(whole_pages), ENTRY(heads_that_are_none))
+           ENTRY(a_stale_snapshot_is_refused), ENTRY(whole_pages), ENTRY(heads_that_are_none),
+           ENTRY(keys_that_rotted), ENTRY(a_size_that_rotted))
