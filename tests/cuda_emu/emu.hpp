@@ -6,6 +6,7 @@
  *   - shared memory touched by two threads with no barrier between (vector clocks, not a guess),
  *   - shared memory touched while an asynchronous copy into it is under way,
  *   - any access outside of the allocations of the device,
+ *   - a kernel that does not wait for the one before it, or writes before it has,
  *   - threads that wait for ever, and warp operations whose lanes do not agree.
  * Loads and stores are seen through the calls that -fsanitize=thread plants before each of them;
  * the emulator brings its own functions for these and the thread sanitizer is never linked. In a

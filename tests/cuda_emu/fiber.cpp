@@ -54,6 +54,7 @@ struct fiber {
     void *sp;
     here seen;
     bool done;
+    bool waited; /* for the kernel before */
     const char *waits_for;
     void *fake_stack;
 };
@@ -117,6 +118,8 @@ extern "C" void emu_fiber_main()
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
     call_now(arguments_now);
+    if (!fibers[current].waited)
+        fault("ends without previous_wait");
     asyncs_end_thread();
     fibers[current].done = true;
     n_live--;
@@ -136,7 +139,7 @@ void make_fiber(uint32_t i)
     for (int r = 0; r < 6; r++)
         *--sp = 0;
     f.sp = sp;
-    f.done = false;
+    f.done = f.waited = false;
     f.waits_for = nullptr;
     f.fake_stack = nullptr;
 }
@@ -212,6 +215,16 @@ unsigned faults(const char **first)
         *first = first_fault;
     n_faults = 0;
     return n;
+}
+
+void dependency_wait()
+{
+    fibers[current].waited = true;
+}
+
+bool has_waited()
+{
+    return fibers[current].waited;
 }
 
 bool faulty()

@@ -67,8 +67,11 @@ void touch(const void *at, size_t n_bytes, bool write)
         return;
     if (is_shared(at))
         race_touch(size_t(static_cast<const uint8_t *>(at) - shared_base), n_bytes, write);
-    else if (!on_fiber_stack(at))
+    else if (!on_fiber_stack(at)) {
+        if (write && !has_waited())
+            fault("writes memory that the kernel before may still use: before previous_wait");
         check_global(at, n_bytes, write);
+    }
 }
 
 static inline void hook(const void *at, size_t n_bytes, bool write)

@@ -75,8 +75,6 @@ int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), co
     return cudaSuccess;
 }
 
-void dependency_wait() {}
-
 } // namespace emu
 
 cudaError_t cudaGetDeviceCount(int *n)
