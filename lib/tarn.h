@@ -557,7 +557,7 @@ TARN_API tarn_status tarn_store_compact(const char *path, const tarn_store_optio
 
 typedef struct tarn_engine_options {
     size_t size;
-    const char *device; /* "cpu" or "auto"; NULL: "auto" */
+    const char *device; /* "cpu", "cuda:N" or "auto": cuda:0 if there is one; NULL: "auto" */
     tarn_numerics numerics;
     uint32_t n_threads;    /* 0: every physical core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
@@ -572,6 +572,8 @@ typedef struct tarn_engine_options {
     uint64_t host_bytes_max;  /* of everything else: workspace, ids, queues, commits on their way */
     uint32_t decode_latency_ms; /* how long a step should take at most while somebody generates: it
                                    bounds what is appended beside; 0: 250 */
+    tarn_progress_fn progress;  /* of weights on their way to a device, in bytes; NULL: none */
+    void *progress_user;
 } tarn_engine_options;
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents

@@ -34,7 +34,7 @@ tarn_status tarni_plan(const tarni_spec *spec, const tarn_plan_options *o, tarn_
     uint64_t n_pages = (context + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
     out->slot_bytes = tarni_pools_slot_bytes(spec, &layout);
     out->page_bytes = layout.page_bytes;
-    out->workspace_bytes = plus(tarni_forward_bytes(spec, step_tokens),
+    out->workspace_bytes = plus(tarni_forward_bytes(&tarni_cpu_class, spec, step_tokens, 0),
                                 times(TARNI_SCORE_ROWS, spec->vocab * sizeof(float)));
     out->per_session_bytes = plus(out->slot_bytes, times(n_pages, out->page_bytes));
     uint64_t fixed = plus(plus(out->weights_bytes, out->workspace_bytes),

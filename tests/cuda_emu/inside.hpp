@@ -15,6 +15,14 @@ void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 bool faulty(); /* since the last call of faults */
 
+/* Calls of the runtime come from any thread; one at a time is served, kernels and all. */
+struct turn {
+    turn();
+    ~turn();
+    turn(const turn &) = delete;
+    turn &operator=(const turn &) = delete;
+};
+
 /* fiber.cpp */
 struct thread;
 extern bool in_kernel;

@@ -8,6 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* The tests on a CUDA device, or on an emulated one, are these programs with another name here. */
+#if !defined(RIG_DEVICE)
+#    define RIG_DEVICE "cpu"
+#endif
+
 tarn_error rig_error;
 
 /* Small enough that a thousand tokens take a blink; two MLA layers, so that latents have strides.
@@ -108,6 +113,8 @@ static void open_engine(rig *r, const tarn_engine_options *options)
         r->options = *options;
         r->options.size = sizeof r->options;
     }
+    if (!r->options.device)
+        r->options.device = RIG_DEVICE;
     OK(tarn_engine_open(r->model, &r->options, &r->engine, ERR));
 }
 
