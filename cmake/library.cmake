@@ -19,7 +19,13 @@ endfunction()
 function(tarn_library top)
     add_library(tarn)
     add_library(tarn::tarn ALIAS tarn)
-    tarn_objects(tarn ${top} tarn_device_none)
+    if(TARN_CUDA_FOUND) # the runtime comes along; the driver is found when a device is opened
+        tarn_objects(tarn ${top} tarn_device_cuda)
+        target_sources(tarn PRIVATE $<TARGET_OBJECTS:tarn_layer_cuda>)
+        target_link_libraries(tarn PRIVATE CUDA::cudart_static)
+    else()
+        tarn_objects(tarn ${top} tarn_device_none)
+    endif()
     target_link_libraries(tarn PRIVATE ${TARN_LIBRARIES})
 
     # Same number, same ABI: the major version, and while that is 0 the minor too.

@@ -82,6 +82,17 @@ int launch_named(const char *, void (*kernel)(P...), dim3 grid, uint32_t n_threa
     } while (0)
 
 /* The same sum in every lane, by a fixed tree. */
+#if defined(TARN_CUDA_EMU_FAST) /* the same tree, with one meeting of the lanes for all of it */
+TARNK_DEVICE float warp_sum(float x)
+{
+    return emu::warp_tree(x, false);
+}
+
+TARNK_DEVICE float warp_max(float x)
+{
+    return emu::warp_tree(x, true);
+}
+#else
 TARNK_DEVICE float warp_sum(float x)
 {
 #pragma unroll
@@ -97,6 +108,7 @@ TARNK_DEVICE float warp_max(float x)
         x = fmaxf(x, __shfl_xor_sync(TARNK_WARP_ALL, x, bit));
     return x;
 }
+#endif
 
 /* The same sum in every thread of a block of whole warps; `work` holds a float for each warp. */
 TARNK_DEVICE float block_sum(float x, float *work)

@@ -720,6 +720,8 @@ typedef struct tarn_plan_options {
     uint64_t context;         /* tokens a session may have; 0: the model's */
     uint32_t sessions;        /* live at once that are wanted; 0: one */
     uint32_t step_tokens_max; /* as in tarn_engine_options */
+    const char *device;       /* as there, NULL: "cpu". Devices have workspaces of their own; of one
+                                 that is here, device_bytes 0 is all its memory */
 } tarn_plan_options;
 
 typedef struct tarn_plan_report {
@@ -737,7 +739,8 @@ typedef struct tarn_plan_report {
 /* What fits into a device, before anything is allocated: reads config.json alone, so a checkpoint
  * without weights will do. Three slots besides those of the sessions are planned: zeros, one to
  * step out of a commit on its way, one to go back into. Sessions that share history need less;
- * parked ones need nothing. INVALID (context), UNSUPPORTED (a tokenizer only). Threads: any. */
+ * parked ones need nothing. INVALID (context), NO_DEVICE (a class that this
+ * build has not), UNSUPPORTED (a tokenizer only). Threads: any. */
 TARN_API tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options *options,
                                tarn_plan_report *out, tarn_error *err) TARN_MUST_CHECK;
 

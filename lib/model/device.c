@@ -147,6 +147,15 @@ tarn_status tarni_device_class_of(const char *which, const tarni_device_class **
     return TARN_OK;
 }
 
+uint64_t tarni_device_bytes(const char *which)
+{
+    device_name name;
+    tarn_error err;
+    if (parse(which, &name, &err) != TARN_OK || !(name.cuda || name.any))
+        return 0;
+    return tarni_cuda_bytes(name.index);
+}
+
 static void open_cpu(tarni_device *out)
 {
     const tarnk_context context = out->context;

@@ -140,6 +140,7 @@ extern const tarni_device_class tarni_cpu_class;
 /* The class alone, without opening a device: for sizes. NO_DEVICE, INVALID. */
 tarn_status tarni_device_class_of(const char *which, const tarni_device_class **out,
                                   tarn_error *err);
+uint64_t tarni_device_bytes(const char *which); /* 0: not known */
 
 /* A device of the CPU that runs these ops. */
 void tarni_device_of_ops(tarni_device *out, const tarnk_ops *ops, const tarnk_context *context,
@@ -151,6 +152,7 @@ tarn_status tarni_device_check(const tarni_device *d, tarn_error *err);
 /* CUDA devices: device_cuda.c, or device_none.c in a build without CUDA. */
 const tarni_device_class *tarni_cuda_class(void); /* NULL: this build has none */
 uint32_t tarni_cuda_count(void);
+uint64_t tarni_cuda_bytes(uint32_t index); /* of its memory; 0: there is no such device */
 tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_device_needs *needs,
                             tarn_error *err);
 

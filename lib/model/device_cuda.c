@@ -155,6 +155,17 @@ uint32_t tarni_cuda_count(void)
     return (uint32_t)tarnk_cuda_count();
 }
 
+uint64_t tarni_cuda_bytes(uint32_t index)
+{
+    tarnk_cuda cuda;
+    char why[192];
+    if (tarnk_cuda_open(&cuda, (int)index, 0, why, sizeof why))
+        return 0;
+    uint64_t n_bytes = cuda.memory_bytes;
+    tarnk_cuda_close(&cuda);
+    return n_bytes;
+}
+
 static tarn_status open_streams(tarni_device *d, tarn_error *err)
 {
     tarni_cuda *c = tarni_cuda_of(d);

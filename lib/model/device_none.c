@@ -11,6 +11,12 @@ uint32_t tarni_cuda_count(void)
     return 0;
 }
 
+uint64_t tarni_cuda_bytes(uint32_t index)
+{
+    (void)index;
+    return 0;
+}
+
 tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_device_needs *needs,
                             tarn_error *err)
 {

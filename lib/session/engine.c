@@ -19,7 +19,7 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 
 static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
-    e->sessions_max = or_default(o->sessions_max, 64);
+    e->sessions_max = or_default(o->sessions_max, TARNI_SESSIONS_DEFAULT);
     e->step_tokens_max = or_default(o->step_tokens_max, TARNI_STEP_TOKENS);
     e->keep_every = or_default(o->keep_every, 1024);
     e->latency_ns = or_default(o->decode_latency_ms, LATENCY_MS) * (uint64_t)1000000;

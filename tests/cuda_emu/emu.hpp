@@ -127,6 +127,8 @@ void seed(uint64_t value);
 void calm();
 /* Faults found since the last call, and the first one as a sentence. */
 unsigned faults(const char **first);
+/* A fault of nobody in particular: for tests of what comes after one. */
+void break_down();
 
 } // namespace emu
 
@@ -172,6 +174,29 @@ template <typename T> EMU_PLAIN inline T shuffled(uint32_t mask, T value, uint32
     warp_meet(mask, do_shuffle, &s, "shuffle");
     memcpy(&value, &s.result, sizeof value);
     return value;
+}
+struct tree {
+    float x;
+    bool largest;
+};
+/* What 5 rounds of shuffles with 16, 8, 4, 2 and 1 leave in every lane. */
+inline void do_tree(void **payloads, uint32_t)
+{
+    float x[32];
+    const bool largest = static_cast<tree *>(payloads[0])->largest;
+    for (uint32_t l = 0; l < 32; l++)
+        x[l] = static_cast<tree *>(payloads[l])->x;
+    for (uint32_t n = 16; n > 0; n /= 2)
+        for (uint32_t l = 0; l < n; l++)
+            x[l] = largest ? fmaxf(x[l], x[l + n]) : x[l] + x[l + n];
+    for (uint32_t l = 0; l < 32; l++)
+        static_cast<tree *>(payloads[l])->x = x[0];
+}
+inline float warp_tree(float x, bool largest)
+{
+    tree t{x, largest};
+    warp_meet(0xffffffffu, do_tree, &t, "reduction");
+    return t.x;
 }
 EMU_PLAIN inline void do_ballot(void **payloads, uint32_t mask)
 {
