@@ -12,7 +12,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 build=$root/build/quickstart
 packages="cmake gcc libc6-dev make pkg-config liblmdb-dev libzstd-dev libjansson-dev
-    libxxhash-dev libsodium-dev"
+    libxxhash-dev libsodium-dev libedit-dev"
 
 say() {
     printf '\n== %s\n' "$*"

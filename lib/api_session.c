@@ -1,11 +1,13 @@
 #include "api.h"
 #include "branch.h"
 #include "feed.h"
+#include "intake.h"
 #include "keep.h"
 #include "opening.h"
 #include "parking.h"
 #include "plan.h"
 #include "schedule.h"
+#include "sync.h"
 #include "tensors_out.h"
 
 #include <string.h>
@@ -118,7 +120,8 @@ tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options *options,
 
 static tarn_status check_open(const tarn_session_options *o, bool stored, tarn_error *err)
 {
-    const uint32_t known = TARN_SESSION_CREATE | TARN_SESSION_EXCLUSIVE | TARN_SESSION_READ_ONLY;
+    const uint32_t known = TARN_SESSION_CREATE | TARN_SESSION_EXCLUSIVE | TARN_SESSION_READ_ONLY |
+                           TARN_SESSION_NO_PREFIX;
     if (o->flags & ~known)
         return tarni_fail(err, TARN_E_INVALID, "tarn_session_options: flags are %#x", o->flags);
     if ((o->flags & TARN_SESSION_EXCLUSIVE) && !(o->flags & TARN_SESSION_CREATE))
@@ -168,7 +171,8 @@ void tarn_session_get_info(const tarn_session *s, tarn_session_info *out)
                      s->head == s->live.base_node,
         .has_logits = s->live.has_logits && tarni_session_waiting(s) == 0,
         .turn_open = s->live.tail_role == TARN_ROLE_ASSISTANT && !s->live.tail_closed,
-        .reuse = s->reuse};
+        .reuse = s->reuse,
+        .appending = s->intake.open};
     if (s->poisoned)
         info.state = TARN_SESSION_POISONED;
     else if (tarni_session_waiting(s) > 0)
@@ -208,6 +212,36 @@ tarn_status tarn_session_append_message(tarn_session *s, const tarn_message *mes
     return tarni_feed_message(s, &m, n_tokens, err);
 }
 
+tarn_status tarn_session_append_begin(tarn_session *s, const tarn_message *message, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_API_REQUIRE(message);
+    tarn_message m;
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_api_options(&m, sizeof m, message, "tarn_message", err));
+    return tarni_intake_begin(s, &m, err);
+}
+
+tarn_status tarn_session_append_bytes(tarn_session *s, const char *text, size_t n_bytes,
+                                      size_t *n_tokens, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    if (n_bytes > 0)
+        TARNI_API_REQUIRE(text);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_intake_bytes(s, text, n_bytes, n_tokens, err);
+}
+
+tarn_status tarn_session_append_end(tarn_session *s, size_t *n_tokens, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_TRY(not_reentered(s->engine, err));
+    return tarni_intake_end(s, n_tokens, err);
+}
+
 tarn_status tarn_session_append_tools(tarn_session *s, const char *json, size_t n_bytes,
                                       size_t *n_tokens, tarn_error *err)
 {
@@ -216,6 +250,35 @@ tarn_status tarn_session_append_tools(tarn_session *s, const char *json, size_t 
     TARNI_API_REQUIRE(json);
     TARNI_TRY(not_reentered(s->engine, err));
     return tarni_feed_tools(s, json, n_bytes, n_tokens, err);
+}
+
+tarn_status tarn_session_sync(tarn_session *s, const char *json, size_t n_bytes, tarn_sync *out,
+                              tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    TARNI_API_REQUIRE(json);
+    tarn_sync result = {.size = sizeof result};
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_sync_json(s, json, n_bytes, &result, err));
+    if (out)
+        tarni_api_result(out, &result, sizeof result);
+    return TARN_OK;
+}
+
+tarn_status tarn_session_sync_messages(tarn_session *s, const tarn_message *messages,
+                                       size_t n_messages, tarn_sync *out, tarn_error *err)
+{
+    TARNI_API_ERROR(err);
+    TARNI_API_REQUIRE(s);
+    if (n_messages > 0)
+        TARNI_API_REQUIRE(messages);
+    tarn_sync result = {.size = sizeof result};
+    TARNI_TRY(not_reentered(s->engine, err));
+    TARNI_TRY(tarni_sync_messages(s, messages, n_messages, &result, err));
+    if (out)
+        tarni_api_result(out, &result, sizeof result);
+    return TARN_OK;
 }
 
 void tarn_session_get_sampling(const tarn_session *s, tarn_sampling *out)

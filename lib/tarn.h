@@ -609,8 +609,9 @@ typedef struct tarn_step {
  * other appends. What a session computes does not depend on who else is in the step.
  *
  * Waits for nothing but the computation, except where a ceiling of memory is reached: then a commit
- * on its way is encoded here, or waited for, if that gives back what a row needs; and where the
- * next state is to be kept before the last one is written.
+ * on its way is encoded here, or waited for, if that gives back what a row needs; where the next
+ * state is to be kept before the last one is written; and where a new session has its first tokens:
+ * then the beginning it has in common with another is read.
  *
  * A session that fails (non-finite logits, device fault, out of memory) is poisoned and reports a
  * STOP event; the others go on. A store that refuses a kept state on the way is only logged: the
@@ -623,10 +624,17 @@ typedef enum tarn_event_kind {
     TARN_EVENT_TEXT = 2,     /* text that became complete: text, text_bytes */
     TARN_EVENT_APPENDED = 3, /* appended tokens were fed: n_tokens */
     TARN_EVENT_STOP = 4,     /* generation ended, or the session failed: stop */
-    /* 5 and 6: kept for tool calls */
-    TARN_EVENT_COMMITTED = 7, /* a commit that was begun is in the store, or (status) is not:
+
+    /* A tool call, while it is generated. Its text comes as TEXT too, with in_calls set. One that
+     * was under way when the session was opened, forked or moved is told from its beginning. */
+    TARN_EVENT_CALL_BEGIN = 5,     /* call_id, call_name */
+    TARN_EVENT_CALL_ARGUMENTS = 6, /* more of its arguments: text, whole characters */
+    TARN_EVENT_CALL_END = 7,       /* call_id, call_name, text: all arguments. problem: no JSON */
+    TARN_EVENT_CALL_MALFORMED = 8, /* no call after all: text is what was read, problem says why */
+
+    TARN_EVENT_COMMITTED = 9, /* a commit that was begun is in the store, or (status) is not:
                                  ticket, node, level: WRITTEN or SYNCED */
-    TARN_EVENT_PRESSURE = 8   /* the session lost or got back its memory: pressure, reuse */
+    TARN_EVENT_PRESSURE = 10  /* the session lost or got back its memory: pressure, reuse */
 } tarn_event_kind;
 
 typedef enum tarn_pressure {
@@ -677,9 +685,13 @@ typedef struct tarn_event {
     uint32_t id;
     uint64_t position; /* after the event */
     uint32_t n_tokens;
-    const char *text; /* valid until the next call on the engine */
+    const char *text; /* valid until the next call on the engine, as all texts here */
     size_t text_bytes;
     tarn_stop stop;
+    bool in_calls;         /* TEXT: markup, ids and arguments of tool calls */
+    const char *call_id;   /* CALL_...; NULL elsewhere */
+    const char *call_name; /* "grep" of "functions.grep:7" */
+    const char *problem;   /* CALL_END, CALL_MALFORMED: NULL if there is none */
     tarn_ticket ticket;
     tarn_commit_level level;
     tarn_status status;
@@ -750,7 +762,8 @@ TARN_API tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options 
 enum {
     TARN_SESSION_CREATE = 1,    /* make it if there is none */
     TARN_SESSION_EXCLUSIVE = 2, /* with CREATE: EXISTS if there is one */
-    TARN_SESSION_READ_ONLY = 4  /* cannot be committed; may be opened at any `where` */
+    TARN_SESSION_READ_ONLY = 4, /* cannot be committed; may be opened at any `where` */
+    TARN_SESSION_NO_PREFIX = 8  /* never goes on from another session's state (below) */
 };
 
 typedef struct tarn_session_options {
@@ -778,6 +791,14 @@ typedef struct tarn_session_options {
 TARN_API tarn_status tarn_session_open(tarn_engine *engine, tarn_store *store, const char *name,
                                        const tarn_session_options *options, tarn_session **out,
                                        tarn_reuse *reuse, tarn_error *err) TARN_MUST_CHECK;
+
+/* A new session that begins as one in the store did, whatever its name, computes that beginning no
+ * second time: the first step that would feed its first token looks for the longest beginning of
+ * all that is queued which a committed node stands for (same model, same numerics, exact), and the
+ * session goes on from there as a fork of that node. tarn_session_info.reuse then has the reason
+ * PREFIX. Nothing else can be told from it: bits are the same. Not with TARN_SESSION_NO_PREFIX, nor
+ * while tarn_session_on_logits wants every row. What cannot be read is computed, and logged. */
+
 /* Drops what was not committed; waits for a commit that was begun. */
 TARN_API void tarn_session_close(tarn_session *session);
 
@@ -799,7 +820,8 @@ typedef struct tarn_session_info {
     bool has_logits;  /* something can be sampled */
     bool turn_open;   /* inside an assistant turn that has no end marker yet */
     tarn_reuse reuse; /* of the last time it was brought to life: opened, moved back, used after
-                         parking */
+                         parking, or begun from a prefix */
+    bool appending;   /* a message is streaming in: between append_begin and append_end */
 } tarn_session_info;
 
 /* Where the session stands and what it waits for. */
@@ -819,7 +841,11 @@ typedef struct tarn_tool_call {
     const char *name;
     const char *arguments; /* JSON text as the model wrote it */
     size_t arguments_bytes;
+    const char
+        *problem; /* given out: "the arguments are no JSON", NULL if they are; else ignored */
 } tarn_tool_call;
+
+enum { TARN_MESSAGE_ANY_CALL = 1 /* TOOL: whatever call_id is */ };
 
 typedef struct tarn_message {
     size_t size;
@@ -830,17 +856,81 @@ typedef struct tarn_message {
     const char *call_id;         /* TOOL: the call it answers */
     const tarn_tool_call *calls; /* ASSISTANT */
     size_t n_calls;
+    uint32_t flags; /* TARN_MESSAGE_... */
 } tarn_message;
 
 /* Queues one whole message, its end marker included. An assistant turn left open (stopped by length
  * or cancel) is closed first. *n_tokens, if not NULL: ids queued. UNSUPPORTED without a tokenizer.
- */
+ *
+ * A tool's result answers a call of this session. EXISTS: the last call with that id was answered.
+ * INVALID: no turn made such a call, and calls of the last assistant turn still wait for answers.
+ * (With none waiting a result no call asked for is taken: the host tells something.) Both are
+ * accepted with TARN_MESSAGE_ANY_CALL. */
 TARN_API tarn_status tarn_session_append_message(tarn_session *session, const tarn_message *message,
                                                  size_t *n_tokens, tarn_error *err) TARN_MUST_CHECK;
+/* A message whose text streams in, in any pieces, cut anywhere, inside characters too: the ids are
+ * those tarn_session_append_message would give for the whole text. begin takes the message as that
+ * does (its text, if any, is the first piece), bytes takes the next piece, end writes the end
+ * marker. Ids are queued as soon as no later byte could change them, so that steps compute them
+ * while the rest is still being made; what is held back is an incomplete character and the last
+ * word or so. With role TARN_ROLE_TOKENS the text gets no markers: its ids are those of
+ * tarn_model_tokenize without specials. tarn_session_append_tokens adds ids to the message that is
+ * open, and ends the stretch of text before them.
+ *
+ * While a message is open nothing else is appended or generated (CONFLICT); a commit keeps what was
+ * fed of it, a fork goes on without it. tarn_session_cancel gives it up: the session stays at the
+ * last token fed, inside the message (rewind leads back before it), and bytes and end return
+ * CANCELLED. CONFLICT if none is open; LIMIT beyond the context. After an error of bytes or end
+ * nothing of that call was taken, and it may be made again. *n_tokens (may be NULL): ids queued by
+ * the call; of end: by the whole message, its header and end marker included. */
+TARN_API tarn_status tarn_session_append_begin(tarn_session *session, const tarn_message *message,
+                                               tarn_error *err) TARN_MUST_CHECK;
+TARN_API tarn_status tarn_session_append_bytes(tarn_session *session, const char *text,
+                                               size_t n_bytes, size_t *n_tokens,
+                                               tarn_error *err) TARN_MUST_CHECK;
+TARN_API tarn_status tarn_session_append_end(tarn_session *session, size_t *n_tokens,
+                                             tarn_error *err) TARN_MUST_CHECK;
 /* Queues the declaration of tools: `json` is a list of function declarations. */
 TARN_API tarn_status tarn_session_append_tools(tarn_session *session, const char *json,
                                                size_t n_bytes, size_t *n_tokens,
                                                tarn_error *err) TARN_MUST_CHECK;
+
+typedef enum tarn_sync_kind {
+    TARN_SYNC_SAME = 1,     /* the session holds just these messages: nothing to do */
+    TARN_SYNC_EXTENDED = 2, /* what it lacked is queued */
+    TARN_SYNC_MOVED = 3,  /* back to the end of the last message that is the same, then extended */
+    TARN_SYNC_REBUILT = 4 /* nothing is the same: back to the start */
+} tarn_sync_kind;
+
+typedef struct tarn_sync {
+    size_t size;
+    tarn_sync_kind kind;
+    uint64_t tokens_kept;     /* of the session's, now part of what the list says */
+    uint64_t tokens_appended; /* queued now */
+    bool differs;             /* MOVED, REBUILT: where session and list part: */
+    int64_t message;   /* in the list; its length if the session goes on behind it; -1: before the
+                          messages (tools, default system text) */
+    uint64_t position; /* the session's first token that is not as the list has it */
+    tarn_reuse reuse;  /* of tokens_kept; what has to be replayed of them, and why */
+} tarn_sync;
+
+/* Makes the session hold a conversation, whatever it holds now: `json` is what
+ * tarn_model_render_chat takes, without add_generation_prompt. Only what differs is computed: the
+ * session is extended, or goes back to the end of the last message that is the same and is extended
+ * from there, or begins anew. Messages are the same if their texts are, whichever ids the model
+ * chose for its own. A turn the session left open is the same as one that ends where it stops, or
+ * goes on. Tool results are taken as they stand, whatever was called.
+ *
+ * What the session held stays in the store: going back is tarn_session_rewind, which commits first.
+ * CONFLICT while tokens wait, a message is open or a generation runs; INVALID naming the field;
+ * LIMIT beyond the context, and what rewind returns. After an error nothing has changed, but that
+ * it may have been committed. A session without a store is emptied instead. *out may be NULL. */
+TARN_API tarn_status tarn_session_sync(tarn_session *session, const char *json, size_t n_bytes,
+                                       tarn_sync *out, tarn_error *err) TARN_MUST_CHECK;
+/* The same for messages that are no JSON. */
+TARN_API tarn_status tarn_session_sync_messages(tarn_session *session, const tarn_message *messages,
+                                                size_t n_messages, tarn_sync *out,
+                                                tarn_error *err) TARN_MUST_CHECK;
 
 /* ---- sampling and generating ---------------------------------------------------------------- */
 
@@ -902,9 +992,9 @@ TARN_API tarn_status tarn_session_run(tarn_session *session, tarn_event_fn fn, v
  * Cancelling when there is nothing to cancel, or twice, does nothing. Threads: any. */
 TARN_API void tarn_session_cancel(tarn_session *session);
 
-/* The calls of the last finished assistant turn, also after a resume or a fork, valid until the
- * session is used again. `malformed`
- * (may be NULL): markers out of place; whole calls are listed all the same. */
+/* The calls of the last finished assistant turn, generated or appended, also after a resume or a
+ * fork; valid until the session is used again. `malformed` (may be NULL): markers out of place;
+ * whole calls are listed all the same. */
 TARN_API void tarn_session_tool_calls(const tarn_session *session, const tarn_tool_call **calls,
                                       size_t *n_calls, bool *malformed);
 

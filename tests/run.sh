@@ -142,7 +142,7 @@ case ${1:-} in
 esac
 
 packages="gcc g++ libc6-dev make cmake pkg-config binutils python3 liblmdb-dev libzstd-dev
-    libpcre2-dev libjansson-dev libxxhash-dev libsodium-dev"
+    libpcre2-dev libjansson-dev libxxhash-dev libsodium-dev libedit-dev"
 [ "${1:-}" = fast ] || packages="$packages clang libclang-rt-dev clang-format"
 # shellcheck disable=SC2086
 if ! install_packages $packages; then

@@ -17,6 +17,7 @@
 #include "peaks.h"
 #include "print.h"
 #include "result.h"
+#include "rows.h"
 #include "verbs.h"
 
 #include <dirent.h>
@@ -45,7 +46,7 @@ typedef struct bench {
     peaks_bench *machine;
     peaks peaks; /* around the last metric */
     uint32_t n_threads;
-    FILE *tsv;
+    rows *rows;
     tarn_error err;
 } bench;
 
@@ -85,74 +86,11 @@ static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double c
     return larger(bytes / read, work) + larger(latents, attention);
 }
 
-/* ---- rows of the answer ---------------------------------------------------------------------- */
-
-/* The median of a peer's rows: "PEER.MODEL.bf16.METRIC.tN <tab> value" in the file of --peers. */
-static void print_peers(const bench *b, const char *metric, double value)
-{
-    static const struct {
-        const char *ours, *theirs;
-    } names[] = {{"decode_tok_s", "decode1.at64"},
-                 {"decode_tok_s_b8", "decode8.at64"},
-                 {"prefill_tok_s_512", "prefill512"},
-                 {"append_tok_s_64", "append64.at1024"}};
-    const char *file = b->args->options[OPTION_PEERS].text, *theirs = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(metric, names[i].ours) == 0)
-            theirs = names[i].theirs;
-    FILE *stream = file && theirs ? fopen(file, "r") : NULL;
-    if (!stream)
-        return;
-    char line[512], ending[64];
-    const char *dir = b->args->options[OPTION_MODEL].text, *slash = strrchr(dir, '/');
-    const char *model = slash && slash[1] ? slash + 1 : dir;
-    int n_ending = snprintf(ending, sizeof ending, ".%s.t%u", theirs, b->n_threads);
-    while (fgets(line, sizeof line, stream)) {
-        char *tab = strchr(line, '\t');
-        double rate = tab ? strtod(tab + 1, NULL) : 0;
-        size_t n = tab ? (size_t)(tab - line) : 0;
-        if (rate <= 0 || n <= (size_t)n_ending || !memmem(line, n, model, strlen(model)) ||
-            memcmp(tab - n_ending, ending, (size_t)n_ending) != 0)
-            continue;
-        if (given(b->args, OPTION_JSON))
-            result_print(json_pack("{s:s, s:s#, s:f, s:f}", "metric", metric, "peer", line, (int)n,
-                                   "value", rate, "ratio", value / rate),
-                         0);
-        else
-            printf("  %.2f x %.*s (%.6g)\n", value / rate, (int)n, line, rate);
-    }
-    fclose(stream);
-}
-
-/* `bound` in the same unit, 0: none. Rates reach value / bound of it, times bound / value. */
-static void print_row(const bench *b, const char *metric, double value, const char *unit,
-                      double bound)
-{
-    bool is_time = strcmp(unit, "ms") == 0;
-    double ratio = bound > 0 ? (is_time ? bound / value : value / bound) : 0;
-    const char *model = b->args->options[OPTION_MODEL].text;
-    const char *numerics = tarn_engine_numerics(b->o.engine);
-    const char *device = tarn_engine_device(b->o.engine);
-    if (given(b->args, OPTION_JSON))
-        result_print(
-            json_pack("{s:s, s:f, s:s, s:o, s:o, s:s, s:s, s:i, s:s}", "metric", metric, "value",
-                      value, "unit", unit, "floor", bound > 0 ? json_real(bound) : json_null(),
-                      "ratio", bound > 0 ? json_real(ratio) : json_null(), "model", model,
-                      "numerics", numerics, "threads", (int)b->n_threads, "device", device),
-            0);
-    else if (bound > 0)
-        printf("%-24s %10.4g %-8s floor %10.4g  %3.0f %%   (read %.1f GB/s, fp32 %.0f, bf16 %.0f "
-               "GFLOP/s)\n",
-               metric, value, unit, bound, 100 * ratio, b->peaks.read_gbps, b->peaks.fma_gflops,
-               b->peaks.bf16_gflops);
-    else
-        printf("%-24s %10.4g %s\n", metric, value, unit);
-    fflush(stdout);
-    if (b->tsv)
-        fprintf(b->tsv, "%s\t%.6g\t%s\t%.6g\t%.4f\t%s\t%s\t%u\t%s\t%s\n", metric, value, unit,
-                bound, ratio, model, numerics, b->n_threads, device, tarn_version());
-    print_peers(b, metric, value);
-}
+static const rows_peer peers[] = {{"decode_tok_s", {{"decode1.at64", 0}}},
+                                  {"decode_tok_s_b8", {{"decode8.at64", 0}}},
+                                  {"prefill_tok_s_512", {{"prefill512", 0}}},
+                                  {"append_tok_s_64", {{"append64.at1024", 0}}},
+                                  {NULL, {{NULL, 0}}}};
 
 /* ---- sessions -------------------------------------------------------------------------------- */
 
@@ -238,7 +176,7 @@ static tarn_status time_decode(bench *b, uint32_t n, uint32_t context, double *o
         times[i] = peaks_now() - start;
     }
     close_bed(&d);
-    *out_s = status == TARN_OK ? peaks_median(times, STEPS) : 0;
+    *out_s = status == TARN_OK ? rows_median(times, STEPS) : 0;
     return status;
 }
 
@@ -249,7 +187,7 @@ static tarn_status decode(bench *b, const char *metric, uint32_t n, uint32_t con
     tarn_status status = time_decode(b, n, context, &took);
     measure_peaks(b, true);
     if (status == TARN_OK)
-        print_row(b, metric, n / took, "tok/s", n / floor_s(b, n, n, context));
+        rows_add(b->rows, metric, n / took, "tok/s", n / floor_s(b, n, n, context));
     return status;
 }
 
@@ -269,8 +207,8 @@ static tarn_status append(bench *b, const char *metric, uint32_t n_tokens, uint3
     }
     measure_peaks(b, true);
     if (status == TARN_OK)
-        print_row(b, metric, n_tokens / peaks_median(times, REPEATS), "tok/s",
-                  n_tokens / floor_s(b, n_tokens, 1, context));
+        rows_add(b->rows, metric, n_tokens / rows_median(times, REPEATS), "tok/s",
+                 n_tokens / floor_s(b, n_tokens, 1, context));
     return status;
 }
 
@@ -296,7 +234,7 @@ static tarn_status decode_beside_others(bench *b)
         waitpid(others[i], NULL, 0);
     }
     if (status == TARN_OK)
-        print_row(b, "decode_tok_s_busy", 1 / beside, "tok/s", 0.5 / alone);
+        rows_add(b->rows, "decode_tok_s_busy", 1 / beside, "tok/s", 0.5 / alone);
     return status;
 }
 
@@ -353,7 +291,7 @@ static void first_tokens(const arguments *args, double out_s[2])
     out_s[0] = time_process(args);
     for (int i = 0; i < REPEATS; i++)
         warm[i] = time_process(args);
-    out_s[1] = peaks_median(warm, REPEATS);
+    out_s[1] = rows_median(warm, REPEATS);
 }
 
 /* ---- the verb -------------------------------------------------------------------------------- */
@@ -363,12 +301,12 @@ static tarn_status run_all(bench *b, const double first_s[2])
     static const char *const first_names[] = {"first_token_ms_cold", "first_token_ms_warm"};
     tarn_status status = TARN_OK;
     measure_peaks(b, false);
-    print_row(b, "machine_read_gb_s", b->peaks.read_gbps, "GB/s", 0);
-    print_row(b, "machine_fma_gflop_s", b->peaks.fma_gflops, "GFLOP/s", 0);
-    print_row(b, "machine_bf16_gflop_s", b->peaks.bf16_gflops, "GFLOP/s", 0);
+    rows_add(b->rows, "machine_read_gb_s", b->peaks.read_gbps, "GB/s", 0);
+    rows_add(b->rows, "machine_fma_gflop_s", b->peaks.fma_gflops, "GFLOP/s", 0);
+    rows_add(b->rows, "machine_bf16_gflop_s", b->peaks.bf16_gflops, "GFLOP/s", 0);
     for (int i = 0; i < 2; i++)
         if (first_s[i] > 0)
-            print_row(b, first_names[i], 1e3 * first_s[i], "ms", 1e3 * floor_s(b, 1, 1, 0));
+            rows_add(b->rows, first_names[i], 1e3 * first_s[i], "ms", 1e3 * floor_s(b, 1, 1, 0));
     status = decode(b, "decode_tok_s", 1, 64);
     if (status == TARN_OK)
         status = decode(b, "decode_tok_s_b8", 8, 64);
@@ -390,7 +328,6 @@ int verb_bench_model(const arguments *args)
 {
     bench b = {.args = args, .info = {.size = sizeof b.info}};
     double first_s[2];
-    const char *tsv = args->options[OPTION_TSV].text;
     if (!args->options[OPTION_MODEL].text)
         return options_wrong(args, "no model: give --model DIR or set TARN_MODEL");
     first_tokens(args, first_s);
@@ -398,21 +335,17 @@ int verb_bench_model(const arguments *args)
     if (code == 0 &&
         tarn_model_describe(b.o.model, open_numerics(args), &b.info, &b.err) != TARN_OK)
         code = result_error(args, &b.err);
-    b.n_threads = (uint32_t)args->options[OPTION_THREADS].number;
-    if (b.n_threads == 0 && code == 0)
+    if (code == 0)
         b.n_threads = tarn_engine_threads(b.o.engine);
     if (code == 0 && (b.machine = peaks_begin(b.n_threads)) == NULL) {
         fprintf(stderr, "tarn: no memory to measure with\n");
         code = 1;
     }
-    if (code == 0 && tsv && (b.tsv = fopen(tsv, "a")) == NULL) {
-        fprintf(stderr, "tarn: cannot write %s\n", tsv);
+    if (code == 0 && (b.rows = rows_begin(args, b.o.engine, peers)) == NULL)
         code = 1;
-    }
     if (code == 0 && run_all(&b, first_s) != TARN_OK)
         code = result_error(args, &b.err);
-    if (b.tsv && fclose(b.tsv) != 0 && code == 0)
-        code = 1;
+    code = rows_end(b.rows, code);
     peaks_end(b.machine);
     open_close(&b.o);
     return code;

@@ -3,12 +3,14 @@
  *
  * Works in a store of its own in a temporary folder. What is compared is measured in turns, because
  * the rates of a shared machine drift. Floors, where there are any:
- *   resume_first_token_ms   a decode step of the same session
+ *   resume_first_token_ms, fork_first_token_ms, rewind_..._ms   a decode step of the same session
  *   fork_us                 one small synced write to the same folder: its record is durable
  *   append_16x64_over_1x1024   1: sixteen short appends are as much work as one long one
+ * rewind_middle goes to the end of a turn, rewind_between into the middle of one.
  * Rows ending in _appending have one more session that appends 64 tokens at a time. */
 #include "open.h"
 #include "result.h"
+#include "rows.h"
 #include "verbs.h"
 
 #include <fcntl.h>
@@ -30,6 +32,16 @@ enum {
     PIECE = 64
 };
 
+/* Going back is refused there, so everything up to the place is computed again. */
+static const rows_peer peers[] = {
+    {"tok_s_1", {{"decode1.at64", 0}}},
+    {"fork_first_token_ms",
+     {{"fork.split.call.ms", 0}, {"fork.split.first_step_extra.ms", 0}, {"decode1.at64", 1}}},
+    {"rewind_middle_ms", {{"prefill512", LONG / 2}, {"decode1.at64", 1}}},
+    {"rewind_between_ms", {{"prefill512", LONG / 2 + PIECE + PIECE / 2}, {"decode1.at64", 1}}},
+    {"resume_first_token_ms", {{"state.restore_warm.ms", 0}, {"state.restore.first_step.ms", 0}}},
+    {NULL, {{NULL, 0}}}};
+
 typedef struct bench {
     const arguments *args;
     opened o; /* its store is the temporary one */
@@ -37,7 +49,7 @@ typedef struct bench {
     uint32_t vocab;
     uint32_t random;
     double step_ms; /* a decode step of one session */
-    FILE *tsv;
+    rows *rows;
     tarn_error err;
 } bench;
 
@@ -53,47 +65,6 @@ static double now_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t n)
-{
-    qsort(values, n, sizeof *values, by_value);
-    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
-/* floor 0: none. Rates reach value / floor of it, all else floor / value. */
-static void row(const bench *b, const char *metric, double value, const char *unit, double floor)
-{
-    bool is_rate = strcmp(unit, "tok/s") == 0;
-    double ratio = floor > 0 && value > 0 ? (is_rate ? value / floor : floor / value) : 0;
-    const char *model = b->args->options[OPTION_MODEL].text;
-    const char *numerics = tarn_engine_numerics(b->o.engine);
-    const char *device = tarn_engine_device(b->o.engine);
-    int threads = (int)b->args->options[OPTION_THREADS].number;
-    if (given(b->args, OPTION_JSON))
-        result_print(json_pack("{s:s, s:f, s:s, s:o, s:o, s:s, s:s, s:i, s:s}", "metric", metric,
-                               "value", value, "unit", unit, "floor",
-                               floor > 0 ? json_real(floor) : json_null(), "ratio",
-                               floor > 0 ? json_real(ratio) : json_null(), "model", model,
-                               "numerics", numerics, "threads", threads, "device", device),
-                     0);
-    else if (floor > 0)
-        printf("%-28s %12.5g %-8s floor %10.4g  ratio %.2f\n", metric, value, unit, floor, ratio);
-    else
-        printf("%-28s %12.5g %s\n", metric, value, unit);
-    fflush(stdout);
-    if (b->tsv && floor > 0)
-        fprintf(b->tsv, "%s\t%.6g\t%s\t%.6g\t%.4f\t%s\t%s\t%d\t%s\n", metric, value, unit, floor,
-                ratio, model, numerics, threads, device);
-    else if (b->tsv)
-        fprintf(b->tsv, "%s\t%.6g\t%s\t\t\t%s\t%s\t%d\t%s\n", metric, value, unit, model, numerics,
-                threads, device);
 }
 
 /* ---- moves ----------------------------------------------------------------------------------- */
@@ -203,9 +174,9 @@ static tarn_status rates_with(bench *b, tarn_session **s, uint32_t n, tarn_sessi
     beside = (now_ms() - beside) / (TURN / 4);
     TRY(drain(b));
     snprintf(metric, sizeof metric, "tok_s_%u", n);
-    row(b, metric, n * 1e3 / alone, "tok/s", 0);
+    rows_add(b->rows, metric, n * 1e3 / alone, "tok/s", 0);
     snprintf(metric, sizeof metric, "tok_s_%u_appending", n);
-    row(b, metric, n * 1e3 / beside, "tok/s", 0);
+    rows_add(b->rows, metric, n * 1e3 / beside, "tok/s", 0);
     return TARN_OK;
 }
 
@@ -248,7 +219,8 @@ static tarn_status appends(bench *b)
         TRY(time_appends(b, SESSIONS, 64, &many[i]));
         TRY(time_appends(b, 1, LONG, &one[i]));
     }
-    row(b, "append_16x64_over_1x1024", median(many, REPEATS) / median(one, REPEATS), "ratio", 1);
+    rows_add(b->rows, "append_16x64_over_1x1024",
+             rows_median(many, REPEATS) / rows_median(one, REPEATS), "ratio", 1);
     return TARN_OK;
 }
 
@@ -285,14 +257,28 @@ static double sync_us(const bench *b)
     }
     if (fd >= 0)
         close(fd);
-    return fd >= 0 ? median(samples, FORKS) : 0;
+    return fd >= 0 ? rows_median(samples, FORKS) : 0;
+}
+
+/* The first token that each child generates. */
+static tarn_status first_tokens(bench *b, tarn_session **children, double out_ms[REPEATS])
+{
+    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1};
+    for (int i = 0; i < REPEATS; i++) {
+        double start = now_ms();
+        TRY(tarn_session_generate(children[i], &o, &b->err));
+        TRY(tarn_session_run(children[i], NULL, NULL, &b->err));
+        out_ms[i] = now_ms() - start;
+    }
+    return TARN_OK;
 }
 
 static tarn_status forks(bench *b, tarn_session *s)
 {
     tarn_session *children[FORKS] = {NULL};
     tarn_engine_stat before = {.size = sizeof before}, after = before;
-    double samples[FORKS];
+    tarn_session_info info = {.size = sizeof info};
+    double samples[FORKS], first[REPEATS];
     tarn_status status = TARN_OK;
     tarn_engine_get_stat(b->o.engine, &before);
     for (int i = 0; status == TARN_OK && i < FORKS; i++) {
@@ -303,25 +289,65 @@ static tarn_status forks(bench *b, tarn_session *s)
         samples[i] = (now_ms() - start) * 1e3;
     }
     tarn_engine_get_stat(b->o.engine, &after);
+    if (status == TARN_OK)
+        tarn_session_get_info(children[0], &info);
+    double bytes =
+        (double)(after.slots_bytes + after.pages_bytes - before.slots_bytes - before.pages_bytes);
+    if (status == TARN_OK)
+        status = first_tokens(b, children, first);
     close_all(children, FORKS);
     TRY(status);
-    row(b, "fork_us", median(samples, FORKS), "us", sync_us(b));
-    row(b, "fork_state_bytes",
-        (double)(after.slots_bytes + after.pages_bytes - before.slots_bytes - before.pages_bytes),
-        "bytes", 0);
+    const double fork_ms = rows_median(samples, FORKS) / 1e3;
+    rows_add(b->rows, "fork_us", fork_ms * 1e3, "us", sync_us(b));
+    rows_add(b->rows, "fork_state_bytes", bytes, "bytes", 0);
+    rows_add(b->rows, "fork_first_token_ms", fork_ms + rows_median(first, REPEATS), "ms",
+             b->step_ms);
+    rows_add(b->rows, "fork_replayed", (double)info.reuse.tokens_replayed, "tokens", 0);
     return TARN_OK;
 }
 
-static tarn_status rewinds(bench *b, tarn_session *s)
+/* From going back to one more token, `reuse` as it was told. */
+static tarn_status rewind_once(bench *b, tarn_session *s, const char *where, double *out_ms,
+                               tarn_reuse *reuse)
 {
-    tarn_reuse reuse;
-    char where[32];
-    snprintf(where, sizeof where, "@t:%d", LONG / 2 + 100);
+    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1};
     double start = now_ms();
-    TRY(tarn_session_rewind(s, where, &reuse, &b->err));
+    TRY(tarn_session_rewind(s, where, reuse, &b->err));
+    TRY(tarn_session_generate(s, &o, &b->err));
     TRY(tarn_session_run(s, NULL, NULL, &b->err));
-    row(b, "rewind_middle_ms", now_ms() - start, "ms", 0);
-    row(b, "rewind_middle_replayed", (double)reuse.tokens_replayed, "tokens", 0);
+    *out_ms = now_ms() - start;
+    return TARN_OK;
+}
+
+static tarn_status rewinds(bench *b, tarn_session *s, const char *kind, uint32_t to)
+{
+    double samples[REPEATS];
+    tarn_reuse reuse = {0};
+    char name[48], where[32];
+    snprintf(where, sizeof where, "@t:%u", to);
+    for (int i = 0; i < REPEATS; i++) {
+        tarn_session *child;
+        snprintf(name, sizeof name, "%s%d", kind, i);
+        TRY(tarn_session_fork(s, name, &child, &b->err));
+        tarn_status status = rewind_once(b, child, where, &samples[i], &reuse);
+        tarn_session_close(child);
+        TRY(status);
+    }
+    snprintf(name, sizeof name, "rewind_%s_ms", kind);
+    rows_add(b->rows, name, rows_median(samples, REPEATS), "ms", b->step_ms);
+    snprintf(name, sizeof name, "rewind_%s_replayed", kind);
+    rows_add(b->rows, name, (double)reuse.tokens_replayed, "tokens", 0);
+    return TARN_OK;
+}
+
+/* A session of LONG tokens, committed after each PIECE of them, as an agent's turns would be. */
+static tarn_status make_long(bench *b, tarn_session *s)
+{
+    for (int i = 0; i < LONG / PIECE; i++) {
+        TRY(append(b, s, PIECE));
+        TRY(tarn_session_run(s, NULL, NULL, &b->err));
+        TRY(tarn_session_commit(s, NULL, &b->err));
+    }
     return TARN_OK;
 }
 
@@ -331,23 +357,20 @@ static tarn_status from_the_store(bench *b)
     double samples[REPEATS];
     uint64_t n_replayed = 0;
     TRY(open_kept(b, "long", &s));
-    tarn_status status = append(b, s, LONG);
-    if (status == TARN_OK)
-        status = tarn_session_run(s, NULL, NULL, &b->err);
-    if (status == TARN_OK)
-        status = tarn_session_commit(s, NULL, &b->err);
+    tarn_status status = make_long(b, s);
     if (status == TARN_OK)
         status = forks(b, s);
+    if (status == TARN_OK)
+        status = rewinds(b, s, "middle", LONG / 2);
+    if (status == TARN_OK)
+        status = rewinds(b, s, "between", LONG / 2 + PIECE + PIECE / 2);
     tarn_session_close(s);
     TRY(status);
     for (int i = 0; i < REPEATS; i++)
         TRY(resume_once(b, &samples[i], &n_replayed));
-    row(b, "resume_first_token_ms", median(samples, REPEATS), "ms", b->step_ms);
-    row(b, "resume_replayed", (double)n_replayed, "tokens", 0);
-    TRY(open_kept(b, "long", &s));
-    status = rewinds(b, s);
-    tarn_session_close(s);
-    return status;
+    rows_add(b->rows, "resume_first_token_ms", rows_median(samples, REPEATS), "ms", b->step_ms);
+    rows_add(b->rows, "resume_replayed", (double)n_replayed, "tokens", 0);
+    return TARN_OK;
 }
 
 /* Turns with and without a commit that begins with them, one after the other. */
@@ -368,11 +391,11 @@ static tarn_status stalls(bench *b, tarn_session *s)
         with[i] = now_ms() - start;
         TRY(tarn_session_wait(s, ticket, TARN_COMMIT_WRITTEN, 0, NULL, &b->err));
     }
-    /* The fastest of each: what else runs on the machine only ever adds. */
-    qsort(with, TURNS, sizeof *with, by_value);
-    qsort(without, TURNS, sizeof *without, by_value);
-    row(b, "commit_begin_us", median(begin, TURNS), "us", 0);
-    row(b, "commit_stall_pct", (with[0] - without[0]) / without[0] * 100, "percent", 0);
+    /* The fastest of each, for what else runs on the machine only ever adds: sorted they are. */
+    rows_median(with, TURNS);
+    rows_median(without, TURNS);
+    rows_add(b->rows, "commit_begin_us", rows_median(begin, TURNS), "us", 0);
+    rows_add(b->rows, "commit_stall_pct", (with[0] - without[0]) / without[0] * 100, "percent", 0);
     return TARN_OK;
 }
 
@@ -392,12 +415,13 @@ static tarn_status parked_with(bench *b, tarn_session **s)
         TRY(tarn_session_park(s[i], &b->err));
     }
     tarn_engine_get_stat(b->o.engine, &after);
-    row(b, "parked_device_bytes",
+    rows_add(
+        b->rows, "parked_device_bytes",
         (double)(after.slots_bytes + after.pages_bytes - before.slots_bytes - before.pages_bytes) /
             SESSIONS,
         "bytes", 0);
-    row(b, "parked_host_bytes", (double)(after.host_bytes - before.host_bytes) / SESSIONS, "bytes",
-        0);
+    rows_add(b->rows, "parked_host_bytes",
+             (double)(after.host_bytes - before.host_bytes) / SESSIONS, "bytes", 0);
     return TARN_OK;
 }
 
@@ -443,21 +467,6 @@ static int open_temporary(bench *b)
     return 0;
 }
 
-static int open_tsv(bench *b)
-{
-    const char *path = b->args->options[OPTION_TSV].text;
-    if (!path)
-        return 0;
-    b->tsv = fopen(path, "a");
-    if (!b->tsv) {
-        perror(path);
-        return 1;
-    }
-    if (ftell(b->tsv) == 0)
-        fprintf(b->tsv, "metric\tvalue\tunit\tfloor\tratio\tmodel\tnumerics\tthreads\tdevice\n");
-    return 0;
-}
-
 int verb_bench_sessions(const arguments *args)
 {
     bench b = {.args = args, .random = 7};
@@ -468,14 +477,13 @@ int verb_bench_sessions(const arguments *args)
     b.vocab = info.vocab;
     if (code == 0)
         code = open_temporary(&b);
-    if (code == 0)
-        code = open_tsv(&b);
+    if (code == 0 && (b.rows = rows_begin(args, b.o.engine, peers)) == NULL)
+        code = 1;
     if (code == 0 && measure(&b) != TARN_OK)
         code = result_error(args, &b.err);
+    code = rows_end(b.rows, code);
     open_close(&b.o);
     if (b.dir[0])
         nftw(b.dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-    if (b.tsv && fclose(b.tsv) != 0 && code == 0)
-        code = 1;
     return code == 0 ? result_flush() : code;
 }

@@ -7,6 +7,7 @@
 #include "open.h"
 #include "print.h"
 #include "result.h"
+#include "sampling.h"
 #include "tensors.h"
 #include "verbs.h"
 
@@ -77,37 +78,11 @@ static void take_event(void *user, const tarn_event *event)
         tarn_session_cancel(event->session);
 }
 
-/* Sampling options that are given replace those the session keeps. */
-static tarn_status set_sampling(const arguments *args, tarn_session *session, tarn_error *err)
-{
-    static const option_id ids[] = {OPTION_TEMP,  OPTION_TOP_P,          OPTION_TOP_K,
-                                    OPTION_MIN_P, OPTION_REPEAT_PENALTY, OPTION_REPEAT_LAST_N,
-                                    OPTION_SEED};
-    bool any = false;
-    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++)
-        any = any || given(args, ids[i]);
-    if (!any)
-        return TARN_OK;
-    tarn_sampling s = {.size = sizeof s};
-    tarn_session_get_sampling(session, &s);
-    const option_value *v = args->options;
-    s.temperature = v[OPTION_TEMP].given ? (float)v[OPTION_TEMP].real : s.temperature;
-    s.top_p = v[OPTION_TOP_P].given ? (float)v[OPTION_TOP_P].real : s.top_p;
-    s.top_k = v[OPTION_TOP_K].given ? (uint32_t)v[OPTION_TOP_K].number : s.top_k;
-    s.min_p = v[OPTION_MIN_P].given ? (float)v[OPTION_MIN_P].real : s.min_p;
-    s.repeat_penalty =
-        v[OPTION_REPEAT_PENALTY].given ? (float)v[OPTION_REPEAT_PENALTY].real : s.repeat_penalty;
-    s.repeat_last_n =
-        v[OPTION_REPEAT_LAST_N].given ? (uint32_t)v[OPTION_REPEAT_LAST_N].number : s.repeat_last_n;
-    s.seed = v[OPTION_SEED].given ? v[OPTION_SEED].number : s.seed;
-    return tarn_session_set_sampling(session, &s, err);
-}
-
 /* Generates and commits; with -n 0 only what a resume has to compute is computed. */
 static tarn_status generate(const arguments *args, const id_list *stop, tarn_session *session,
                             generation *g, tarn_committed *committed, tarn_error *err)
 {
-    tarn_status status = set_sampling(args, session, err);
+    tarn_status status = sampling_set(args, session, err);
     bool only_resume = given(args, OPTION_N) && args->options[OPTION_N].number == 0;
     g->stop = TARN_STOP_LENGTH;
     if (status == TARN_OK && !only_resume) {
@@ -155,10 +130,12 @@ static json_t *tool_calls(const tarn_session *session, tarn_stop stop)
         tarn_session_tool_calls(session, &calls, &n_calls, NULL);
     for (size_t i = 0; i < n_calls; i++) {
         const tarn_tool_call *c = &calls[i];
-        json_array_append_new(list,
-                              json_pack("{s:o, s:o, s:o}", "id", result_text(c->id, strlen(c->id)),
-                                        "name", result_text(c->name, strlen(c->name)), "arguments",
-                                        result_text(c->arguments, c->arguments_bytes)));
+        json_t *call = json_pack("{s:o, s:o, s:o}", "id", result_text(c->id, strlen(c->id)), "name",
+                                 result_text(c->name, strlen(c->name)), "arguments",
+                                 result_text(c->arguments, c->arguments_bytes));
+        if (c->problem)
+            json_object_set_new(call, "problem", json_string(c->problem));
+        json_array_append_new(list, call);
     }
     return list;
 }

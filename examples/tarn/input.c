@@ -1,12 +1,14 @@
-/* input.c - everything the command reads besides its arguments is read whole: prompts, tool
- * outputs and id lists are small beside the model. */
+/* input.c - what the command reads besides its arguments is read whole: prompts and id lists are
+ * small beside the model. Only `append` takes its text as it comes. */
 #include "input.h"
 #include "result.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool input_fail(tarn_error *err, int errno_value, const char *path)
 {
@@ -91,6 +93,19 @@ bool input_text(const arguments *args, const char *text, input *out, tarn_error 
         return input_copy(text, out, err);
     const char *file = args->options[OPTION_FILE].text;
     return input_read(file && !text ? file : "-", out, err);
+}
+
+int input_open(const arguments *args, const char **path, tarn_error *err)
+{
+    const char *file = args->options[OPTION_FILE].text;
+    *path = "standard input";
+    if (!file || strcmp(file, "-") == 0)
+        return STDIN_FILENO;
+    *path = file;
+    int descriptor = open(file, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0)
+        input_fail(err, errno, file);
+    return descriptor;
 }
 
 static bool is_space(char c)

@@ -27,6 +27,10 @@ void input_free(input *in);
 /* The text of a verb: `text` if there is one that is not "-", else --file, else standard input. */
 bool input_text(const arguments *args, const char *text, input *out, tarn_error *err);
 
+/* Opens where input_text would read from, if that is no `text`: a file descriptor, 0 for standard
+ * input; *path names it. -1 with err filled where there is no such file. */
+int input_open(const arguments *args, const char **path, tarn_error *err);
+
 /* Ids separated by commas or white space; brackets around them are allowed. INVALID naming the
  * first thing that is no id. Free with input_free_ids. */
 bool input_parse_ids(const input *in, const char *what, id_list *out, tarn_error *err);

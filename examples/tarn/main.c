@@ -5,16 +5,13 @@
 #include "open.h"
 #include "options.h"
 #include "result.h"
+#include "sampling.h"
 #include "verbs.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define SET(id) OPTION_BIT(OPTION_##id)
-
-#define SAMPLING                                                                                   \
-    (SET(TEMP) | SET(TOP_P) | SET(TOP_K) | SET(MIN_P) | SET(REPEAT_PENALTY) | SET(REPEAT_LAST_N) | \
-     SET(SEED))
 
 static const verb verbs[] = {
     {"model show", "DIR", "what a checkpoint is and what a session of it weighs", verb_model_show,
@@ -36,20 +33,27 @@ static const verb verbs[] = {
     {"plan", "--model DIR [--device-bytes N] [--context T] [--sessions N]",
      "what fits into a device, before anything is allocated", verb_plan, 0, 0,
      SET(MODEL) | SET(NUMERICS) | SET(DEVICE_BYTES) | SET(CONTEXT) | SET(SESSIONS)},
-    {"bench sessions", "--model DIR [--tsv FILE]", "what sessions cost on this machine",
-     verb_bench_sessions, 0, 0, OPTIONS_MODEL | SET(TSV)},
+    {"bench sessions", "--model DIR [--tsv FILE] [--peers FILE]",
+     "what sessions cost on this machine", verb_bench_sessions, 0, 0,
+     OPTIONS_MODEL | SET(TSV) | SET(PEERS)},
     {"new", "NAME [--system TEXT] [--tools FILE] [--tag K=V].. --store PATH --model DIR",
      "make a session", verb_new, 1, 1,
      OPTIONS_STORE | OPTIONS_MODEL | SET(SYSTEM) | SET(TOOLS) | SET(TAG) | SET(FILE)},
     {"append",
      "NAME --user|--system|--assistant [TEXT] | --tool CALL_ID [TEXT] | --tokens LIST|@FILE "
-     "[--file F] --store PATH --model DIR",
-     "feed one message, or ids", verb_append, 1, 2,
+     "[--file F] [--force] --store PATH --model DIR",
+     "feed one message, or ids; a text from standard input as it comes", verb_append, 1, 2,
      OPTIONS_STORE | OPTIONS_MODEL | SET(USER) | SET(SYSTEM) | SET(ASSISTANT) | SET(TOOL) |
-         SET(TOKENS) | SET(FILE)},
+         SET(TOKENS) | SET(FILE) | SET(FORCE)},
+    {"sync", "NAME [--file F] --store PATH --model DIR",
+     "make a session hold a conversation (JSON): extend it, go back in it, or begin anew",
+     verb_sync, 1, 1, OPTIONS_STORE | OPTIONS_MODEL | SET(FILE)},
+    {"chat", "NAME [--system TEXT] [--tools FILE] [-n N] [--temp T ..] --store PATH --model DIR",
+     "talk to a session; makes it if there is none", verb_chat, 1, 1,
+     OPTIONS_STORE | OPTIONS_MODEL | SET(SYSTEM) | SET(TOOLS) | SET(N) | OPTIONS_SAMPLING},
     {"generate", "NAME [-n N] [--temp T ..] [--stop LIST] [--logits F] --store PATH --model DIR",
      "let the model answer", verb_generate, 1, 1,
-     OPTIONS_STORE | OPTIONS_MODEL | SET(N) | SET(STOP) | SET(LOGITS) | SAMPLING},
+     OPTIONS_STORE | OPTIONS_MODEL | SET(N) | SET(STOP) | SET(LOGITS) | OPTIONS_SAMPLING},
     {"fork", "NAME[WHERE] NEW --store PATH", "a new session from a place of another", verb_fork, 2,
      2, OPTIONS_STORE},
     {"rewind", "NAME WHERE --store PATH", "move a session back", verb_rewind, 1, 2, OPTIONS_STORE},

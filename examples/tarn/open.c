@@ -4,6 +4,7 @@
  * The store is opened first where both are needed: a wrong path should not cost the time that
  * a large model takes to be read. Warnings of the library go to standard error. */
 #include "open.h"
+#include "input.h"
 #include "result.h"
 
 #include <stdio.h>
@@ -89,6 +90,41 @@ int open_existing(const arguments *args, const char *name, opened *o)
     if (code == 0)
         code = open_session(args, name, NULL, o);
     return code;
+}
+
+static tarn_status feed_system(tarn_session *session, const input *text, tarn_error *err)
+{
+    tarn_message message = {.size = sizeof message,
+                            .role = TARN_ROLE_SYSTEM,
+                            .text = text->data,
+                            .text_bytes = text->n_bytes};
+    return tarn_session_append_message(session, &message, NULL, err);
+}
+
+bool open_feed_new(const arguments *args, tarn_session *session, tarn_error *err)
+{
+    const char *system = args->options[OPTION_SYSTEM].text;
+    const char *tools = args->options[OPTION_TOOLS].text;
+    input in;
+    bool ok = true;
+    if (tools) {
+        ok = input_read(tools, &in, err);
+        ok = ok && tarn_session_append_tools(session, in.data, in.n_bytes, NULL, err) == TARN_OK;
+        input_free(&in);
+    }
+    if (ok && system) {
+        ok = input_text(args, system, &in, err);
+        ok = ok && feed_system(session, &in, err) == TARN_OK;
+        input_free(&in);
+    }
+    return ok && tarn_session_run(session, NULL, NULL, err) == TARN_OK;
+}
+
+tarn_reuse open_reuse(const opened *o)
+{
+    tarn_session_info info = {.size = sizeof info};
+    tarn_session_get_info(o->session, &info);
+    return info.reuse.reason == TARN_REASON_PREFIX ? info.reuse : o->reuse;
 }
 
 void open_close(opened *o)

@@ -36,6 +36,10 @@ int open_session(const arguments *args, const char *name, const tarn_session_opt
                  opened *o); /* needs the engine; with a store if one is open */
 /* Store, engine and the session `name`, which must exist. */
 int open_existing(const arguments *args, const char *name, opened *o);
+/* What the session took over when it was opened, or from another's prefix since. */
+tarn_reuse open_reuse(const opened *o);
+/* Feeds what --tools and --system say, in the order the chat format has them. */
+bool open_feed_new(const arguments *args, tarn_session *session, tarn_error *err);
 void open_close(opened *o);
 
 /* Splits NAME[WHERE]; exit code 2 where the name is too long. */

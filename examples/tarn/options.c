@@ -86,6 +86,7 @@ static const option table[OPTION_COUNT] = {
     [OPTION_PEERS] = {"--peers", KIND_TEXT, 0, NULL, "FILE",
                       "rates of other programs (TSV) to compare with"},
     [OPTION_QUICK] = {"--quick", KIND_FLAG, 0, NULL, "", "leave out what takes minutes"},
+    [OPTION_FORCE] = {"--force", KIND_FLAG, 0, NULL, "", "whichever call --tool names"},
 };
 
 _Static_assert(OPTION_COUNT <= 64, "a set of options is 64 bits");

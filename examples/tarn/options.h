@@ -50,6 +50,7 @@ typedef enum option_id {
     OPTION_DEVICE_BYTES,
     OPTION_CONTEXT,
     OPTION_SESSIONS,
+    OPTION_FORCE,
     OPTION_COUNT
 } option_id;
 

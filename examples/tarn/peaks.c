@@ -4,6 +4,8 @@
  * and chosen when it runs. Threads are started for each try, then let go together. */
 #include "peaks.h"
 
+#include "rows.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,18 +47,6 @@ double peaks_now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double peaks_median(double *values, uint32_t n)
-{
-    qsort(values, n, sizeof *values, compare);
-    return values[n / 2];
 }
 
 /* ---- the loops ------------------------------------------------------------------------------- */
@@ -249,7 +239,7 @@ static double median_rate(const peaks_bench *b, loop_fn fn, double work)
         double took = run_once(b, fn);
         rates[i] = took > 0 ? work / took / 1e9 : 0;
     }
-    return peaks_median(rates, TRIES);
+    return rows_median(rates, TRIES);
 }
 
 peaks peaks_measure(peaks_bench *b)

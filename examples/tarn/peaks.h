@@ -21,6 +21,5 @@ peaks peaks_measure(peaks_bench *bench);
 
 /* Seconds of a clock that only goes forward. */
 double peaks_now(void);
-double peaks_median(double *values, uint32_t n);
 
 #endif

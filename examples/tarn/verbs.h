@@ -12,6 +12,8 @@ int verb_detokenize(const arguments *args);
 int verb_eval(const arguments *args);
 int verb_new(const arguments *args);
 int verb_append(const arguments *args);
+int verb_sync(const arguments *args);
+int verb_chat(const arguments *args);
 int verb_generate(const arguments *args);
 int verb_dump(const arguments *args);
 int verb_fork(const arguments *args);

@@ -24,6 +24,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 #define CLOSED      UINT32_MAX /* a task number no loop reaches */
@@ -168,6 +169,21 @@ void tarni_pool_run(void *handle, uint32_t n_tasks, tarni_task_fn fn, void *arg)
     wait_for_rest(pool, n_tasks);
 }
 
+/* Signals are the host's: its handlers must not run on a thread it does not know, nor a signal come
+ * here that another thread waits for. Faults stay with the thread that makes them. */
+static int start_worker(tarni_pool *pool)
+{
+    static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int error = pthread_create(&pool->threads[pool->n_workers], NULL, worker_main, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
 tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocator, tarni_pool **out,
                               tarn_error *err)
 {
@@ -188,7 +204,7 @@ tarn_status tarni_pool_create(uint32_t n_threads, const tarn_allocator *allocato
     tarn_status status =
         tarni_alloc(allocator, n_threads, sizeof *pool->threads, &pool->threads, err);
     while (status == TARN_OK && pool->n_workers + 1 < n_threads) {
-        int error = pthread_create(&pool->threads[pool->n_workers], NULL, worker_main, pool);
+        int error = start_worker(pool);
         if (error != 0)
             status = tarni_fail_errno(err, error, "cannot start thread %u of %u",
                                       pool->n_workers + 2, n_threads);

@@ -97,14 +97,15 @@ static tarn_status calls(const tarni_chat *chat, const tarni_message *m, tarni_i
     return tarni_ids_push(out, chat->calls_end, err);
 }
 
+static const char result_before[] = "## Return of ";
+
 /* A tool's result: the line that names the call and the text behind it are one stretch. */
 static tarn_status result(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
                           tarn_error *err)
 {
-    static const char before[] = "## Return of ";
     tarni_writer text;
     tarni_writer_init(&text, out->allocator);
-    tarni_put_bytes(&text, before, sizeof before - 1);
+    tarni_put_bytes(&text, result_before, sizeof result_before - 1);
     tarni_put_bytes(&text, m->call_id, strlen(m->call_id));
     tarni_put_u8(&text, '\n');
     tarni_put_bytes(&text, m->text, m->text ? m->text_bytes : 0);
@@ -114,14 +115,21 @@ static tarn_status result(const tarni_chat *chat, const tarni_message *m, tarni_
     return status;
 }
 
-static tarn_status render(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
-                          tarn_error *err)
+/* Which marker and which name a message begins with. */
+static tarn_status message_header(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                                  tarn_error *err)
 {
     uint32_t marker_id = m->role == TARN_ROLE_USER        ? chat->im_user
                          : m->role == TARN_ROLE_ASSISTANT ? chat->im_assistant
                                                           : chat->im_system;
     const char *name = m->name && m->name[0] ? m->name : tarn_role_name(m->role);
-    TARNI_TRY(header(chat, marker_id, name, out, err));
+    return header(chat, marker_id, name, out, err);
+}
+
+static tarn_status render(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                          tarn_error *err)
+{
+    TARNI_TRY(message_header(chat, m, out, err));
     if (m->role == TARN_ROLE_TOOL)
         TARNI_TRY(result(chat, m, out, err));
     else if (m->text)
@@ -130,8 +138,7 @@ static tarn_status render(const tarni_chat *chat, const tarni_message *m, tarni_
     return tarni_ids_push(out, chat->im_end, err);
 }
 
-tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
-                               tarn_error *err)
+static tarn_status check(const tarni_message *m, tarn_error *err)
 {
     if (m->role < TARN_ROLE_SYSTEM || m->role > TARN_ROLE_TOOL)
         return tarni_fail(err, TARN_E_INVALID, "message: role \"%s\" is none of a message",
@@ -141,8 +148,48 @@ tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, t
     if (m->role != TARN_ROLE_ASSISTANT && m->n_calls > 0)
         return tarni_fail(err, TARN_E_INVALID, "message: role \"%s\" cannot make tool calls",
                           tarn_role_name(m->role));
+    return TARN_OK;
+}
+
+tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                               tarn_error *err)
+{
+    TARNI_TRY(check(m, err));
     size_t n_before = out->n_ids;
     tarn_status status = render(chat, m, out, err);
+    if (status != TARN_OK)
+        out->n_ids = n_before;
+    return status;
+}
+
+tarn_status tarni_chat_begin(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                             tarn_error *err)
+{
+    TARNI_TRY(check(m, err));
+    size_t n_before = out->n_ids;
+    tarn_status status = message_header(chat, m, out, err);
+    if (status != TARN_OK)
+        out->n_ids = n_before;
+    return status;
+}
+
+tarn_status tarni_chat_lead(const tarni_message *m, tarni_encoder *encoder, tarni_ids *out,
+                            tarn_error *err)
+{
+    if (m->role != TARN_ROLE_TOOL)
+        return TARN_OK;
+    TARNI_TRY(tarni_encoder_feed(encoder, result_before, sizeof result_before - 1, out, err));
+    TARNI_TRY(tarni_encoder_feed(encoder, m->call_id, strlen(m->call_id), out, err));
+    return tarni_encoder_feed(encoder, "\n", 1, out, err);
+}
+
+tarn_status tarni_chat_end(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                           tarn_error *err)
+{
+    size_t n_before = out->n_ids;
+    tarn_status status = calls(chat, m, out, err);
+    if (status == TARN_OK)
+        status = tarni_ids_push(out, chat->im_end, err);
     if (status != TARN_OK)
         out->n_ids = n_before;
     return status;

@@ -13,7 +13,7 @@
 #ifndef TARN_MODEL_CHAT_H
 #define TARN_MODEL_CHAT_H
 
-#include "tokenizer.h"
+#include "encoder.h"
 
 typedef struct tarni_tool_call {
     const char *id; /* "functions.NAME:INDEX" as the model writes it; kept verbatim */
@@ -22,7 +22,11 @@ typedef struct tarni_tool_call {
     size_t name_bytes;
     const char *arguments; /* verbatim; JSON if the model behaved */
     size_t arguments_bytes;
+    const char *problem; /* of a whole call that was parsed: a constant text, NULL if it is fine */
 } tarni_tool_call;
+
+/* Sets the name, a part of the id. */
+void tarni_tool_call_name(tarni_tool_call *call);
 
 typedef struct tarni_message {
     tarn_role role;   /* SYSTEM, USER, ASSISTANT, TOOL */
@@ -49,6 +53,14 @@ tarn_status tarni_chat_init(tarni_chat *chat, const tarni_tokenizer *t, tarn_err
 /* Appends one whole message, its end marker included; `out` is unchanged after an error. */
 tarn_status tarni_chat_message(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
                                tarn_error *err);
+/* The same in parts, for a text that streams in: the header; then the text through an encoder, led
+ * by what a tool's result says before it; then the calls and the end marker. */
+tarn_status tarni_chat_begin(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                             tarn_error *err);
+tarn_status tarni_chat_lead(const tarni_message *m, tarni_encoder *encoder, tarni_ids *out,
+                            tarn_error *err);
+tarn_status tarni_chat_end(const tarni_chat *chat, const tarni_message *m, tarni_ids *out,
+                           tarn_error *err);
 /* Appends the declaration of tools: `json` is a list of function declarations; it is written with
  * keys sorted at every depth and no spaces. An empty list appends nothing. INVALID if not a list.
  */
@@ -79,6 +91,41 @@ typedef struct tarni_tool_calls {
                      * whole calls are still listed */
 } tarni_tool_calls;
 
+/* What one id meant for the calls of its turn. */
+typedef struct tarni_call_news {
+    bool began;          /* a call's id is whole: tarni_call_parser_current */
+    bool ended;          /* a call is whole: the last of out.calls, its text at text_at */
+    const char *problem; /* why what was read is no call, or the call that ended is none to make */
+    size_t text_at;      /* in `text`: more arguments, or what was given up, until the next id */
+    size_t text_bytes;
+} tarni_call_news;
+
+/* Calls while their ids come one at a time. */
+typedef struct tarni_call_parser {
+    const tarni_chat *chat; /* borrowed; it has calls */
+    int at;                 /* a place of toolcalls.c */
+    tarni_writer text;      /* ids and arguments of whole calls, then of the one being read */
+    size_t start;           /* of the one being read */
+    size_t id_bytes;        /* of it, once its arguments have begun */
+    tarni_tool_calls out;   /* pointers are set by take: `text` moves while it grows */
+    size_t calls_max;
+    tarni_call_news news;
+} tarni_call_parser;
+
+void tarni_call_parser_init(tarni_call_parser *p, const tarni_chat *chat,
+                            const tarn_allocator *allocator);
+void tarni_call_parser_fini(tarni_call_parser *p); /* also of a zeroed one */
+/* After an error the parser can only be finished. */
+tarn_status tarni_call_parser_feed(tarni_call_parser *p, uint32_t id, tarn_error *err);
+/* Inside a section of calls; inside a call's arguments. */
+bool tarni_call_parser_inside(const tarni_call_parser *p);
+bool tarni_call_parser_in_arguments(const tarni_call_parser *p);
+/* The call being read, so far; borrowed until the next id. */
+tarni_tool_call tarni_call_parser_current(const tarni_call_parser *p);
+/* Everything that was found; the parser can only be finished then. */
+void tarni_call_parser_take(tarni_call_parser *p, tarni_tool_calls *out);
+
+/* The same for ids that are all there. */
 tarn_status tarni_chat_parse_calls(const tarni_chat *chat, const uint32_t *ids, size_t n_ids,
                                    const tarn_allocator *allocator, tarni_tool_calls *out,
                                    tarn_error *err);

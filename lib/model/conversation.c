@@ -19,33 +19,56 @@ typedef struct reading {
     tarn_error *err;
 } reading;
 
-static tarn_status conversation(const tarni_chat *chat, const json_t *json, tarni_ids *out,
-                                tarn_error *err);
 static tarn_status read_message(reading *r, const json_t *json);
 static tarn_status read_calls(reading *r, const json_t *list);
+
+/* Where the parts of a conversation are rendered. */
+typedef struct rendering {
+    const tarni_chat *chat;
+    tarni_ids *out;
+} rendering;
+
+static tarn_status render_part(void *user, const tarni_conversation_part *part, tarn_error *err)
+{
+    rendering *r = user;
+    return part->tools ? tarni_chat_declare(r->chat, part->tools, r->out, err)
+                       : tarni_chat_message(r->chat, part->message, r->out, err);
+}
 
 tarn_status tarni_chat_conversation(const tarni_chat *chat, const char *json, size_t n_bytes,
                                     tarni_ids *out, tarn_error *err)
 {
     json_t *parsed;
     size_t n_before = out->n_ids;
+    rendering r = {chat, out};
     TARNI_TRY(tarni_json_parse("conversation", json, n_bytes, &parsed, err));
-    tarn_status status = conversation(chat, parsed, out, err);
+    tarn_status status = tarni_conversation_parts(parsed, out->allocator, render_part, &r, err);
+    if (status == TARN_OK && json_is_true(json_object_get(parsed, "add_generation_prompt")))
+        status = tarni_chat_assistant_header(chat, out, err);
     if (status != TARN_OK)
         out->n_ids = n_before;
     json_decref(parsed);
     return status;
 }
 
-static tarn_status message(const tarni_chat *chat, size_t idx, const json_t *json, tarni_ids *out,
-                           tarn_error *err)
+/* A conversation being gone through. */
+typedef struct walk {
+    const tarn_allocator *allocator;
+    tarni_conversation_fn fn;
+    void *user;
+    tarn_error *err;
+} walk;
+
+static tarn_status message(const walk *w, size_t idx, const json_t *json)
 {
-    reading r = {.allocator = out->allocator, .idx = idx, .err = err};
+    reading r = {.allocator = w->allocator, .idx = idx, .err = w->err};
     tarni_writer_init(&r.content, r.allocator);
     tarni_writer_init(&r.arguments, r.allocator);
     tarn_status status = read_message(&r, json);
     if (status == TARN_OK)
-        status = tarni_chat_message(chat, &r.message, out, err);
+        status =
+            w->fn(w->user, &(tarni_conversation_part){.message = &r.message, .idx = (int64_t)idx},
+                  w->err);
     tarni_writer_fini(&r.arguments);
     tarni_writer_fini(&r.content);
     tarni_free(r.allocator, r.calls);
@@ -53,41 +76,50 @@ static tarn_status message(const tarni_chat *chat, size_t idx, const json_t *jso
 }
 
 /* The default system text stands before the first message, so without one there is none. */
-static tarn_status default_system(const tarni_chat *chat, const json_t *text, const json_t *first,
-                                  tarni_ids *out, tarn_error *err)
+static tarn_status default_system(const walk *w, const json_t *text, const json_t *first)
 {
     if (!text || json_is_null(text))
         return TARN_OK;
     if (!json_is_string(text))
-        return tarni_fail(err, TARN_E_INVALID, "default_system: neither text nor null");
+        return tarni_fail(w->err, TARN_E_INVALID, "default_system: neither text nor null");
     const char *role = json_string_value(json_object_get(first, "role"));
     if (!first || (role && strcmp(role, tarn_role_name(TARN_ROLE_SYSTEM)) == 0))
         return TARN_OK;
     tarni_message m = {.role = TARN_ROLE_SYSTEM,
                        .text = json_string_value(text),
                        .text_bytes = json_string_length(text)};
-    return tarni_chat_message(chat, &m, out, err);
+    return w->fn(w->user, &(tarni_conversation_part){.message = &m, .idx = -1}, w->err);
 }
 
-static tarn_status conversation(const tarni_chat *chat, const json_t *json, tarni_ids *out,
-                                tarn_error *err)
+static tarn_status declaration(const walk *w, const json_t *tools)
 {
+    if (!tools || json_is_null(tools))
+        return TARN_OK;
+    if (!json_is_array(tools))
+        return tarni_fail(w->err, TARN_E_INVALID, "tools: no list");
+    if (json_array_size(tools) == 0)
+        return TARN_OK;
+    return w->fn(w->user, &(tarni_conversation_part){.tools = tools, .idx = -1}, w->err);
+}
+
+tarn_status tarni_conversation_parts(const json_t *json, const tarn_allocator *allocator,
+                                     tarni_conversation_fn fn, void *user, tarn_error *err)
+{
+    walk w = {allocator, fn, user, err};
     if (!json_is_object(json))
         return tarni_fail(err, TARN_E_INVALID, "conversation: no object");
     const json_t *messages = json_object_get(json, "messages");
-    const json_t *tools = json_object_get(json, "tools");
     const json_t *open = json_object_get(json, "add_generation_prompt");
     if (!json_is_array(messages))
         return tarni_fail(err, TARN_E_INVALID, "messages: %s", messages ? "no list" : "missing");
     if (open && !json_is_boolean(open))
         return tarni_fail(err, TARN_E_INVALID, "add_generation_prompt: neither true nor false");
-    if (tools && !json_is_null(tools))
-        TARNI_TRY(tarni_chat_declare(chat, tools, out, err));
-    TARNI_TRY(default_system(chat, json_object_get(json, "default_system"),
-                             json_array_get(messages, 0), out, err));
+    TARNI_TRY(declaration(&w, json_object_get(json, "tools")));
+    TARNI_TRY(
+        default_system(&w, json_object_get(json, "default_system"), json_array_get(messages, 0)));
     for (size_t i = 0; i < json_array_size(messages); i++)
-        TARNI_TRY(message(chat, i, json_array_get(messages, i), out, err));
-    return json_is_true(open) ? tarni_chat_assistant_header(chat, out, err) : TARN_OK;
+        TARNI_TRY(message(&w, i, json_array_get(messages, i)));
+    return TARN_OK;
 }
 
 /* Text or null; anything else, and text with a NUL, is refused. *out is NULL for null. */

@@ -210,9 +210,8 @@ static tarn_status encode_text(encoding *e, const uint8_t *text, size_t n_bytes)
     return status;
 }
 
-/* The bytes an id stands for, borrowed from the tokenizer. */
-static tarn_status bytes_of_id(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
-                               size_t *n_bytes, tarn_error *err)
+tarn_status tarni_tokenizer_bytes(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
+                                  size_t *n_bytes, tarn_error *err)
 {
     *bytes = NULL;
     *n_bytes = 0;
@@ -238,7 +237,7 @@ tarn_status tarni_tokenizer_decode(const tarni_tokenizer *t, const uint32_t *ids
     for (size_t i = 0; i < n_ids && status == TARN_OK; i++) {
         const uint8_t *bytes;
         size_t n_bytes;
-        status = bytes_of_id(t, ids[i], &bytes, &n_bytes, err);
+        status = tarni_tokenizer_bytes(t, ids[i], &bytes, &n_bytes, err);
         tarni_put_bytes(out, bytes, n_bytes);
     }
     if (status == TARN_OK && out->failed)
@@ -262,6 +261,11 @@ bool tarni_tokenizer_special(const tarni_tokenizer *t, const char *name, uint32_
 bool tarni_tokenizer_is_special(const tarni_tokenizer *t, uint32_t id)
 {
     return id >= t->vocab.n_ranks && id < t->n_rows;
+}
+
+const tarni_vocab *tarni_tokenizer_vocab(const tarni_tokenizer *t)
+{
+    return &t->vocab;
 }
 
 uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t)
@@ -318,16 +322,22 @@ static void settle(tarni_text_stream *s, tarni_writer *out)
     }
 }
 
+void tarni_text_stream_bytes(tarni_text_stream *s, const char *bytes, size_t n_bytes,
+                             tarni_writer *out)
+{
+    for (size_t i = 0; i < n_bytes; i++) {
+        s->held[s->n_held++] = (uint8_t)bytes[i];
+        settle(s, out);
+    }
+}
+
 tarn_status tarni_text_stream_feed(tarni_text_stream *s, const tarni_tokenizer *t, uint32_t id,
                                    tarni_writer *out, tarn_error *err)
 {
     const uint8_t *bytes;
     size_t n_bytes;
-    TARNI_TRY(bytes_of_id(t, id, &bytes, &n_bytes, err));
-    for (size_t i = 0; i < n_bytes; i++) {
-        s->held[s->n_held++] = bytes[i];
-        settle(s, out);
-    }
+    TARNI_TRY(tarni_tokenizer_bytes(t, id, &bytes, &n_bytes, err));
+    tarni_text_stream_bytes(s, (const char *)bytes, n_bytes, out);
     return out->failed ? tarni_fail_memory(err, out->n_bytes) : TARN_OK;
 }
 

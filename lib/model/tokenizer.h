@@ -6,6 +6,7 @@
 
 #include "bytes.h"
 #include "ids.h"
+#include "vocab.h"
 
 typedef struct tarni_tokenizer tarni_tokenizer;
 
@@ -30,10 +31,17 @@ tarn_status tarni_tokenizer_encode(const tarni_tokenizer *t, const char *text, s
 tarn_status tarni_tokenizer_decode(const tarni_tokenizer *t, const uint32_t *ids, size_t n_ids,
                                    tarni_writer *out, tarn_error *err);
 
+/* The bytes of one id, borrowed from the tokenizer. INVALID as above. */
+tarn_status tarni_tokenizer_bytes(const tarni_tokenizer *t, uint32_t id, const uint8_t **bytes,
+                                  size_t *n_bytes, tarn_error *err);
+
 /* The id of a special string of the files ("<|im_end|>"); false if there is none with a row. */
 bool tarni_tokenizer_special(const tarni_tokenizer *t, const char *name, uint32_t *out_id);
 /* Is this id a special slot (named or reserved)? */
 bool tarni_tokenizer_is_special(const tarni_tokenizer *t, uint32_t id);
+
+/* Its ranks, borrowed: for tarni_encoder. */
+const tarni_vocab *tarni_tokenizer_vocab(const tarni_tokenizer *t);
 
 uint32_t tarni_tokenizer_rows(const tarni_tokenizer *t); /* ids run from 0 to rows - 1 */
 
@@ -53,6 +61,9 @@ typedef struct tarni_text_stream {
  * replaced. */
 tarn_status tarni_text_stream_feed(tarni_text_stream *s, const tarni_tokenizer *t, uint32_t id,
                                    tarni_writer *out, tarn_error *err);
+/* The same for bytes that are no token's. */
+void tarni_text_stream_bytes(tarni_text_stream *s, const char *bytes, size_t n_bytes,
+                             tarni_writer *out);
 /* U+FFFD for what is still held; resets the stream. */
 void tarni_text_stream_flush(tarni_text_stream *s, tarni_writer *out);
 

@@ -7,26 +7,72 @@
  *
  * Any other special id, or a marker in a state that has no arrow for it, is out of place: the call
  * it stands in is given up, the result is marked malformed and reading goes on, so that every whole
- * call is listed. White space between calls is nothing; other text there is malformed, too. */
+ * call is listed. White space between calls is nothing; other text there is malformed, too.
+ *
+ * Ids come one at a time, while they are generated or all at once; what the last one meant is
+ * `news` until the next. What is given up is not lost: the news hold its text. */
 #include "chat.h"
+
+#include "jsontext.h"
 
 #include <string.h>
 
-typedef enum place { OUTSIDE, BETWEEN, IN_ID, IN_ARGUMENTS } place;
+enum { OUTSIDE, BETWEEN, IN_ID, IN_ARGUMENTS };
 
-typedef struct parsing {
-    const tarni_chat *chat;
-    place at;
-    tarni_writer text;     /* ids and arguments of whole calls, then of the one being read */
-    size_t start;          /* of the one being read */
-    size_t id_bytes;       /* of it, from IN_ARGUMENTS on */
-    tarni_tool_calls *out; /* pointers are set at the end: `text` moves while it grows */
-    size_t calls_max;
-    tarn_error *err;
-} parsing;
+static const char out_of_place[] = "a marker out of place";
+static const char text_between[] = "text between calls";
+static const char cut_off[] = "cut off by the end of the turn";
+static const char no_json[] = "the arguments are no JSON";
 
-static tarn_status step(parsing *p, uint32_t id);
 static void point(tarni_tool_calls *calls);
+
+void tarni_call_parser_init(tarni_call_parser *p, const tarni_chat *chat,
+                            const tarn_allocator *allocator)
+{
+    *p = (tarni_call_parser){.chat = chat, .out = {.allocator = allocator}};
+    tarni_writer_init(&p->text, allocator);
+}
+
+void tarni_call_parser_fini(tarni_call_parser *p)
+{
+    if (p->text.allocator)
+        tarni_writer_fini(&p->text);
+    tarni_tool_calls_fini(&p->out);
+    *p = (tarni_call_parser){0};
+}
+
+bool tarni_call_parser_inside(const tarni_call_parser *p)
+{
+    return p->at != OUTSIDE;
+}
+
+bool tarni_call_parser_in_arguments(const tarni_call_parser *p)
+{
+    return p->at == IN_ARGUMENTS;
+}
+
+tarni_tool_call tarni_call_parser_current(const tarni_call_parser *p)
+{
+    const char *text = p->text.data ? (const char *)p->text.data + p->start : "";
+    size_t id_bytes = p->at == IN_ARGUMENTS ? p->id_bytes : p->text.n_bytes - p->start;
+    tarni_tool_call call = {.id = text,
+                            .id_bytes = id_bytes,
+                            .arguments = text + id_bytes,
+                            .arguments_bytes = p->text.n_bytes - p->start - id_bytes};
+    tarni_tool_call_name(&call);
+    return call;
+}
+
+void tarni_call_parser_take(tarni_call_parser *p, tarni_tool_calls *out)
+{
+    *out = p->out;
+    out->text = (char *)p->text.data; /* the writer's buffer becomes the result's */
+    p->out = (tarni_tool_calls){0};
+    p->text = (tarni_writer){0};
+    if (p->at != OUTSIDE)
+        out->malformed = true;
+    point(out);
+}
 
 tarn_status tarni_chat_parse_calls(const tarni_chat *chat, const uint32_t *ids, size_t n_ids,
                                    const tarn_allocator *allocator, tarni_tool_calls *out,
@@ -35,20 +81,15 @@ tarn_status tarni_chat_parse_calls(const tarni_chat *chat, const uint32_t *ids, 
     *out = (tarni_tool_calls){.allocator = allocator};
     if (!chat->has_calls)
         return TARN_OK;
-    parsing p = {.chat = chat, .out = out, .err = err};
-    tarni_writer_init(&p.text, allocator);
+    tarni_call_parser p;
+    tarni_call_parser_init(&p, chat, allocator);
     tarn_status status = TARN_OK;
     for (size_t i = 0; i < n_ids && status == TARN_OK; i++)
-        status = step(&p, ids[i]);
-    out->text = (char *)p.text.data; /* the writer's buffer becomes the result's */
-    if (status != TARN_OK) {
-        tarni_tool_calls_fini(out);
-        return status;
-    }
-    if (p.at != OUTSIDE)
-        out->malformed = true;
-    point(out);
-    return TARN_OK;
+        status = tarni_call_parser_feed(&p, ids[i], err);
+    if (status == TARN_OK)
+        tarni_call_parser_take(&p, out);
+    tarni_call_parser_fini(&p);
+    return status;
 }
 
 void tarni_tool_calls_fini(tarni_tool_calls *calls)
@@ -60,16 +101,34 @@ void tarni_tool_calls_fini(tarni_tool_calls *calls)
     *calls = (tarni_tool_calls){0};
 }
 
-/* The call being read is whole. */
-static tarn_status finish_call(parsing *p)
+/* *problem: NULL if the text is JSON. */
+static tarn_status check_json(const uint8_t *text, size_t n_bytes, const char **problem,
+                              tarn_error *err)
 {
-    tarni_tool_calls *out = p->out;
+    json_t *parsed = NULL;
+    tarn_error why;
+    tarn_status status = tarni_json_parse("arguments", (const char *)text, n_bytes, &parsed, &why);
+    json_decref(parsed);
+    *problem = status == TARN_OK ? NULL : no_json;
+    if (status != TARN_E_NO_MEMORY)
+        return TARN_OK;
+    *err = why;
+    return status;
+}
+
+/* The call being read is whole. */
+static tarn_status finish_call(tarni_call_parser *p, tarn_error *err)
+{
+    tarni_tool_calls *out = &p->out;
+    const char *problem;
+    size_t n_bytes = p->text.n_bytes - p->start - p->id_bytes;
+    const uint8_t *text = p->text.data ? p->text.data + p->start + p->id_bytes : (uint8_t *)"";
+    TARNI_TRY(check_json(text, n_bytes, &problem, err));
     TARNI_TRY(tarni_grow(out->allocator, &out->calls, &p->calls_max, out->n_calls + 1,
-                         sizeof *out->calls, p->err));
-    out->calls[out->n_calls++] = (tarni_tool_call){
-        .id_bytes = p->id_bytes,
-        .arguments_bytes = p->text.n_bytes - p->start - p->id_bytes,
-    };
+                         sizeof *out->calls, err));
+    out->calls[out->n_calls++] =
+        (tarni_tool_call){.id_bytes = p->id_bytes, .arguments_bytes = n_bytes, .problem = problem};
+    p->news = (tarni_call_news){.ended = true, .problem = problem, .text_at = p->start};
     p->start = p->text.n_bytes;
     p->at = BETWEEN;
     return TARN_OK;
@@ -83,21 +142,33 @@ static bool is_blank(const uint8_t *text, size_t n_bytes)
     return true;
 }
 
-static tarn_status text_id(parsing *p, uint32_t id)
+/* What was read since `start` is given up; its bytes stay in place until the next id. */
+static void give_up(tarni_call_parser *p, const char *problem)
+{
+    p->out.malformed = true;
+    p->news = (tarni_call_news){
+        .problem = problem, .text_at = p->start, .text_bytes = p->text.n_bytes - p->start};
+}
+
+static tarn_status text_id(tarni_call_parser *p, uint32_t id, tarn_error *err)
 {
     if (p->at == OUTSIDE)
         return TARN_OK;
-    TARNI_TRY(tarni_tokenizer_decode(p->chat->tokenizer, &id, 1, &p->text, p->err));
+    size_t before = p->text.n_bytes;
+    TARNI_TRY(tarni_tokenizer_decode(p->chat->tokenizer, &id, 1, &p->text, err));
     if (p->at == BETWEEN) {
         if (!is_blank(p->text.data + p->start, p->text.n_bytes - p->start))
-            p->out->malformed = true;
+            give_up(p, text_between);
         p->text.n_bytes = p->start;
+    } else if (p->at == IN_ARGUMENTS) {
+        p->news.text_at = before;
+        p->news.text_bytes = p->text.n_bytes - before;
     }
     return TARN_OK;
 }
 
 /* A special id that is no arrow inside a call: what was read of one is given up. */
-static void other_marker(parsing *p, uint32_t id)
+static void other_marker(tarni_call_parser *p, uint32_t id)
 {
     const tarni_chat *c = p->chat;
     bool part = id == c->call_argument_begin || id == c->call_end;
@@ -105,7 +176,7 @@ static void other_marker(parsing *p, uint32_t id)
                         ? id != c->call_begin && id != c->calls_end && !part
                         : p->at == BETWEEN && (id == c->call_begin || id == c->calls_end);
     if (!in_place)
-        p->out->malformed = true;
+        give_up(p, id == c->im_end ? cut_off : out_of_place);
     p->text.n_bytes = p->start;
     if (id == c->call_begin)
         p->at = IN_ID;
@@ -115,25 +186,27 @@ static void other_marker(parsing *p, uint32_t id)
         p->at = OUTSIDE;
 }
 
-static tarn_status step(parsing *p, uint32_t id)
+tarn_status tarni_call_parser_feed(tarni_call_parser *p, uint32_t id, tarn_error *err)
 {
     const tarni_chat *c = p->chat;
+    p->news = (tarni_call_news){0};
     if (!tarni_tokenizer_is_special(c->tokenizer, id))
-        return text_id(p, id);
+        return text_id(p, id, err);
     if (id == c->call_argument_begin && p->at == IN_ID) {
         p->id_bytes = p->text.n_bytes - p->start;
         p->at = IN_ARGUMENTS;
+        p->news.began = true;
         return TARN_OK;
     }
     if (id == c->call_end && p->at == IN_ARGUMENTS)
-        return finish_call(p);
+        return finish_call(p, err);
 
     other_marker(p, id);
     return TARN_OK;
 }
 
 /* "functions.NAME:INDEX": NAME; an id of any other form is its own name. */
-static void set_name(tarni_tool_call *call)
+void tarni_tool_call_name(tarni_tool_call *call)
 {
     static const char before[] = "functions.";
     size_t skip = sizeof before - 1;
@@ -156,6 +229,6 @@ static void point(tarni_tool_calls *calls)
         call->id = at ? at : "";
         call->arguments = call->id + call->id_bytes;
         at = call->arguments + call->arguments_bytes;
-        set_name(call);
+        tarni_tool_call_name(call);
     }
 }

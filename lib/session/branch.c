@@ -5,18 +5,8 @@
 #include "opening.h"
 #include "parking.h"
 #include "revive.h"
-#include "turncalls.h"
 
 #include <string.h>
-
-/* The calls of the last turn, for the child of a session. */
-static tarn_status copy_calls(const tarn_session *s, tarn_session *child, tarn_error *err)
-{
-    const tarni_timeline *live = &s->live;
-    return tarni_turn_calls(s->engine->model, live->tokens.ids + live->turn_begin,
-                            (size_t)(live->turn_end - live->turn_begin),
-                            &s->engine->pools.allocator, &child->calls, &child->public_calls, err);
-}
 
 tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_session **out,
                                tarn_error *err)
@@ -36,6 +26,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         child->reuse = s->reuse;
         child->read_only = s->read_only;
         child->lease_ms = s->lease_ms;
+        child->no_prefix = s->no_prefix;
         child->store_id = s->store_id; /* of what a read-only child goes back to */
         child->head = s->live.base_node;
     }
@@ -43,7 +34,7 @@ tarn_status tarni_session_fork(tarn_session *s, const char *new_name, tarn_sessi
         status = tarni_copy_text(&s->engine->pools.allocator, s->where, strlen(s->where),
                                  &child->where, err);
     if (status == TARN_OK)
-        status = copy_calls(s, child, err);
+        status = tarni_session_read_calls(child, err);
     tarnp_store *store = tarni_desk_enter(s->desk);
     if (status == TARN_OK && store && !s->read_only)
         status = tarnp_session_fork(store, s->live.base_node, new_name, &record,

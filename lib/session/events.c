@@ -42,13 +42,36 @@ void tarni_events_push_text(tarni_events *e, const tarn_event *event, const uint
     tarni_events_push(e, &with);
 }
 
+static const char *put_name(tarni_events *e, const char *name, size_t n_bytes)
+{
+    const char *offset = (const char *)(uintptr_t)(e->text.n_bytes + 1);
+    tarni_put_bytes(&e->text, name, n_bytes);
+    tarni_put_u8(&e->text, 0);
+    return e->text.failed ? NULL : offset;
+}
+
+void tarni_events_push_call(tarni_events *e, const tarn_event *event, const tarni_tool_call *call,
+                            const uint8_t *text, size_t n_bytes)
+{
+    tarn_event with = *event;
+    with.call_id = put_name(e, call->id, call->id_bytes);
+    with.call_name = put_name(e, call->name, call->name_bytes);
+    tarni_events_push_text(e, &with, text, n_bytes);
+}
+
+static const char *resolve(const tarni_events *e, const char *offset)
+{
+    return offset ? (const char *)e->text.data + ((uintptr_t)offset - 1) : NULL;
+}
+
 bool tarni_events_poll(tarni_events *e, tarn_event *out)
 {
     if (e->next == e->n_items)
         return false;
     *out = e->items[e->next++];
-    if (out->text)
-        out->text = (const char *)e->text.data + ((uintptr_t)out->text - 1);
+    out->text = resolve(e, out->text);
+    out->call_id = resolve(e, out->call_id);
+    out->call_name = resolve(e, out->call_name);
     return true;
 }
 

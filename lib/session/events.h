@@ -2,12 +2,12 @@
 #ifndef TARNI_EVENTS_H
 #define TARNI_EVENTS_H
 
-#include "bytes.h"
+#include "chat.h"
 #include "tarn.h"
 
 typedef struct tarni_events {
     tarn_allocator allocator;
-    tarn_event *items; /* text holds an offset into `text` until polled */
+    tarn_event *items; /* texts are offsets into `text`, plus 1, until polled */
     size_t n_items, next, capacity;
     tarni_writer text;
 } tarni_events;
@@ -21,6 +21,9 @@ void tarni_events_push(tarni_events *e, const tarn_event *event);
  * text NULL and its text_bytes. */
 void tarni_events_push_text(tarni_events *e, const tarn_event *event, const uint8_t *text,
                             size_t n_bytes);
+/* As push_text, with a call's id and name, which are copied. */
+void tarni_events_push_call(tarni_events *e, const tarn_event *event, const tarni_tool_call *call,
+                            const uint8_t *text, size_t n_bytes);
 bool tarni_events_poll(tarni_events *e, tarn_event *out);
 /* Drops the events of a session that is going. */
 void tarni_events_drop(tarni_events *e, const tarn_session *session);

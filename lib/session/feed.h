@@ -5,7 +5,7 @@
 
 #include "session.h"
 
-/* All but the last: unchanged after an error. */
+/* These four: unchanged after an error. */
 tarn_status tarni_feed_tokens(tarn_session *s, const uint32_t *ids, size_t n_ids, tarn_error *err);
 tarn_status tarni_feed_message(tarn_session *s, const tarn_message *m, size_t *n_tokens,
                                tarn_error *err);
@@ -20,9 +20,9 @@ void tarni_feed_done(tarn_session *s, size_t n_ids);
 void tarni_feed_sampled(tarn_session *s, uint32_t id);
 /* Room for what tarni_feed_sampled will need. */
 tarn_status tarni_feed_reserve_sampled(tarn_session *s, tarn_error *err);
+/* Begins the queue anew if all of it is fed. */
+void tarni_feed_tidy(tarn_session *s);
 /* Marks the open assistant segment as ended. */
 void tarni_feed_close_turn(tarn_session *s);
-/* Forgets what is queued and not fed, but not a replay that is under way. */
-void tarni_feed_drop(tarn_session *s);
 
 #endif

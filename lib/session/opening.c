@@ -3,6 +3,7 @@
 #include "hold.h"
 #include "keep.h"
 #include "revive.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -54,6 +55,8 @@ void tarni_session_close(tarn_session *s)
     tarni_timeline_fini(&s->live);
     tarni_ids_fini(&s->queue);
     tarni_segments_fini(&s->plan, a);
+    tarni_session_end_intake(s);
+    tarni_watch_fini(s);
     tarni_session_forget_calls(s);
     tarni_free(a, s->where);
     tarni_free(a, s);
@@ -114,6 +117,7 @@ static tarn_status open_stored(tarn_session *s, const tarn_session_options *o, t
 {
     tarn_status status = TARN_E_NOT_FOUND;
     s->read_only = o->flags & TARN_SESSION_READ_ONLY;
+    s->no_prefix = o->flags & TARN_SESSION_NO_PREFIX;
     s->lease_ms = o->lease_ms;
     if (o->where)
         TARNI_TRY(tarni_copy_text(&s->engine->pools.allocator, o->where, strlen(o->where),

@@ -26,6 +26,8 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
 {
     const tarni_timeline *live = &s->live;
     TARNI_TRY(tarni_session_check_idle(s, false, err));
+    if (s->intake.open)
+        return tarni_fail(err, TARN_E_CONFLICT, "session %s: a message is being appended", s->name);
     if (!s->store || s->where)
         return tarni_fail(err, TARN_E_UNSUPPORTED, "session %s has no node to come back to",
                           s->name);

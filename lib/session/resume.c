@@ -155,6 +155,21 @@ static void find_tail(const tarni_lineage *l, tarni_timeline *t)
     }
 }
 
+/* The calls made and answered up to the place; a turn or result cut by it counts as begun. */
+static tarn_status find_calls(const tarni_lineage *l, tarni_timeline *t, tarn_error *err)
+{
+    uint64_t at = 0;
+    for (size_t i = 0; i < l->n_nodes; i++)
+        for (size_t k = 0; k < l->nodes[i].n_segments && at < l->position; k++) {
+            tarnp_segment s = l->nodes[i].segments[k];
+            at += s.n_tokens;
+            if (s.role == TARN_ROLE_ASSISTANT && at > l->position)
+                s.n_call_ids = 0;
+            TARNI_TRY(tarni_segment_to_ledger(&s, &t->calls, &t->pools->allocator, err));
+        }
+    return TARN_OK;
+}
+
 /* Why not a nearer state, or why not the nearest. */
 typedef struct passed_over {
     bool damaged, evicted;
@@ -207,6 +222,8 @@ tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, const tarni
     tarn_status status = find_sampler(l, out, &passed.damaged, &bytes_read, err);
     if (status == TARN_OK)
         status = tarni_lineage_tokens(l, &out->tokens, err);
+    if (status == TARN_OK)
+        status = find_calls(l, out, err);
     if (status == TARN_OK && l->position > node->position)
         status = tarni_ids_append(replay, out->tokens.ids + node->position,
                                   (size_t)(l->position - node->position), err);

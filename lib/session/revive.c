@@ -1,6 +1,7 @@
 #include "revive.h"
 
 #include "turncalls.h"
+#include "watch.h"
 
 #include <string.h>
 
@@ -95,11 +96,8 @@ static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, bool swa
     if (status == TARN_OK && r->replay.n_ids > 0 && r->live.slot == TARNI_SLOT_ZERO)
         status = swaps ? tarni_slots_take_last(&e->pools.slots, &r->next_slot, err)
                        : tarni_slots_take(&e->pools.slots, &r->next_slot, err);
-    const tarni_timeline *t = &r->live;
     if (status == TARN_OK)
-        status = tarni_turn_calls(e->model, t->tokens.ids + t->turn_begin,
-                                  (size_t)(t->turn_end - t->turn_begin), &e->pools.allocator,
-                                  &r->calls, &r->public_calls, err);
+        status = tarni_turn_calls(e->model, &r->live, &r->calls, &r->public_calls, err);
     return status;
 }
 
@@ -149,6 +147,9 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->plan_fed = 0;
     s->generation.active = false;
     s->poisoned = false;
+    s->prefix_sought = false;
+    tarni_session_end_intake(s);
+    tarni_watch_fini(s);
     s->engine->n_parked -= s->parked;
     s->parked = false;
     s->reuse = *reuse;

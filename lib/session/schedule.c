@@ -14,11 +14,12 @@
  * step never crosses a multiple of keep_every, so that a state can be kept there. */
 #include "schedule.h"
 
+#include "adopt.h"
 #include "feed.h"
 #include "filemap.h"
 #include "hold.h"
 #include "keep.h"
-#include "turncalls.h"
+#include "watch.h"
 
 #include <math.h>
 #include <string.h>
@@ -119,10 +120,13 @@ static void push_event(tarn_session *s, tarn_event_kind kind, uint32_t n, tarn_s
 }
 
 /* Gives out what stands in the engine's piece, and empties it. */
-static void push_piece(tarn_session *s)
+static void push_piece(tarn_session *s, bool in_calls)
 {
     tarni_writer *text = &s->engine->piece;
-    tarn_event event = {.kind = TARN_EVENT_TEXT, .session = s, .position = s->live.tokens.n_ids};
+    tarn_event event = {.kind = TARN_EVENT_TEXT,
+                        .session = s,
+                        .position = s->live.tokens.n_ids,
+                        .in_calls = in_calls};
     if (text->n_bytes > 0)
         tarni_events_push_text(&s->engine->events, &event, text->data, text->n_bytes);
     text->n_bytes = 0;
@@ -139,30 +143,14 @@ static void poison(tarn_session *s, const tarn_error *why)
     TARNI_LOG(&s->engine->pools.log, TARN_LOG_ERROR, "session %s: %s", s->name, why->detail);
 }
 
-/* The calls of the turn that just ended: for the caller, and by their ids in the segment. */
-static tarn_status find_calls(tarn_session *s, tarn_error *err)
-{
-    const tarn_allocator *a = &s->engine->pools.allocator;
-    tarni_timeline *live = &s->live;
-    live->turn_begin = live->tail_begin;
-    live->turn_end = live->tokens.n_ids;
-    tarni_session_forget_calls(s);
-    TARNI_TRY(tarni_turn_calls(s->engine->model, live->tokens.ids + live->turn_begin,
-                               (size_t)(live->turn_end - live->turn_begin), a, &s->calls,
-                               &s->public_calls, err));
-    for (size_t i = 0; i < s->calls.n_calls; i++)
-        TARNI_TRY(tarni_segments_add_call(&live->segments, a, s->public_calls[i].id, err));
-    return TARN_OK;
-}
-
 static void stop_generation(tarn_session *s, tarn_stop stop)
 {
     tarn_error err;
     tarni_text_stream_flush(&s->generation.text, &s->engine->piece);
-    push_piece(s);
+    push_piece(s, tarni_watch_inside(s));
     s->generation.active = false;
     if (stop == TARN_STOP_TOKEN && s->live.tail_closed) {
-        if (find_calls(s, &err) != TARN_OK) {
+        if (tarni_watch_finish(s, &err) != TARN_OK) {
             poison(s, &err);
             return;
         }
@@ -176,7 +164,7 @@ static void obey_cancel(tarn_session *s)
 {
     if (!atomic_exchange(&s->cancelled, false))
         return;
-    tarni_feed_drop(s);
+    tarni_session_drop_waiting(s);
     if (s->generation.active)
         stop_generation(s, TARN_STOP_CANCELLED);
 }
@@ -420,21 +408,37 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
     tarni_feed_sampled(s, id);
     push_event(s, TARN_EVENT_TOKEN, id, TARN_STOP_NONE);
     g->n_left -= g->bounded;
+    tarn_error err;
+    bool in_calls;
+    tarn_status status = tarni_watch_token(s, id, &in_calls, &err);
+    if (status != TARN_OK) {
+        poison(s, &err);
+        return;
+    }
     if (stops) {
         if (ends_turn)
             tarni_feed_close_turn(s);
         stop_generation(s, TARN_STOP_TOKEN);
         return;
     }
-    tarn_error err;
-    tarn_status status = TARN_OK;
     if (e->model->tokenizer)
         status = tarni_text_stream_feed(&g->text, e->model->tokenizer, id, &e->piece, &err);
-    push_piece(s);
+    push_piece(s, in_calls);
     if (status != TARN_OK)
         poison(s, &err);
     else if (g->bounded && g->n_left == 0)
         stop_generation(s, TARN_STOP_LENGTH);
+}
+
+static void end_waiting(tarn_session *s, const step_part *part)
+{
+    tarn_error err;
+    uint64_t turn_end = s->live.turn_end;
+    tarni_feed_done(s, part->n_rows);
+    if (!part->replayed)
+        push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
+    if (s->live.turn_end != turn_end && tarni_session_read_calls(s, &err) != TARN_OK)
+        poison(s, &err);
 }
 
 /* Keeps the promise that rewinding never replays more than keep_every tokens. A store that refuses
@@ -442,7 +446,7 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
 static void keep_at_border(tarn_session *s)
 {
     tarn_error err;
-    bool more = tarni_session_waiting(s) > 0 || s->generation.active;
+    bool more = tarni_session_waiting(s) > 0 || s->generation.active || s->intake.open;
     if (!s->store || s->read_only || !more || s->n_replay > 0 ||
         s->live.tokens.n_ids % s->engine->keep_every != 0)
         return;
@@ -485,9 +489,7 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
     if (part->sampled) {
         end_sampled(e, s, e->space->ids[part->row_begin]);
     } else {
-        tarni_feed_done(s, part->n_rows);
-        if (!part->replayed)
-            push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
+        end_waiting(s, part);
     }
     for (uint32_t i = 0; part->scored && i < part->n_rows; i++) {
         const float *row = i + 1 < part->n_rows
@@ -556,10 +558,12 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
         tarni_session_reap(s);
+        tarni_adopt_prefix(s);
     }
     /* a session's step gives at most: token or appended, text, flushed text, stop, failed, parked,
-     * committed */
-    TARNI_TRY(tarni_events_reserve(&e->events, (size_t)e->n_sessions * 8, err));
+     * committed, and what watch.h adds */
+    TARNI_TRY(
+        tarni_events_reserve(&e->events, (size_t)e->n_sessions * (8 + TARNI_WATCH_EVENTS), err));
     begin_step(e);
     struct tarni_batch_space *b = e->space;
     out->n_rows = b->n_rows;

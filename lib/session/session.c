@@ -1,6 +1,8 @@
 /* session.c - what every file about sessions asks one. */
 #include "session.h"
 
+#include "turncalls.h"
+
 #include <string.h>
 
 size_t tarni_session_waiting(const tarn_session *s)
@@ -13,11 +15,46 @@ bool tarni_session_has_work(const tarn_session *s)
     return !s->poisoned && (tarni_session_waiting(s) > 0 || s->generation.active);
 }
 
+void tarni_intake_release(tarni_intake *in)
+{
+    tarni_encoder_fini(&in->encoder);
+    tarni_ids_fini(&in->closing);
+    in->open = false;
+}
+
+void tarni_session_end_intake(tarn_session *s)
+{
+    if (s->intake.open)
+        tarni_intake_release(&s->intake);
+    s->intake = (tarni_intake){0};
+}
+
+void tarni_session_drop_waiting(tarn_session *s)
+{
+    const tarn_allocator *a = &s->engine->pools.allocator;
+    if (s->intake.open) {
+        tarni_intake_release(&s->intake);
+        s->intake.cancelled = true;
+    }
+    s->queue.n_ids = s->queue_at + s->n_replay;
+    tarni_segments_clear(&s->plan, a);
+    s->plan_at = 0;
+    s->plan_fed = 0;
+    tarni_page_table_trim(&s->engine->pools.pages, &s->live.pages,
+                          s->live.tokens.n_ids + tarni_session_waiting(s));
+}
+
 void tarni_session_forget_calls(tarn_session *s)
 {
     tarni_tool_calls_fini(&s->calls);
     tarni_free(&s->engine->pools.allocator, s->public_calls);
     s->public_calls = NULL;
+}
+
+tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err)
+{
+    tarni_session_forget_calls(s);
+    return tarni_turn_calls(s->engine->model, &s->live, &s->calls, &s->public_calls, err);
 }
 
 tarn_at tarni_session_at(const tarn_session *s)

@@ -37,6 +37,24 @@ typedef struct tarni_generation {
     tarni_text_stream text;
 } tarni_generation;
 
+/* Tool calls of the turn that is generated (watch.c). */
+typedef struct tarni_watch {
+    tarni_call_parser parser; /* zeroed: nothing is watched */
+    uint64_t turn_begin, position;
+    tarni_text_stream text; /* of the arguments that are told */
+} tarni_watch;
+
+/* A message that streams in (intake.c). */
+typedef struct tarni_intake {
+    bool open;
+    bool cancelled; /* one was given up, and no other began */
+    bool begun;     /* its segment is queued */
+    tarn_role role;
+    tarni_encoder encoder;
+    tarni_ids closing; /* what its end writes */
+    uint64_t n_tokens; /* of it that were queued */
+} tarni_intake;
+
 /* The last commit that was begun. While it is on its way it is also the session's capture. */
 typedef struct tarni_pending {
     uint64_t number;       /* 0: none was ever begun */
@@ -63,6 +81,9 @@ struct tarn_session {
     struct tarni_capture *capture; /* a commit on its way (keep.h); NULL: none */
     tarni_pending pending;
 
+    bool no_prefix;     /* the caller wants everything computed */
+    bool prefix_sought; /* adopt.c has done what it can */
+
     tarni_timeline live;
     bool parked;
     uint32_t
@@ -76,6 +97,8 @@ struct tarn_session {
     size_t plan_at;
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
     tarni_generation generation;
+    tarni_intake intake;
+    tarni_watch watch;
 
     bool poisoned;
     tarn_error failure;
@@ -92,9 +115,18 @@ struct tarn_session {
 };
 
 void tarni_session_forget_calls(tarn_session *s);
+/* The calls of the last finished turn, out of its tokens. */
+tarn_status tarni_session_read_calls(tarn_session *s, tarn_error *err);
 tarn_at tarni_session_at(const tarn_session *s);
 size_t tarni_session_waiting(const tarn_session *s); /* ids in the queue */
 bool tarni_session_has_work(const tarn_session *s);
+/* Forgets what is queued and not fed, but not a replay that is under way. A message that is open is
+ * given up: its bytes and end are CANCELLED from now on. */
+void tarni_session_drop_waiting(tarn_session *s);
+/* Frees what one holds that is open, or was about to be. */
+void tarni_intake_release(tarni_intake *in);
+/* No message is open, and none was given up. */
+void tarni_session_end_intake(tarn_session *s);
 /* No failure, nothing queued, no generation: POISONED, CONFLICT. `replaying` is allowed where the
  * replay is given up anyway: it holds nothing new. */
 tarn_status tarni_session_check_idle(const tarn_session *s, bool replaying, tarn_error *err);

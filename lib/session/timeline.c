@@ -36,6 +36,7 @@ void tarni_timeline_fini(tarni_timeline *t)
     tarni_slots_release(&t->pools->slots, t->slot);
     tarni_page_table_fini(&t->pools->pages, &t->pages);
     tarni_segments_fini(&t->segments, &t->pools->allocator);
+    tarni_ledger_fini(&t->calls, &t->pools->allocator);
     tarni_ids_fini(&t->tokens);
     *t = (tarni_timeline){0};
 }
@@ -51,18 +52,39 @@ tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, ta
     out->pages = fresh.pages;
     out->logits = fresh.logits;
     out->segments = fresh.segments;
+    out->calls = fresh.calls;
     tarn_status status = tarni_ids_append(&out->tokens, t->tokens.ids, t->tokens.n_ids, err);
     if (status == TARN_OK)
         status =
             tarni_page_table_share(&pools->pages, &t->pages, t->tokens.n_ids, &out->pages, err);
     if (status == TARN_OK)
         status = tarni_segments_copy(&t->segments, &pools->allocator, &out->segments, err);
+    if (status == TARN_OK)
+        status = tarni_ledger_copy(&t->calls, &pools->allocator, &out->calls, err);
     if (status != TARN_OK) {
         tarni_timeline_fini(out);
         return status;
     }
     tarni_slots_share(&pools->slots, t->slot);
     tarni_timeline_set_slot(out, t->slot);
+    return TARN_OK;
+}
+
+tarn_status tarni_segment_to_ledger(const tarnp_segment *s, tarni_ledger *l,
+                                    const tarn_allocator *a, tarn_error *err)
+{
+    size_t n_bytes = 0;
+    if (s->role == TARN_ROLE_ASSISTANT && !(s->flags & TARNP_SEGMENT_CONTINUES))
+        tarni_ledger_turn(l);
+    for (size_t i = 0; i < s->n_call_ids; i++)
+        n_bytes += strlen(s->call_ids[i]) + 1;
+    if (s->role == TARN_ROLE_ASSISTANT)
+        TARNI_TRY(tarni_ledger_reserve(l, a, s->n_call_ids, n_bytes, err));
+    for (size_t i = 0; i < s->n_call_ids; i++)
+        if (s->role == TARN_ROLE_ASSISTANT)
+            tarni_ledger_call(l, s->call_ids[i]);
+        else
+            tarni_ledger_answer(l, s->call_ids[i]);
     return TARN_OK;
 }
 

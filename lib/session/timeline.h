@@ -12,6 +12,7 @@
 #define TARNI_TIMELINE_H
 
 #include "ids.h"
+#include "ledger.h"
 #include "pools.h"
 #include "store.h"
 #include "tarn.h"
@@ -33,6 +34,7 @@ typedef struct tarni_timeline {
     tarn_sampling sampling;
 
     tarni_segments segments;
+    tarni_ledger calls;            /* of the history up to the position */
     uint32_t turns;                /* assistant turns up to the position */
     tarn_role tail_role;           /* of the last segment; 0: none yet */
     uint64_t tail_begin;           /* where it began */
@@ -56,6 +58,11 @@ tarn_status tarni_timeline_fork(const tarni_timeline *t, tarni_timeline *out, ta
 void tarni_timeline_set_slot(tarni_timeline *t, uint32_t slot);
 /* Gives slot and pages back; the rest stays as it is. */
 void tarni_timeline_empty(tarni_timeline *t);
+
+/* What a segment means for the calls of a history: a turn begins, calls are made, one is answered.
+ */
+tarn_status tarni_segment_to_ledger(const tarnp_segment *s, tarni_ledger *l,
+                                    const tarn_allocator *a, tarn_error *err);
 
 /* Would a commit write anything? */
 bool tarni_timeline_dirty(const tarni_timeline *t);

@@ -12,8 +12,8 @@ static const char *copy_part(char **room, const char *text, size_t n_bytes)
     return copy;
 }
 
-static tarn_status publish(const tarni_tool_calls *calls, const tarn_allocator *a,
-                           tarn_tool_call **out, tarn_error *err)
+tarn_status tarni_turn_calls_publish(const tarni_tool_calls *calls, const tarn_allocator *a,
+                                     tarn_tool_call **out, tarn_error *err)
 {
     tarn_tool_call *list;
     size_t n_bytes = calls->n_calls * sizeof *list;
@@ -28,21 +28,24 @@ static tarn_status publish(const tarni_tool_calls *calls, const tarn_allocator *
         list[i].name = copy_part(&room, c->name, c->name_bytes);
         list[i].arguments = copy_part(&room, c->arguments, c->arguments_bytes);
         list[i].arguments_bytes = c->arguments_bytes;
+        list[i].problem = c->problem;
     }
     *out = list;
     return TARN_OK;
 }
 
-tarn_status tarni_turn_calls(const tarni_model *model, const uint32_t *ids, size_t n_ids,
-                             const tarn_allocator *a, tarni_tool_calls *calls,
-                             tarn_tool_call **public_calls, tarn_error *err)
+tarn_status tarni_turn_calls(const tarni_model *model, const tarni_timeline *t,
+                             tarni_tool_calls *calls, tarn_tool_call **public_calls,
+                             tarn_error *err)
 {
+    const tarn_allocator *a = &t->pools->allocator;
     *calls = (tarni_tool_calls){0};
     *public_calls = NULL;
-    if (!model->has_chat || !model->chat.has_calls || n_ids == 0)
+    if (!model->has_chat || !model->chat.has_calls || t->turn_begin == t->turn_end)
         return TARN_OK;
-    TARNI_TRY(tarni_chat_parse_calls(&model->chat, ids, n_ids, a, calls, err));
-    tarn_status status = publish(calls, a, public_calls, err);
+    TARNI_TRY(tarni_chat_parse_calls(&model->chat, t->tokens.ids + t->turn_begin,
+                                     (size_t)(t->turn_end - t->turn_begin), a, calls, err));
+    tarn_status status = tarni_turn_calls_publish(calls, a, public_calls, err);
     if (status != TARN_OK) {
         tarni_tool_calls_fini(calls);
         *calls = (tarni_tool_calls){0};

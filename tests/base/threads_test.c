@@ -2,8 +2,10 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct counts {
     _Atomic uint32_t per_task[64];
@@ -49,6 +51,40 @@ CASE(each_task_once_with_two_threads)
 CASE(each_task_once_with_more_threads_than_cores)
 {
     many_loops(7);
+}
+
+static _Atomic int n_signals, n_elsewhere;
+static pthread_t test_thread;
+
+static void on_signal(int number)
+{
+    (void)number;
+    n_signals++;
+    n_elsewhere += !pthread_equal(pthread_self(), test_thread);
+}
+
+CASE(signals_are_not_taken_by_a_worker)
+{
+    tarn_error err = {0};
+    tarni_pool *pool;
+    static counts c;
+    sigset_t usr, before;
+    struct sigaction action = {.sa_handler = on_signal}, action_before;
+    test_thread = pthread_self();
+    sigemptyset(&usr);
+    sigaddset(&usr, SIGUSR1);
+    sigaction(SIGUSR1, &action, &action_before);
+    REQUIRE_OK(tarni_pool_create(3, &tarni_heap, &pool, &err), &err);
+    pthread_sigmask(SIG_BLOCK, &usr, &before);
+    kill(getpid(), SIGUSR1);
+    tarni_pool_run(pool, 64, count, &c);
+    CHECK_EQ(n_signals, 0);
+    pthread_sigmask(SIG_SETMASK, &before, NULL); /* it has waited for this thread */
+    CHECK_EQ(n_signals, 1);
+    tarni_pool_free(pool);
+    CHECK_EQ(n_signals, 1);
+    CHECK_EQ(n_elsewhere, 0);
+    sigaction(SIGUSR1, &action_before, NULL);
 }
 
 CASE(an_idle_pool_sleeps)
@@ -211,5 +247,6 @@ CHECK_MAIN(ENTRY(the_caller_sees_what_tasks_wrote), ENTRY(no_task_is_no_work),
            ENTRY(zero_threads_means_every_core), ENTRY(pools_are_independent),
            ENTRY(a_pool_without_memory_leaves_nothing), ENTRY(each_task_once_with_one_thread),
            ENTRY(each_task_once_with_two_threads),
-           ENTRY(each_task_once_with_more_threads_than_cores), ENTRY(an_idle_pool_sleeps),
+           ENTRY(each_task_once_with_more_threads_than_cores),
+           ENTRY(signals_are_not_taken_by_a_worker), ENTRY(an_idle_pool_sleeps),
            ENTRY(a_caller_that_waits_long_sleeps), ENTRY(too_many_threads_are_refused))

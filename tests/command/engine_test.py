@@ -43,18 +43,35 @@ def plan_needs_no_weights(folder):
 @case
 def bench_sessions_prints_rows(folder):
     tsv = os.path.join(folder, "rows.tsv")
-    result = run("bench", "sessions", "--model", BUNDLED, "--threads", "2", "--json", "--tsv", tsv)
+    peers = os.path.join(folder, "peers.tsv")
+    name = "llama.%s.bf16." % os.path.basename(BUNDLED)
+    with open(peers, "w") as f:
+        f.write(name + "decode1.at64.t2\t100\ttok/s\n")
+        f.write(name + "decode1.at64.t2\t300\ttok/s\n")
+        f.write(name + "decode1.at64.t2\t250\ttok/s\n")
+        f.write(name + "decode1.at64.t1\t1\ttok/s\n")
+        f.write(name + "prefill512.t2\t1000\ttok/s\n")
+        f.write(name + "state.restore_warm.ms.t2\t2\tms\n")
+    result = run("bench", "sessions", "--model", BUNDLED, "--threads", "2", "--json", "--tsv", tsv,
+                 "--peers", peers)
     equal(result.code, 0, "exit code")
-    rows = {r["metric"]: r for r in map(json.loads, result.out.decode().splitlines())}
+    lines = [json.loads(line) for line in result.out.decode().splitlines()]
+    compared = {r["metric"]: r for r in lines if "peer" in r}
+    rows = {r["metric"]: r for r in lines if "peer" not in r}
+    # Of three rows of one name the median; a sum only where each of its terms is there.
+    equal(sorted(compared), ["rewind_between_ms", "rewind_middle_ms", "tok_s_1"], "compared")
+    equal(compared["tok_s_1"]["value"], 250, "a rate of the peer")
+    equal(compared["rewind_middle_ms"]["value"], 512 + 4, "512 tokens at 1000/s, one at 250/s")
     for metric in ("resume_first_token_ms", "fork_us", "fork_state_bytes", "commit_stall_pct",
                    "tok_s_1", "tok_s_4", "tok_s_16", "append_16x64_over_1x1024",
-                   "parked_device_bytes"):
+                   "fork_first_token_ms", "rewind_middle_ms", "parked_device_bytes"):
         require(metric in rows, "%s is missing: %s" % (metric, sorted(rows)))
         equal(sorted(rows[metric]), ["device", "floor", "metric", "model", "numerics", "ratio",
                                      "threads", "unit", "value"], "columns")
     equal(rows["fork_state_bytes"]["value"], 0, "bytes copied by a fork")
     equal(rows["parked_device_bytes"]["value"], 0, "device bytes of a parked session")
-    equal(rows["resume_replayed"]["value"], 0, "tokens computed again by a resume")
+    for metric, n in (("resume", 0), ("fork", 0), ("rewind_middle", 0), ("rewind_between", 32)):
+        equal(rows[metric + "_replayed"]["value"], n, "tokens computed again by " + metric)
     check(rows["tok_s_1"]["value"] > 0, "a rate")
     with open(tsv) as f:
         lines = f.read().splitlines()

@@ -105,9 +105,9 @@ def marks_show_in_ls(folder):
 @case
 def an_expired_session_goes_unless_pinned(folder):  # E4
     a = Agent(folder)
-    for name in ("kept", "gone", "young"):
+    for seed, name in enumerate(("kept", "gone", "young")):
         a.ask("new", name)
-        a.append(name, ids(5, 10))
+        a.append(name, ids(5 + seed, 10))
     a.ask("pin", "kept")
     a.ask("ttl", "kept", "0")
     a.ask("ttl", "gone", "0")

@@ -14,40 +14,6 @@ static tarni_tokenizer *open_folder(const char *dir)
     return t;
 }
 
-static tarni_writer base64_bytes(const json_t *value)
-{
-    tarni_writer w;
-    tarni_writer_init(&w, &tarni_heap);
-    const char *code = json_string_value(value);
-    uint8_t *bytes = malloc(strlen(code) + 1);
-    size_t n = 0;
-    if (sodium_base642bin(bytes, strlen(code) + 1, code, strlen(code), NULL, &n, NULL,
-                          sodium_base64_VARIANT_ORIGINAL) != 0)
-        CHECK_FAIL("bad base64 in the vectors");
-    tarni_put_bytes(&w, bytes, n);
-    free(bytes);
-    return w;
-}
-
-/* The text of a vector: text, base64, or parts of which each is repeated. */
-static tarni_writer text_of(const json_t *v)
-{
-    tarni_writer w;
-    const json_t *text = json_object_get(v, "text"), *parts = json_object_get(v, "parts");
-    if (json_object_get(v, "base64"))
-        return base64_bytes(json_object_get(v, "base64"));
-    tarni_writer_init(&w, &tarni_heap);
-    if (text)
-        tarni_put_bytes(&w, json_string_value(text), json_string_length(text));
-    for (size_t i = 0; i < json_array_size(parts); i++) {
-        const json_t *unit = json_array_get(json_array_get(parts, i), 0);
-        json_int_t times = json_integer_value(json_array_get(json_array_get(parts, i), 1));
-        for (json_int_t j = 0; j < times; j++)
-            tarni_put_bytes(&w, json_string_value(unit), json_string_length(unit));
-    }
-    return w;
-}
-
 static bool same_hash(const tarni_ids *ids, const json_t *v)
 {
     uint8_t *bytes = malloc(4 * ids->n_ids + 1), hash[crypto_hash_sha256_BYTES];

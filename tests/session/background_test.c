@@ -170,6 +170,7 @@ CASE(segments_do_not_depend_on_when)
     uint32_t ids[64];
     tarn_node_list logs[2];
     rig_open(&r, RIG_RECALL, &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 5});
+    r.session_flags = TARN_SESSION_NO_PREFIX;
     rig_ids(&r, 2, ids, 64);
     for (int waits = 0; waits < 2; waits++) {
         const char *name = waits ? "waits" : "goes on";
@@ -354,6 +355,7 @@ CASE(forks_and_rewinds_of_a_session_being_committed)
     rig r;
     uint32_t ids[100];
     rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .allocator = &slow});
+    r.session_flags = TARN_SESSION_NO_PREFIX;
     rig_ids(&r, 6, ids, 100);
     tarn_session *s = rig_session(&r, "a", NULL), *cold = rig_loose(&r, "cold");
     rig_feed(cold, ids, 60);

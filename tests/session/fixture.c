@@ -208,7 +208,7 @@ void rig_restart_engine(rig *r, const tarn_engine_options *options)
 tarn_session *rig_session(rig *r, const char *name, tarn_reuse *reuse)
 {
     tarn_session *s;
-    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE};
+    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE | r->session_flags};
     OK(tarn_session_open(r->engine, r->store, name, &o, &s, reuse, ERR));
     return s;
 }
@@ -276,6 +276,27 @@ void rig_feed(tarn_session *s, const uint32_t *ids, size_t n)
     OK(tarn_session_run(s, NULL, NULL, ERR));
 }
 
+static void note_call(rig_told *t, const tarn_event *e)
+{
+    char line[1024];
+    int n = 0;
+    int bytes = (int)e->text_bytes;
+    const char *problem = e->problem ? e->problem : "";
+    if (e->kind == TARN_EVENT_CALL_BEGIN)
+        n = snprintf(line, sizeof line, "[%s %s]", e->call_id, e->call_name);
+    else if (e->kind == TARN_EVENT_CALL_ARGUMENTS)
+        n = snprintf(line, sizeof line, "%.*s", bytes, e->text);
+    else if (e->kind == TARN_EVENT_CALL_END)
+        n = snprintf(line, sizeof line, "=%.*s%s%s\n", bytes, e->text, *problem ? "!" : "",
+                     problem);
+    else
+        n = snprintf(line, sizeof line, "!%s: %.*s\n", problem, bytes, e->text);
+    if (n > 0 && (size_t)n < sizeof line && t->calls_bytes + (size_t)n < sizeof t->calls) {
+        memcpy(t->calls + t->calls_bytes, line, (size_t)n);
+        t->calls_bytes += (size_t)n;
+    }
+}
+
 void rig_hear(void *told, const tarn_event *event)
 {
     rig_told *t = told;
@@ -288,6 +309,7 @@ void rig_hear(void *told, const tarn_event *event)
         if (event->text && t->text_bytes + event->text_bytes < RIG_TOLD_TEXT) {
             memcpy(t->text + t->text_bytes, event->text, event->text_bytes);
             t->text_bytes += event->text_bytes;
+            t->in_calls_bytes += event->in_calls ? event->text_bytes : 0;
         }
         break;
     case TARN_EVENT_APPENDED:
@@ -304,6 +326,12 @@ void rig_hear(void *told, const tarn_event *event)
     case TARN_EVENT_PRESSURE:
         t->n_parked += event->pressure == TARN_PRESSURE_PARKED;
         t->n_resumed += event->pressure == TARN_PRESSURE_RESUMED;
+        break;
+    case TARN_EVENT_CALL_BEGIN:
+    case TARN_EVENT_CALL_ARGUMENTS:
+    case TARN_EVENT_CALL_END:
+    case TARN_EVENT_CALL_MALFORMED:
+        note_call(t, event);
         break;
     }
 }

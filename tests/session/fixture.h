@@ -42,6 +42,7 @@ typedef struct rig {
     tarn_engine *engine;
     tarn_store *store;
     uint32_t vocab;
+    uint32_t session_flags; /* of the sessions rig_session opens */
 } rig;
 
 /* options NULL: one thread, all else default. `size` is filled in. */
@@ -71,14 +72,20 @@ uint64_t rig_random(uint64_t *state);
 
 void rig_feed(tarn_session *s, const uint32_t *ids, size_t n);
 
-#define RIG_TOLD_IDS  2048
-#define RIG_TOLD_TEXT 8192
+#define RIG_TOLD_IDS   2048
+#define RIG_TOLD_TEXT  8192
+#define RIG_TOLD_CALLS 4096
 typedef struct rig_told {
     uint32_t ids[RIG_TOLD_IDS];
     size_t n_ids;
     uint64_t n_appended;
     char text[RIG_TOLD_TEXT];
     size_t text_bytes;
+    char
+        calls[RIG_TOLD_CALLS]; /* what tells of tool calls: "[id name]arguments=all arguments\n" and
+                                  "!problem: text\n" */
+    size_t calls_bytes;
+    size_t in_calls_bytes; /* of the text */
     size_t n_stops;
     tarn_stop stop;
     size_t n_committed, n_parked, n_resumed;

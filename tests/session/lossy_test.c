@@ -30,7 +30,8 @@ static double off_by(const tarn_session *got, const tarn_session *want)
 }
 
 /* The model computes in bf16: there the smallest difference may flip the rounding of an activation,
- * or the choice between two experts that are nearly equal, so fp16 has no tighter bound than bf16. */
+ * or the choice between two experts that are nearly equal, so fp16 has no tighter bound than bf16.
+ */
 CASE(rounded_states_go_on)
 {
     static const struct {

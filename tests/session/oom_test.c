@@ -151,6 +151,32 @@ static tarn_status live(life *l)
     return TARN_OK;
 }
 
+/* A result that streams in, a conversation given whole, and another session that begins like it. */
+static tarn_status talk_on(life *l)
+{
+    static const char list[] = "{\"tools\":[{\"name\":\"lookup\"}],\"messages\":[{\"role\":"
+                               "\"user\",\"content\":\"Read the "
+                               "log.\"},{\"role\":\"assistant\",\"content\":\"Noted.\"}]}";
+    static const char *const pieces[] = {"don't pan", "ic: it's ", "\xf0\x9f\x98", "\x80 fine 123"};
+    const uint32_t ids[] = {300, 301};
+    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE};
+    tarn_message m = {.size = sizeof m, .role = TARN_ROLE_TOOL, .call_id = "functions.x:7"};
+    AGAIN(tarn_session_append_begin(l->s, &m, ERR));
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++)
+        AGAIN(tarn_session_append_bytes(l->s, pieces[i], strlen(pieces[i]), NULL, ERR));
+    AGAIN(tarn_session_append_tokens(l->s, ids, 2, ERR));
+    AGAIN(tarn_session_append_end(l->s, NULL, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_sync(l->s, list, sizeof list - 1, NULL, ERR));
+    AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->s, NULL, ERR));
+    AGAIN(tarn_session_open(l->engine, l->store, "b", &o, &l->child, NULL, ERR));
+    AGAIN(tarn_session_sync(l->child, list, sizeof list - 1, NULL, ERR));
+    AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->child, NULL, ERR));
+    return TARN_OK;
+}
+
 /* A message, an answer that calls a tool, and the call's answer. */
 static tarn_status talk(life *l)
 {
@@ -179,7 +205,10 @@ static tarn_status talk(life *l)
     AGAIN(tarn_session_commit(l->s, NULL, ERR));
     AGAIN(tarn_session_rewind(l->s, "@before:functions.read:0", NULL, ERR));
     AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
-    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
+    status = talk_on(l);
+    if (status != TARN_OK)
+        return status;
+    AGAIN(tarn_session_logits(l->child, &logits, &vocab, ERR));
     memcpy(l->logits, logits, vocab * sizeof *logits);
     return TARN_OK;
 }

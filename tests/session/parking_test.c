@@ -21,7 +21,7 @@ static void check_ceilings(const rig *r)
     CHECK(stat.host_bytes <= stat.host_bytes_max);
 }
 
-static void many(rig_kind kind)
+static void many(rig_kind kind, uint32_t flags)
 {
     rig r;
     uint32_t ids[MOST];
@@ -29,6 +29,7 @@ static void many(rig_kind kind)
     uint64_t fed[SESSIONS] = {0}, order = 1, n_resumed = 0;
     static rig_told told;
     rig_open(&r, kind, NULL);
+    r.session_flags = flags;
     tarn_plan_report plan = plan_of(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1,
@@ -89,12 +90,17 @@ static void many(rig_kind kind)
 
 CASE(sixty_three_sessions_and_room_for_ten_tiny) /* E1 */
 {
-    many(RIG_TINY);
+    many(RIG_TINY, TARN_SESSION_NO_PREFIX);
 }
 
 CASE(sixty_three_sessions_and_room_for_ten_recall) /* E1 */
 {
-    many(RIG_RECALL);
+    many(RIG_RECALL, TARN_SESSION_NO_PREFIX);
+}
+
+CASE(sixty_three_sessions_that_begin_alike)
+{
+    many(RIG_TINY, 0);
 }
 
 /* Those that have uncommitted tokens keep their memory; the next one is told why it cannot have
@@ -105,6 +111,7 @@ CASE(admission_is_refused_with_a_reason)
     uint32_t ids[20];
     tarn_session *s[12];
     rig_open(&r, RIG_TINY, NULL);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
     tarn_plan_report plan = plan_of(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1, .slots_bytes_max = 12 * plan.slot_bytes});
@@ -264,6 +271,7 @@ CASE(a_parked_state_that_was_evicted)
     rig r;
     uint32_t ids[150];
     rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1});
+    r.session_flags = TARN_SESSION_NO_PREFIX;
     rig_ids(&r, 14, ids, 150);
     tarn_session *s = rig_session(&r, "a", NULL), *other = rig_session(&r, "b", NULL);
     rig_feed(s, ids, 100);
@@ -281,6 +289,63 @@ CASE(a_parked_state_that_was_evicted)
     CHECK(rig_same_logits(s, other));
     tarn_session_close(s);
     tarn_session_close(other);
+    rig_close(&r);
+}
+
+/* A message that streams in is work, also where nothing of it waits. */
+CASE(an_open_message_is_not_parked)
+{
+    rig r;
+    static const char text[] = "one two three ";
+    tarn_message m = {.size = sizeof m, .role = TARN_ROLE_USER};
+    rig_open(&r, RIG_RECALL, NULL);
+    tarn_session *s = rig_session(&r, "a", NULL);
+    for (int i = 0; i < 2; i++) { /* then out of being parked */
+        OK(tarn_session_append_begin(s, &m, ERR));
+        CHECK(rig_info(s).state != TARN_SESSION_PARKED);
+        OK(tarn_session_append_bytes(s, text, sizeof text - 1, NULL, ERR));
+        rig_drain(&r);
+        rig_commit(s);
+        REFUSED(tarn_session_park(s, ERR), TARN_E_CONFLICT, "being appended");
+        OK(tarn_session_append_end(s, NULL, ERR));
+        rig_drain(&r);
+        rig_commit(s);
+        OK(tarn_session_park(s, ERR));
+    }
+    tarn_session_close(s);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
+/* Going on from a prefix needs no more memory than computing it. */
+CASE(a_prefix_is_adopted_in_a_full_engine)
+{
+    rig r;
+    uint32_t ids[128];
+    rig_open(&r, RIG_TINY, NULL);
+    tarn_plan_report plan = plan_of(&r);
+    rig_ids(&r, 21, ids, 128);
+    rig_restart_engine(&r, &(tarn_engine_options){.n_threads = 1,
+                                                  .slots_bytes_max = 4 * plan.slot_bytes,
+                                                  .pages_bytes_max = 2 * plan.page_bytes});
+    tarn_session *a = rig_session(&r, "a", NULL);
+    rig_feed(a, ids, 100);
+    rig_commit(a);
+    tarn_session *b = rig_session(&r, "b", NULL);
+    rig_feed(b, ids, 128);
+    CHECK_EQ(rig_info(a).state, TARN_SESSION_PARKED);
+    CHECK_EQ(rig_info(b).reuse.reason, TARN_REASON_PREFIX);
+    CHECK_EQ(rig_info(b).reuse.tokens_reused, 100);
+    rig_commit(b);
+    OK(tarn_session_append_tokens(a, ids + 100, 28, ERR)); /* b gives its memory back */
+    rig_drain(&r);
+    CHECK_EQ(rig_info(b).state, TARN_SESSION_PARKED);
+    CHECK_EQ(rig_info(a).at.position, 128);
+    tarn_session_close(a);
+    tarn_session_close(b);
+    CHECK_EQ(rig_stat(&r).slots, 0);
+    CHECK_EQ(rig_stat(&r).pages, 0);
+    CHECK_EQ(rig_verify(r.store), 0);
     rig_close(&r);
 }
 
@@ -468,7 +533,9 @@ CHECK_MAIN(ENTRY(sixty_three_sessions_and_room_for_ten_tiny),
            ENTRY(sixty_three_sessions_and_room_for_ten_recall),
            ENTRY(admission_is_refused_with_a_reason), ENTRY(ceilings_below_one_session_are_refused),
            ENTRY(parked_by_hand_tiny), ENTRY(parked_by_hand_recall),
-           ENTRY(a_parked_state_that_was_evicted), ENTRY(a_lossy_session_is_not_parked),
+           ENTRY(a_parked_state_that_was_evicted), ENTRY(an_open_message_is_not_parked),
+           ENTRY(a_prefix_is_adopted_in_a_full_engine),
+           ENTRY(sixty_three_sessions_that_begin_alike), ENTRY(a_lossy_session_is_not_parked),
            ENTRY(going_back_in_a_full_engine_tiny), ENTRY(going_back_in_a_full_engine_recall),
            ENTRY(going_back_beside_a_fork), ENTRY(reset_in_a_full_engine),
            ENTRY(a_plan_is_what_an_engine_takes))

@@ -270,6 +270,39 @@ CASE(tool_calls_are_found)
     rig_close(&r);
 }
 
+/* A turn that was appended is a turn: fed here, gone on from where another session fed it, or read
+ * from the store. */
+CASE(calls_of_appended_turns)
+{
+    rig r;
+    open_f32(&r);
+    static const tarn_reason reasons[] = {TARN_REASON_NONE, TARN_REASON_PREFIX, TARN_REASON_EXACT};
+    const tarn_tool_call asked = {.id = LOOKUP, .arguments = "{\"key\": 1}", .arguments_bytes = 10};
+    const tarn_message m = {
+        .size = sizeof m, .role = TARN_ROLE_ASSISTANT, .calls = &asked, .n_calls = 1};
+    for (int i = 0; i < 3; i++) {
+        const tarn_tool_call *calls;
+        size_t n;
+        bool malformed;
+        tarn_session *s = rig_session(&r, i == 0 ? "a" : "b", NULL);
+        if (i < 2) {
+            tell(s, TARN_ROLE_USER, "Look up mailer.", NULL);
+            OK(tarn_session_append_message(s, &m, NULL, ERR));
+            tarn_session_tool_calls(s, &calls, &n, &malformed);
+            CHECK_EQ(n, 0); /* not fed yet */
+            OK(tarn_session_run(s, NULL, NULL, ERR));
+        }
+        CHECK_EQ(rig_info(s).reuse.reason, reasons[i]);
+        tarn_session_tool_calls(s, &calls, &n, &malformed);
+        CHECK_EQ(n, 1);
+        CHECK(n != 1 || strcmp(calls[0].id, LOOKUP) == 0);
+        CHECK(n != 1 || strcmp(calls[0].arguments, asked.arguments) == 0);
+        rig_commit(s);
+        tarn_session_close(s);
+    }
+    rig_close(&r);
+}
+
 /* C2 and every form of a place, with kept states in between so that turns lie across nodes. */
 static void places(uint32_t keep_every)
 {
@@ -410,5 +443,6 @@ CASE(messages_that_are_refused)
 
 CHECK_MAIN(ENTRY(an_answer_is_a_turn), ENTRY(a_header_is_written_only_where_one_belongs),
            ENTRY(an_open_turn_is_closed_before_the_next_message), ENTRY(tool_calls_are_found),
-           ENTRY(places_by_turn_and_by_call), ENTRY(places_by_turn_across_kept_states),
-           ENTRY(branches_remember_their_own), ENTRY(messages_that_are_refused))
+           ENTRY(calls_of_appended_turns), ENTRY(places_by_turn_and_by_call),
+           ENTRY(places_by_turn_across_kept_states), ENTRY(branches_remember_their_own),
+           ENTRY(messages_that_are_refused))
