@@ -163,6 +163,21 @@ typedef struct tarnk_put_rows_args {
 } tarnk_put_rows_args;
 int tarnk_cuda_put_rows(const tarnk_put_rows_args *args, const tarnk_context *context);
 
+/* Random numbers, for weights that nobody trained.
+ * Math         to[i] = offset + scale * x, x of mean 0 and deviation 1, near enough normal, within
+ *              3.5; a function of (key, i) alone
+ * Shapes       to [n] in dtype
+ * Moved        the bytes of `to` */
+typedef struct tarnk_random_args {
+    void *to;
+    tarnk_dtype dtype;
+    size_t n;
+    uint64_t key;
+    float scale;
+    float offset;
+} tarnk_random_args;
+int tarnk_cuda_random(const tarnk_random_args *args, const tarnk_context *context);
+
 /* ---- memory, streams, graphs: so that nothing above includes a CUDA header ---------------------
  */
 

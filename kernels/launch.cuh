@@ -95,7 +95,7 @@ TARNK_DEVICE float warp_max(float x)
 #else
 TARNK_DEVICE float warp_sum(float x)
 {
-#pragma unroll
+#    pragma unroll
     for (int bit = 16; bit > 0; bit >>= 1)
         x += __shfl_xor_sync(TARNK_WARP_ALL, x, bit);
     return x;
@@ -103,7 +103,7 @@ TARNK_DEVICE float warp_sum(float x)
 
 TARNK_DEVICE float warp_max(float x)
 {
-#pragma unroll
+#    pragma unroll
     for (int bit = 16; bit > 0; bit >>= 1)
         x = fmaxf(x, __shfl_xor_sync(TARNK_WARP_ALL, x, bit));
     return x;

@@ -90,7 +90,9 @@ typedef enum tarn_numerics {
 
 enum {
     TARN_MODEL_TOKENIZER_ONLY = 1, /* needs tiktoken.model and tokenizer_config.json only */
-    TARN_MODEL_VERIFY = 2          /* read every weight byte again instead of trusting the cache */
+    TARN_MODEL_VERIFY = 2,         /* read every weight byte again instead of trusting the cache */
+    TARN_MODEL_SHAPE = 4           /* `dir` names a preset (tarn_model_synth): no files are read, a
+                                      CUDA device makes random weights. For measuring */
 };
 
 typedef struct tarn_model_options {
@@ -577,7 +579,10 @@ typedef struct tarn_engine_options {
 } tarn_engine_options;
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
- * is taken as sessions need it and never beyond the limits given.
+ * is taken as sessions need it and never beyond the limits given; of a CUDA device all of it at
+ * once: weights, workspace, states, and for latents what the limits say, or the rest up to what all
+ * sessions could fill. A device that fails poisons the sessions of the step with the name of its
+ * error, and every later one; what is in the store is not touched.
  *
  * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
  * used longest ago first: they keep their ids and give back state and latents. The next use of such

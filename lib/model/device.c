@@ -66,7 +66,9 @@ static void cpu_copy(tarni_device *d, void *to, const void *from, size_t n_bytes
 
 static tarn_status cpu_load_weights(tarni_device *d, const tarni_weights *weights, tarn_error *err)
 {
-    (void)err;
+    if (weights->is_shape)
+        return tarni_fail(err, TARN_E_UNSUPPORTED,
+                          "a shape without a checkpoint runs on a CUDA device, this is %s", d->name);
     d->weights = weights; /* read where they are mapped */
     return TARN_OK;
 }

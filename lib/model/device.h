@@ -18,7 +18,7 @@
 typedef struct tarni_device tarni_device;
 
 /* One id to be drawn from a row of logits, by the device, at the beginning of a step. */
-typedef struct tarni_draw {
+typedef struct tarni_pick {
     uint32_t row;        /* of the step: the id is fed there */
     const float *logits; /* [vocab], on the device */
     float temperature;
@@ -26,7 +26,7 @@ typedef struct tarni_draw {
     float min_p;
     uint32_t top_k;
     double u; /* in [0, 1) */
-} tarni_draw;
+} tarni_pick;
 
 /* The rows of one step. */
 typedef struct tarni_batch {
@@ -38,7 +38,7 @@ typedef struct tarni_batch {
     float *const *logits;       /* [n_logit_rows] where each row's logits go, [vocab] fp32 */
     uint32_t n_logit_rows;
     bool *finite;            /* [n_logit_rows] of each row of logits; NULL: not asked */
-    const tarni_draw *draws; /* where the device draws; rows ascend */
+    const tarni_pick *draws; /* where the device draws; rows ascend */
     uint32_t *drawn;         /* [n_draws] the ids that were drawn and fed */
     uint32_t n_draws;
 } tarni_batch;

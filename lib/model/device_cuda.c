@@ -194,8 +194,9 @@ tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_devic
     size_t n_bytes = ops_workspace(out->spec, needs->n_rows_max, c->needs.n_seqs_max);
     int error = tarnk_cuda_open(&c->cuda, (int)index, n_bytes, why, sizeof why);
     if (error) {
-        tarn_status status = tarni_fail(
-            err, strstr(why, "workspace") ? TARN_E_NO_MEMORY : TARN_E_NO_DEVICE, "%s", why);
+        bool no_memory = strcmp(tarnk_cuda_error(error), "cudaErrorMemoryAllocation") == 0;
+        tarn_status status = tarni_fail(err, no_memory ? TARN_E_NO_MEMORY : TARN_E_NO_DEVICE,
+                                        "cuda:%u: %s", index, why);
         tarni_free(out->allocator, c);
         return status;
     }

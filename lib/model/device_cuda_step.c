@@ -139,7 +139,7 @@ static int pack_seqs(const tarni_device *d, const tarni_batch *b, uint32_t n_seq
 static void pack_draws(tarni_cuda *c, const tarni_batch *b, uint32_t n_draws)
 {
     for (uint32_t i = 0; i < b->n_draws; i++) {
-        const tarni_draw *draw = &b->draws[i];
+        const tarni_pick *draw = &b->draws[i];
         c->host.draw_rows[i] = draw->logits;
         c->host.places[i] = draw->row;
         c->host.u[i] = draw->u;

@@ -22,6 +22,8 @@ typedef struct piece {
     size_t at; /* in the block, ascending */
     const void *from;
     size_t n_bytes;
+    tarnk_dtype dtype;
+    bool is_array; /* of experts: on the host, whatever the rest is */
 } piece;
 
 typedef struct loader {
@@ -40,11 +42,12 @@ typedef struct loader {
 
 /* ---- places ---------------------------------------------------------------------------------- */
 
-static const void *place(loader *l, const void *from, size_t n_bytes)
+static const void *place(loader *l, const void *from, size_t n_bytes, tarnk_dtype dtype)
 {
     const void *to = l->block ? l->block + l->at : NULL;
     if (l->block)
-        l->pieces[l->n_pieces] = (piece){.at = l->at, .from = from, .n_bytes = n_bytes};
+        l->pieces[l->n_pieces] = (piece){
+            .at = l->at, .from = from, .n_bytes = n_bytes, .dtype = dtype};
     l->n_pieces++;
     l->at += (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return to;
@@ -54,13 +57,14 @@ static void place_matrix(loader *l, tarnk_matrix *m)
 {
     if (m->data)
         m->data = place(l, m->data,
-                        (size_t)m->n_out * m->n_in * (m->dtype == TARNK_BF16 ? 2 : sizeof(float)));
+                        (size_t)m->n_out * m->n_in * (m->dtype == TARNK_BF16 ? 2 : sizeof(float)),
+                        m->dtype);
 }
 
 static void place_floats(loader *l, const float **x, size_t n)
 {
     if (*x)
-        *x = place(l, *x, n * sizeof(float));
+        *x = place(l, *x, n * sizeof(float), TARNK_F32);
 }
 
 static void place_mlp(loader *l, tarni_mlp_weights *w)
@@ -81,9 +85,11 @@ static void place_experts(loader *l, const tarnk_matrix **array)
         if (l->block)
             mine[e] = one;
     }
-    *array = place(l, mine, n * sizeof *mine);
-    if (l->block)
+    *array = place(l, mine, n * sizeof *mine, TARNK_F32);
+    if (l->block) {
+        l->pieces[l->n_pieces - 1].is_array = true;
         l->experts += n;
+    }
 }
 
 static void place_layer(loader *l, tarni_layer_weights *w)
@@ -220,6 +226,32 @@ static tarn_status copy_all(loader *l, tarn_error *err)
     return status;
 }
 
+/* Weights that are only a shape are drawn where they lie. */
+static tarn_status make_all(loader *l, tarn_error *err)
+{
+    tarni_cuda *c = tarni_cuda_of(l->device);
+    int error = 0;
+    for (size_t i = 0; !error && i < l->n_pieces; i++) {
+        const piece *p = &l->pieces[i];
+        const tarni_shaped *shaped = p->from;
+        if (p->is_array) {
+            error = tarnk_cuda_upload(l->block + p->at, p->from, p->n_bytes, c->stream);
+            continue;
+        }
+        const tarnk_random_args args = {.to = l->block + p->at,
+                                        .dtype = p->dtype,
+                                        .n = p->n_bytes / (p->dtype == TARNK_BF16 ? 2 : 4),
+                                        .key = shaped->key,
+                                        .scale = shaped->scale,
+                                        .offset = shaped->offset};
+        error = tarnk_cuda_random(&args, &l->device->context);
+    }
+    if (!error)
+        error = tarnk_cuda_wait(c->stream);
+    tarni_cuda_note(l->device, error);
+    return tarni_device_check(l->device, err);
+}
+
 tarn_status tarni_cuda_load_weights(tarni_device *d, const tarni_weights *weights, tarn_error *err)
 {
     tarni_cuda *c = tarni_cuda_of(d);
@@ -237,7 +269,7 @@ tarn_status tarni_cuda_load_weights(tarni_device *d, const tarni_weights *weight
     l.block = c->weights_memory;
     l.experts = c->experts;
     place_all(&l, weights, layers);
-    tarn_status status = copy_all(&l, err);
+    tarn_status status = weights->is_shape ? make_all(&l, err) : copy_all(&l, err);
     tarni_free(d->allocator, l.pieces);
     if (status == TARN_OK)
         status = tarni_weights_check(weights, err);

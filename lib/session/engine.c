@@ -100,11 +100,18 @@ static tarn_status open_pools(tarn_engine *e, const tarn_engine_options *o, tarn
     return TARN_OK;
 }
 
+/* Rows of logits of a step: each session's last, and what is scored. */
+static uint32_t logits_max(const tarn_engine *e)
+{
+    uint32_t n = e->sessions_max < e->step_tokens_max ? e->sessions_max : e->step_tokens_max;
+    return n + TARNI_SCORE_ROWS;
+}
+
 static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     const tarni_device_needs needs = {.n_rows_max = e->step_tokens_max,
                                       .n_seqs_max = e->sessions_max,
-                                      .n_logits_max = e->sessions_max + TARNI_SCORE_ROWS,
+                                      .n_logits_max = logits_max(e),
                                       .progress = o->progress,
                                       .progress_user = o->progress_user};
     TARNI_TRY(tarni_device_open(&e->device, o->device, &e->pools.spec, &e->pools.layout, &needs,
@@ -136,7 +143,7 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     tarni_writer_init(&e->piece, a);
     TARNI_TRY(tarni_batch_space_create(e, &e->space, err));
     TARNI_TRY(tarni_forward_create(&e->pools.spec, &e->pools.layout, &e->device, e->step_tokens_max,
-                                   e->sessions_max + TARNI_SCORE_ROWS, a, &e->forward, err));
+                                   logits_max(e), a, &e->forward, err));
     return open_pools(e, o, err); /* last: from what is left */
 }
 

@@ -45,7 +45,7 @@ struct tarni_batch_space {
     uint32_t *logit_rows; /* [sessions_max + TARNI_SCORE_ROWS] */
     float **logits;       /* [sessions_max + TARNI_SCORE_ROWS] */
     bool *finite;         /* [sessions_max + TARNI_SCORE_ROWS] */
-    tarni_draw *draws;    /* [sessions_max] ids that the device draws in the step */
+    tarni_pick *draws;    /* [sessions_max] ids that the device draws in the step */
     uint32_t *drawn;      /* [sessions_max] */
     float *scores;        /* [TARNI_SCORE_ROWS][vocab], on the device */
     float *host_row;      /* [vocab] one of them, where the device is not the host */
@@ -255,7 +255,7 @@ static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_erro
     const tarni_ids *tokens = &s->live.tokens;
     const float *row;
     if (e->device.class->draws && p->n_bias == 0 && p->repeat_penalty == 1.0f) {
-        b->draws[b->n_draws++] = (tarni_draw){.row = b->n_rows,
+        b->draws[b->n_draws++] = (tarni_pick){.row = b->n_rows,
                                               .logits = s->live.logits,
                                               .temperature = p->temperature,
                                               .top_p = p->top_p,

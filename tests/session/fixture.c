@@ -8,11 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* The tests on a CUDA device, or on an emulated one, are these programs with another name here. */
-#if !defined(RIG_DEVICE)
-#    define RIG_DEVICE "cpu"
-#endif
-
 tarn_error rig_error;
 
 /* Small enough that a thousand tokens take a blink; two MLA layers, so that latents have strides.
