@@ -68,7 +68,8 @@ static tarn_status cpu_load_weights(tarni_device *d, const tarni_weights *weight
 {
     if (weights->is_shape)
         return tarni_fail(err, TARN_E_UNSUPPORTED,
-                          "a shape without a checkpoint runs on a CUDA device, this is %s", d->name);
+                          "a shape without a checkpoint runs on a CUDA device, this is %s",
+                          d->name);
     d->weights = weights; /* read where they are mapped */
     return TARN_OK;
 }

@@ -46,8 +46,8 @@ static const void *place(loader *l, const void *from, size_t n_bytes, tarnk_dtyp
 {
     const void *to = l->block ? l->block + l->at : NULL;
     if (l->block)
-        l->pieces[l->n_pieces] = (piece){
-            .at = l->at, .from = from, .n_bytes = n_bytes, .dtype = dtype};
+        l->pieces[l->n_pieces] =
+            (piece){.at = l->at, .from = from, .n_bytes = n_bytes, .dtype = dtype};
     l->n_pieces++;
     l->at += (n_bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return to;

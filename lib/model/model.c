@@ -121,10 +121,10 @@ tarn_status tarni_model_need_weights(tarni_model *model, tarn_error *err)
                           model->dir);
     if (model->weights_open)
         return TARN_OK;
-    TARNI_TRY(model->is_shape ? tarni_weights_shape(&model->spec, 1, &model->allocator,
-                                                    &model->weights, err)
-                              : tarni_weights_open(model->dir, &model->spec, &model->allocator,
-                                                   &model->weights, err));
+    TARNI_TRY(model->is_shape
+                  ? tarni_weights_shape(&model->spec, 1, &model->allocator, &model->weights, err)
+                  : tarni_weights_open(model->dir, &model->spec, &model->allocator, &model->weights,
+                                       err));
     model->weights_open = true;
     model->weights_summed = model->is_shape; /* zeros: no checkpoint has that sum */
     return TARN_OK;

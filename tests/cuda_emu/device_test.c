@@ -223,6 +223,39 @@ CASE(a_device_that_fails_poisons_and_the_store_is_whole)
     rig_close(&r);
 }
 
+/* Of a preset there are no files: its weights are made where they lie. */
+CASE(a_shape_without_a_checkpoint)
+{
+    tarn_model_options options = {.size = sizeof options, .flags = TARN_MODEL_SHAPE};
+    tarn_engine_options o = {.size = sizeof o, .n_threads = 1, .device = "cpu"};
+    tarn_model *model;
+    tarn_engine *e;
+    tarn_session *s;
+    uint32_t ids[20], vocab;
+    const float *logits;
+    double sum = 0, squares = 0;
+    REFUSED(tarn_model_open("huge", &options, &model, ERR), TARN_E_NOT_FOUND, "48b");
+    OK(tarn_model_open("tiny", &options, &model, ERR));
+    REFUSED(tarn_engine_open(model, &o, &e, ERR), TARN_E_UNSUPPORTED, "CUDA device");
+    o.device = "cuda:0";
+    OK(tarn_engine_open(model, &o, &e, ERR));
+    OK(tarn_session_open(e, NULL, "a", NULL, &s, NULL, ERR));
+    for (uint32_t i = 0; i < 20; i++)
+        ids[i] = 7 * i % 50;
+    OK(tarn_session_append_tokens(s, ids, 20, ERR));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    OK(tarn_session_logits(s, &logits, &vocab, ERR));
+    for (uint32_t i = 0; i < vocab; i++) {
+        sum += (double)logits[i];
+        squares += (double)logits[i] * (double)logits[i];
+    }
+    double deviation = sqrt(squares / vocab - sum / vocab * (sum / vocab));
+    CHECK(deviation > 0.5 && deviation < 8); /* as of a model: 2, about */
+    tarn_session_close(s);
+    tarn_engine_close(e);
+    tarn_model_close(model);
+}
+
 CASE(a_plan_knows_the_device)
 {
     rig r;
@@ -245,4 +278,4 @@ CHECK_MAIN(ENTRY(a_store_of_the_cpu_resumes_on_cuda), ENTRY(a_store_of_cuda_resu
            ENTRY(both_compute_the_same_model), ENTRY(devices_that_are_refused),
            ENTRY(loading_weights_tells_and_can_be_cancelled),
            ENTRY(a_device_that_fails_poisons_and_the_store_is_whole),
-           ENTRY(a_plan_knows_the_device))
+           ENTRY(a_shape_without_a_checkpoint), ENTRY(a_plan_knows_the_device))

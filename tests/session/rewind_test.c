@@ -28,8 +28,9 @@ static void c1(rig_kind kind, tarn_numerics numerics, uint64_t n, uint64_t strid
     static cold_run cold;
     static rig_told told;
     tarn_reuse reuse;
-    rig_open(&r, kind,
-             &(tarn_engine_options){.n_threads = 1, .numerics = numerics, .keep_every = (uint32_t)keep});
+    rig_open(
+        &r, kind,
+        &(tarn_engine_options){.n_threads = 1, .numerics = numerics, .keep_every = (uint32_t)keep});
     rig_ids(&r, 40, ids, n);
     tarn_session *s = rig_session(&r, "a", NULL), *at_t = rig_loose(&r, "t");
     rig_feed(s, ids, n);
