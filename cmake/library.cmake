@@ -3,16 +3,29 @@
 # Only objects are taken from the layers, not their usage requirements: those (search folders,
 # warnings) end here, so the installed target names no layer, and a program that links tarn::tarn
 # in the build tree finds the two public headers and nothing else of the project.
-function(tarn_library top)
-    add_library(tarn)
-    add_library(tarn::tarn ALIAS tarn)
+#
+# tarn_objects(LIBRARY TOP DEVICE...): the objects, with these in place of tarn_device_none.
+function(tarn_objects library top)
     tarn_layers_below(layers ${top})
     foreach(layer IN LISTS layers)
         get_target_property(parts ${layer} TARN_PARTS)
+        list(TRANSFORM parts REPLACE "^tarn_device_none$" "${ARGN}")
         foreach(objects IN LISTS layer parts)
-            target_sources(tarn PRIVATE $<TARGET_OBJECTS:${objects}>)
+            target_sources(${library} PRIVATE $<TARGET_OBJECTS:${objects}>)
         endforeach()
     endforeach()
+endfunction()
+
+function(tarn_library top)
+    add_library(tarn)
+    add_library(tarn::tarn ALIAS tarn)
+    if(TARN_CUDA_FOUND) # the runtime comes along; the driver is found when a device is opened
+        tarn_objects(tarn ${top} tarn_device_cuda)
+        target_sources(tarn PRIVATE $<TARGET_OBJECTS:tarn_layer_cuda>)
+        target_link_libraries(tarn PRIVATE CUDA::cudart_static)
+    else()
+        tarn_objects(tarn ${top} tarn_device_none)
+    endif()
     target_link_libraries(tarn PRIVATE ${TARN_LIBRARIES})
 
     # Same number, same ABI: the major version, and while that is 0 the minor too.

@@ -160,6 +160,11 @@ int tarnk_cuda_alloc(void **out, size_t n_bytes)
     return cudaMalloc(out, n_bytes);
 }
 
+int tarnk_cuda_memory(size_t *free_bytes, size_t *all_bytes)
+{
+    return cudaMemGetInfo(free_bytes, all_bytes);
+}
+
 void tarnk_cuda_free(void *memory)
 {
     cudaFree(memory);
@@ -261,6 +266,16 @@ void tarnk_cuda_event_free(void *event)
 int tarnk_cuda_event_mark(void *event, void *stream)
 {
     return cudaEventRecord(static_cast<cudaEvent_t>(event), stream_of(stream));
+}
+
+int tarnk_cuda_event_wait(void *event)
+{
+    return cudaEventSynchronize(static_cast<cudaEvent_t>(event));
+}
+
+int tarnk_cuda_stream_after(void *stream, void *event)
+{
+    return cudaStreamWaitEvent(stream_of(stream), static_cast<cudaEvent_t>(event), 0);
 }
 
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms)

@@ -121,8 +121,12 @@ int tarnk_cuda_turn_state(const float *from, float *to, uint32_t n_heads, uint32
  * lowest index of equals. Else weights exp((logit - largest) / temperature); the top_k largest (0:
  * all), of these the fewest whose sum reaches top_p of theirs, of these all of at least min_p times
  * the largest; equal weights at the edge by lowest index. The one where the running sum by index
- * passes u times the total Shapes       logits [n_rows] rows of vocab fp32, stride apart; params,
- * u, ids [n_rows] Range        a row with a NaN or +inf gives TARNK_ID_NONE Workspace    none
+ * passes u times the total
+ * Shapes       logits [n_rows] rows of vocab fp32, stride apart; params, u, ids [n_rows]. With
+ *              `rows` [n_rows], each row's logits stand where that points, a NULL one is skipped;
+ *              with `places` [n_rows], row i's id goes to ids[places[i]]
+ * Range        a row with a NaN or +inf gives TARNK_ID_NONE
+ * Workspace    none
  * Determinism  a row by itself; sums in a fixed order
  * Moved        4 n_rows vocab bytes, up to 40 times from the second-level cache */
 #define TARNK_ID_NONE 0xffffffffu
@@ -140,13 +144,45 @@ typedef struct tarnk_sample_args {
     uint32_t *ids;
     uint32_t n_rows;
     uint32_t vocab;
+    const float *const *rows;
+    const uint32_t *places;
 } tarnk_sample_args;
 int tarnk_cuda_sample(const tarnk_sample_args *args, const tarnk_context *context);
+
+/* Rows of logits to where each belongs.
+ * Math         to[i] = from[i]; finite[i] = 1 if every element is finite, else 0
+ * Shapes       from [n_rows][n], to [n_rows] pointers to [n], NULL: skipped; finite [n_rows]
+ * Aliasing     none
+ * Moved        8 n_rows n bytes */
+typedef struct tarnk_put_rows_args {
+    const float *from;
+    float *const *to;
+    uint32_t *finite;
+    uint32_t n_rows;
+    uint32_t n;
+} tarnk_put_rows_args;
+int tarnk_cuda_put_rows(const tarnk_put_rows_args *args, const tarnk_context *context);
+
+/* Random numbers, for weights that nobody trained.
+ * Math         to[i] = offset + scale * x, x of mean 0 and deviation 1, near enough normal, within
+ *              3.5; a function of (key, i) alone
+ * Shapes       to [n] in dtype
+ * Moved        the bytes of `to` */
+typedef struct tarnk_random_args {
+    void *to;
+    tarnk_dtype dtype;
+    size_t n;
+    uint64_t key;
+    float scale;
+    float offset;
+} tarnk_random_args;
+int tarnk_cuda_random(const tarnk_random_args *args, const tarnk_context *context);
 
 /* ---- memory, streams, graphs: so that nothing above includes a CUDA header ---------------------
  */
 
 int tarnk_cuda_alloc(void **out, size_t n_bytes);
+int tarnk_cuda_memory(size_t *free_bytes, size_t *all_bytes);
 void tarnk_cuda_free(void *memory);
 int tarnk_cuda_pin(void **out, size_t n_bytes); /* host memory for asynchronous copies */
 void tarnk_cuda_unpin(void *memory);
@@ -165,6 +201,8 @@ void tarnk_cuda_graph_free(void *graph);
 int tarnk_cuda_event_create(void **out);
 void tarnk_cuda_event_free(void *event);
 int tarnk_cuda_event_mark(void *event, void *stream);
+int tarnk_cuda_event_wait(void *event);                     /* any thread */
+int tarnk_cuda_stream_after(void *stream, void *event);     /* what comes waits for the event */
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms); /* waits for `end` */
 const char *tarnk_cuda_error(int error);                    /* "cudaErrorIllegalAddress" */
 

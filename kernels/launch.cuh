@@ -82,9 +82,20 @@ int launch_named(const char *, void (*kernel)(P...), dim3 grid, uint32_t n_threa
     } while (0)
 
 /* The same sum in every lane, by a fixed tree. */
+#if defined(TARN_CUDA_EMU_FAST) /* the same tree, with one meeting of the lanes for all of it */
 TARNK_DEVICE float warp_sum(float x)
 {
-#pragma unroll
+    return emu::warp_tree(x, false);
+}
+
+TARNK_DEVICE float warp_max(float x)
+{
+    return emu::warp_tree(x, true);
+}
+#else
+TARNK_DEVICE float warp_sum(float x)
+{
+#    pragma unroll
     for (int bit = 16; bit > 0; bit >>= 1)
         x += __shfl_xor_sync(TARNK_WARP_ALL, x, bit);
     return x;
@@ -92,11 +103,12 @@ TARNK_DEVICE float warp_sum(float x)
 
 TARNK_DEVICE float warp_max(float x)
 {
-#pragma unroll
+#    pragma unroll
     for (int bit = 16; bit > 0; bit >>= 1)
         x = fmaxf(x, __shfl_xor_sync(TARNK_WARP_ALL, x, bit));
     return x;
 }
+#endif
 
 /* The same sum in every thread of a block of whole warps; `work` holds a float for each warp. */
 TARNK_DEVICE float block_sum(float x, float *work)

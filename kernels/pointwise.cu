@@ -9,7 +9,8 @@ static __global__ void __launch_bounds__(THREADS) embed_kernel(tarnk_embed_args 
     previous_wait();
     next_start();
     const uint32_t n = a.table.n_in;
-    const size_t from = static_cast<size_t>(a.ids[blockIdx.x]) * n;
+    const uint32_t id = a.ids[blockIdx.x]; /* what was drawn from no logits is no id */
+    const size_t from = static_cast<size_t>(id < a.table.n_out ? id : 0) * n;
     for (uint32_t i = threadIdx.x; i < n; i += THREADS)
         a.out[static_cast<size_t>(blockIdx.x) * n + i] =
             load_as(a.table.data, a.table.dtype, from + i);

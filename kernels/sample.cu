@@ -215,7 +215,9 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(tarnk_sample_arg
     next_start();
     const uint32_t row = blockIdx.x, each = (a.vocab + THREADS - 1) / THREADS;
     sample_row r;
-    r.logits = a.logits + row * a.stride;
+    r.logits = a.rows ? a.rows[row] : a.logits + row * a.stride;
+    if (!r.logits) /* padding */
+        return;
     r.begin = min_u32(threadIdx.x * each, a.vocab);
     r.end = min_u32(r.begin + each, a.vocab);
     const tarnk_sample_params p = a.params[row];
@@ -250,10 +252,44 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(tarnk_sample_arg
         id = draw_from(w, r, edge, a.u[row], best);
     }
     if (threadIdx.x == 0)
-        a.ids[row] = id;
+        a.ids[a.places ? a.places[row] : row] = id;
 }
 
 extern "C" int tarnk_cuda_sample(const tarnk_sample_args *a, const tarnk_context *context)
 {
     return LAUNCH(sample_kernel, a->n_rows, THREADS, sizeof(sample_work), context, *a);
+}
+
+#define PUT_THREADS 1024u
+
+/* A block is a row: the flag has one writer. */
+static __global__ void __launch_bounds__(PUT_THREADS) put_rows_kernel(tarnk_put_rows_args a)
+{
+    auto *bad = reinterpret_cast<uint32_t *>(shared_bytes());
+    previous_wait();
+    next_start();
+    float *to = a.to[blockIdx.x];
+    if (!to)
+        return;
+    const float *from = a.from + static_cast<size_t>(blockIdx.x) * a.n;
+    bool wrong = false;
+    for (uint32_t i = threadIdx.x; i < a.n; i += PUT_THREADS) {
+        const float x = from[i];
+        wrong = wrong || !(fabsf(x) < INFINITY);
+        to[i] = x;
+    }
+    bad[threadIdx.x] = wrong;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        uint32_t n = 0;
+        for (uint32_t t = 0; t < PUT_THREADS; t++)
+            n += bad[t];
+        a.finite[blockIdx.x] = n == 0;
+    }
+}
+
+extern "C" int tarnk_cuda_put_rows(const tarnk_put_rows_args *a, const tarnk_context *context)
+{
+    return LAUNCH(put_rows_kernel, a->n_rows, PUT_THREADS, PUT_THREADS * sizeof(uint32_t), context,
+                  *a);
 }

@@ -15,12 +15,15 @@ tarn_status tarn_model_open(const char *dir, const tarn_model_options *options, 
     tarn_allocator a;
     tarn_model *model;
     TARNI_TRY(tarni_api_options(&o, sizeof o, options, "tarn_model_options", err));
-    if (o.flags & ~(uint32_t)(TARN_MODEL_TOKENIZER_ONLY | TARN_MODEL_VERIFY))
+    if (o.flags & ~(uint32_t)(TARN_MODEL_TOKENIZER_ONLY | TARN_MODEL_VERIFY | TARN_MODEL_SHAPE))
         return tarni_fail(err, TARN_E_INVALID, "tarn_model_options: flags are %#x", o.flags);
     TARNI_TRY(tarni_allocator_check(o.allocator, &a, err));
     TARNI_TRY(tarni_alloc(&a, 1, sizeof *model, &model, err));
-    tarn_status status = tarni_model_init(&model->model, dir, o.flags & TARN_MODEL_TOKENIZER_ONLY,
-                                          o.flags & TARN_MODEL_VERIFY, o.cache_dir, &a, o.log, err);
+    tarn_status status =
+        o.flags & TARN_MODEL_SHAPE
+            ? tarni_model_init_shape(&model->model, dir, &a, o.log, err)
+            : tarni_model_init(&model->model, dir, o.flags & TARN_MODEL_TOKENIZER_ONLY,
+                               o.flags & TARN_MODEL_VERIFY, o.cache_dir, &a, o.log, err);
     if (status != TARN_OK) {
         tarni_free(&a, model);
         return status;

@@ -62,7 +62,7 @@ bool tarn_engine_poll(tarn_engine *engine, tarn_event *out)
 
 const char *tarn_engine_device(const tarn_engine *engine)
 {
-    return engine->ops->name;
+    return engine->device.name;
 }
 
 const char *tarn_engine_numerics(const tarn_engine *engine)
@@ -72,7 +72,7 @@ const char *tarn_engine_numerics(const tarn_engine *engine)
 
 uint32_t tarn_engine_threads(const tarn_engine *engine)
 {
-    return engine->context.n_threads;
+    return engine->device.n_threads;
 }
 
 void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
@@ -387,7 +387,7 @@ tarn_status tarn_session_logits(const tarn_session *s, const float **logits, uin
         return tarni_fail(err, TARN_E_NOT_FOUND,
                           "session %s has no pending logits: position %zu, %zu tokens wait",
                           s->name, s->live.tokens.n_ids, tarni_session_waiting(s));
-    *logits = s->live.logits;
+    TARNI_TRY(tarni_pools_read_logits(&s->engine->pools, s->live.slot, logits, err));
     if (vocab)
         *vocab = s->engine->pools.spec.vocab;
     return TARN_OK;

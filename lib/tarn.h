@@ -97,7 +97,9 @@ typedef enum tarn_numerics {
 
 enum {
     TARN_MODEL_TOKENIZER_ONLY = 1, /* needs tiktoken.model and tokenizer_config.json only */
-    TARN_MODEL_VERIFY = 2          /* read every weight byte again instead of trusting the cache */
+    TARN_MODEL_VERIFY = 2,         /* read every weight byte again instead of trusting the cache */
+    TARN_MODEL_SHAPE = 4           /* `dir` names a preset (tarn_model_synth): no files are read, a
+                                      CUDA device makes random weights. For measuring */
 };
 
 typedef struct tarn_model_options {
@@ -585,7 +587,7 @@ TARN_API tarn_status tarn_store_compact(const char *path, const tarn_store_optio
 
 typedef struct tarn_engine_options {
     size_t size;
-    const char *device; /* "cpu" or "auto"; NULL: "auto" */
+    const char *device; /* "cpu", "cuda:N" or "auto": cuda:0 if there is one; NULL: "auto" */
     tarn_numerics numerics;
     uint32_t n_threads;    /* 0: every physical core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
@@ -600,10 +602,15 @@ typedef struct tarn_engine_options {
     uint64_t host_bytes_max;  /* of everything else: workspace, ids, queues, commits on their way */
     uint32_t decode_latency_ms; /* how long a step should take at most while somebody generates: it
                                    bounds what is appended beside; 0: 250 */
+    tarn_progress_fn progress;  /* of weights on their way to a device, in bytes; NULL: none */
+    void *progress_user;
 } tarn_engine_options;
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
- * is taken as sessions need it and never beyond the limits given.
+ * is taken as sessions need it and never beyond the limits given; of a CUDA device all of it at
+ * once: weights, workspace, states, and for latents what the limits say, or the rest up to what all
+ * sessions could fill. A device that fails poisons the sessions of the step with the name of its
+ * error, and every later one; what is in the store is not touched.
  *
  * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
  * used longest ago first: they keep their ids and give back state and latents. The next use of such
@@ -757,6 +764,8 @@ typedef struct tarn_plan_options {
     uint64_t context;         /* tokens a session may have; 0: the model's */
     uint32_t sessions;        /* live at once that are wanted; 0: one */
     uint32_t step_tokens_max; /* as in tarn_engine_options */
+    const char *device;       /* as there, NULL: "cpu". Devices have workspaces of their own; of one
+                                 that is here, device_bytes 0 is all its memory */
 } tarn_plan_options;
 
 typedef struct tarn_plan_report {
@@ -774,7 +783,8 @@ typedef struct tarn_plan_report {
 /* What fits into a device, before anything is allocated: reads config.json alone, so a checkpoint
  * without weights will do. Three slots besides those of the sessions are planned: zeros, one to
  * step out of a commit on its way, one to go back into. Sessions that share history need less;
- * parked ones need nothing. INVALID (context), UNSUPPORTED (a tokenizer only). Threads: any. */
+ * parked ones need nothing. INVALID (context), NO_DEVICE (a class that this
+ * build has not), UNSUPPORTED (a tokenizer only). Threads: any. */
 TARN_API tarn_status tarn_plan(const tarn_model *model, const tarn_plan_options *options,
                                tarn_plan_report *out, tarn_error *err) TARN_MUST_CHECK;
 

@@ -32,7 +32,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SESSIONS_MAX 16
+#define SESSIONS_MAX 64
 #define STEPS        24
 #define REPEATS      3
 #define LONG_CONTEXT 16384
@@ -62,10 +62,18 @@ static bool has_bf16_products(const bench *b)
     return strstr(tarn_engine_device(b->o.engine), "bf16") != NULL;
 }
 
-/* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it. */
+static bool on_host(const bench *b)
+{
+    return strncmp(tarn_engine_device(b->o.engine), "cpu", 3) == 0;
+}
+
+/* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it. Of a
+ * device other than the host, whose rates are not measured here, nothing is said: endless. */
 static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double context)
 {
     const tarn_model_info *m = &b->info;
+    if (!on_host(b))
+        return INFINITY;
     const double read = b->peaks.read_gbps * 1e9, fma = b->peaks.fma_gflops * 1e9;
     const double products = has_bf16_products(b) ? b->peaks.bf16_gflops * 1e9 : fma;
     const double per_weight = (double)m->weights_bytes / (double)m->n_parameters;
@@ -156,6 +164,8 @@ static tarn_status open_bed(bench *b, bed *d, uint32_t n, uint32_t context)
 
 static void measure_peaks(bench *b, bool again)
 {
+    if (!on_host(b))
+        return;
     peaks now = peaks_measure(b->machine), before = again ? b->peaks : now;
     b->peaks =
         (peaks){(now.read_gbps + before.read_gbps) / 2, (now.fma_gflops + before.fma_gflops) / 2,
@@ -306,7 +316,8 @@ static tarn_status run_all(bench *b, const double first_s[2])
     rows_add(b->rows, "machine_bf16_gflop_s", b->peaks.bf16_gflops, "GFLOP/s", 0);
     for (int i = 0; i < 2; i++)
         if (first_s[i] > 0)
-            rows_add(b->rows, first_names[i], 1e3 * first_s[i], "ms", 1e3 * floor_s(b, 1, 1, 0));
+            rows_add(b->rows, first_names[i], 1e3 * first_s[i], "ms",
+                     on_host(b) ? 1e3 * floor_s(b, 1, 1, 0) : 0);
     status = decode(b, "decode_tok_s", 1, 64);
     if (status == TARN_OK)
         status = decode(b, "decode_tok_s_b8", 8, 64);
@@ -324,13 +335,42 @@ static tarn_status run_all(bench *b, const double first_s[2])
     return status;
 }
 
+/* What a device that reads its weights in milliseconds is asked. */
+static tarn_status run_device(bench *b)
+{
+    static const struct {
+        const char *metric;
+        uint32_t n_sessions, n_tokens, context; /* n_tokens 0: decode */
+    } asked[] = {{"decode_tok_s", 1, 0, 64},
+                 {"decode_tok_s_b8", 8, 0, 64},
+                 {"decode_tok_s_b64", 64, 0, 64},
+                 {"append_tok_s_100", 1, 100, 0},
+                 {"prefill_tok_s_512", 1, 512, 0},
+                 {"prefill_tok_s_8k", 1, 8192, 0},
+                 {"append_tok_s_2k_ctx100k", 1, 2048, 100000},
+                 {"decode_tok_s_ctx128k", 1, 0, 131072}};
+    tarn_status status = TARN_OK;
+    for (size_t i = 0; status == TARN_OK && i < sizeof asked / sizeof asked[0]; i++) {
+        uint32_t n = asked[i].n_tokens > 0 ? asked[i].n_tokens : STEPS;
+        if (asked[i].context + n > b->info.context ||
+            (asked[i].context > LONG_CONTEXT && given(b->args, OPTION_QUICK)))
+            continue;
+        status = asked[i].n_tokens > 0
+                     ? append(b, asked[i].metric, asked[i].n_tokens, asked[i].context)
+                     : decode(b, asked[i].metric, asked[i].n_sessions, asked[i].context);
+    }
+    return status;
+}
+
 int verb_bench_model(const arguments *args)
 {
     bench b = {.args = args, .info = {.size = sizeof b.info}};
-    double first_s[2];
-    if (!args->options[OPTION_MODEL].text)
+    double first_s[2] = {0, 0};
+    bool is_shape = given(args, OPTION_SHAPE);
+    if (!is_shape && !args->options[OPTION_MODEL].text)
         return options_wrong(args, "no model: give --model DIR or set TARN_MODEL");
-    first_tokens(args, first_s);
+    if (!is_shape)
+        first_tokens(args, first_s);
     int code = open_engine(args, &b.o);
     if (code == 0 &&
         tarn_model_describe(b.o.model, open_numerics(args), &b.info, &b.err) != TARN_OK)
@@ -343,7 +383,7 @@ int verb_bench_model(const arguments *args)
     }
     if (code == 0 && (b.rows = rows_begin(args, b.o.engine, peers)) == NULL)
         code = 1;
-    if (code == 0 && run_all(&b, first_s) != TARN_OK)
+    if (code == 0 && (on_host(&b) ? run_all(&b, first_s) : run_device(&b)) != TARN_OK)
         code = result_error(args, &b.err);
     code = rows_end(b.rows, code);
     peaks_end(b.machine);

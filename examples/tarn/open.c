@@ -45,7 +45,8 @@ int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o
 int open_engine(const arguments *args, opened *o)
 {
     tarn_error err = {0};
-    int code = open_model(args, NULL, 0, o);
+    const char *shape = args->options[OPTION_SHAPE].text;
+    int code = open_model(args, shape, shape ? TARN_MODEL_SHAPE : 0, o);
     if (code != 0)
         return code;
     tarn_engine_options options = {.size = sizeof options,

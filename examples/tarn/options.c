@@ -47,6 +47,8 @@ static const option table[OPTION_COUNT] = {
     [OPTION_JSON] = {"--json", KIND_FLAG, 0, NULL, "", "one JSON object on standard output"},
     [OPTION_HELP] = {"--help", KIND_FLAG, 0, NULL, "", "this page"},
     [OPTION_PRESET] = {"--preset", KIND_TEXT, 0, NULL, "NAME", "tiny, geo48, moe1b or 48b"},
+    [OPTION_SHAPE] = {"--shape", KIND_TEXT, 0, NULL, "NAME",
+                      "of a preset: no files, random weights made on the device"},
     [OPTION_CONFIG] = {"--config", KIND_TEXT, 0, NULL, "FILE", "a config.json to follow"},
     [OPTION_SEED] = {"--seed", KIND_NUMBER, UINT64_MAX, NULL, "S", "of the random numbers"},
     [OPTION_DRY_RUN] = {"--dry-run", KIND_FLAG, 0, NULL, "", "count, write nothing"},

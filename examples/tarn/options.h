@@ -15,6 +15,7 @@ typedef enum option_id {
     OPTION_JSON,
     OPTION_HELP,
     OPTION_PRESET,
+    OPTION_SHAPE,
     OPTION_CONFIG,
     OPTION_SEED,
     OPTION_DRY_RUN,

@@ -40,6 +40,7 @@ int verb_plan(const arguments *args)
     tarn_plan_report plan = {.size = sizeof plan};
     tarn_plan_options options = {.size = sizeof options,
                                  .numerics = open_numerics(args),
+                                 .device = args->options[OPTION_DEVICE].text,
                                  .device_bytes = args->options[OPTION_DEVICE_BYTES].number,
                                  .context = args->options[OPTION_CONTEXT].number,
                                  .sessions = (uint32_t)args->options[OPTION_SESSIONS].number};

@@ -159,7 +159,7 @@ rows *rows_begin(const arguments *args, const tarn_engine *engine, const rows_pe
     }
     r->engine = engine;
     r->peers = peers;
-    r->model = args->options[OPTION_MODEL].text;
+    r->model = args->options[given(args, OPTION_SHAPE) ? OPTION_SHAPE : OPTION_MODEL].text;
     r->n_threads = (int)tarn_engine_threads(engine);
     r->json = given(args, OPTION_JSON);
     if ((others && !read_peers(r, others)) || (table && !open_table(r, table))) {

@@ -165,6 +165,20 @@ void tarni_draw_init(tarni_draw *draw, uint64_t seed, const tarni_spec *spec,
     draw->offset = tensor->kind == TARNI_TENSOR_NORM ? 1.0f : 0.0f;
 }
 
+void tarni_draw_likeness(const tarni_spec *spec, const tarni_tensor *tensor, float *scale,
+                         float *offset)
+{
+    *scale = (float)deviation(spec, tensor);
+    *offset = tensor->kind == TARNI_TENSOR_NORM ? 1.0f : 0.0f;
+    if (tensor->kind == TARNI_TENSOR_A_LOG) { /* log of 1 to 16 */
+        *scale = 0.6f;
+        *offset = 2.0f;
+    } else if (tensor->kind == TARNI_TENSOR_DT_BIAS) { /* nearly the log of 1e-3 to 0.1 */
+        *scale = 1.33f;
+        *offset = -4.6f;
+    }
+}
+
 static float next_item(tarni_draw *draw)
 {
     if (draw->kind == TARNI_TENSOR_A_LOG)

@@ -45,6 +45,7 @@ struct tarni_forward {
     const tarni_spec *spec;
     const tarni_weights *weights;
     const tarni_layout *layout;
+    tarni_device *device;
     const tarnk_ops *ops;
     const tarnk_context *context;
     const tarn_allocator *allocator;
@@ -55,7 +56,7 @@ struct tarni_forward {
     kda_scratch kda;
     mla_scratch mla;
     ffn_scratch ffn;
-    float *logits;   /* [n][LOGIT_COLUMNS] */
+    float *logits;   /* the host's: [n][LOGIT_COLUMNS], else [n_logits_max][vocab] */
     void *packed[2]; /* workspaces of products side by side: of one x, and of a second */
 };
 
@@ -99,16 +100,17 @@ static void carve_kda(carver *c, const tarni_spec *s, uint32_t n, kda_scratch *o
     out->beta = carve_floats(c, n, s->kda_heads);
 }
 
-static void carve_mla(carver *c, const tarni_spec *s, uint32_t n, mla_scratch *out)
+static void carve_mla(carver *c, const tarni_spec *s, uint32_t n, size_t workspace_bytes,
+                      mla_scratch *out)
 {
     out->q = carve_floats(c, n, (uint64_t)s->mla_heads * (s->nope + s->rope));
     out->kv = carve_floats(c, n, s->rank + s->rope);
     out->out = carve_floats(c, n, (uint64_t)s->mla_heads * s->v_dim);
-    out->workspace = carve_floats(
-        c, 1, tarnk_mla_workspace(n, s->mla_heads, s->nope, s->rope, s->v_dim, s->rank));
+    out->workspace = carve(c, 1, workspace_bytes, 1);
 }
 
-static void carve_ffn(carver *c, const tarni_spec *s, uint32_t n, ffn_scratch *out)
+static void carve_ffn(carver *c, const tarni_spec *s, uint32_t n, size_t workspace_bytes,
+                      ffn_scratch *out)
 {
     uint32_t width = s->dense_width, shared_width = s->n_shared * s->expert_width;
     if (width < shared_width)
@@ -120,49 +122,41 @@ static void carve_ffn(carver *c, const tarni_spec *s, uint32_t n, ffn_scratch *o
     out->scores = carve_floats(c, n, s->n_experts);
     out->experts = carve(c, n, s->top_k, sizeof(uint32_t));
     out->weights = carve_floats(c, n, s->top_k);
-    out->workspace =
-        carve(c, 1, tarnk_moe_workspace(n, s->hidden, s->expert_width, s->n_experts, s->top_k), 1);
-}
-
-/* The longest row of x any product reads. */
-static uint32_t widest_input(const tarni_spec *s)
-{
-    const uint32_t widths[] = {s->kda_heads * s->kda_dim, s->mla_heads * s->v_dim, s->dense_width,
-                               s->n_shared * s->expert_width};
-    uint32_t widest = s->hidden;
-    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++)
-        widest = widths[i] > widest ? widths[i] : widest;
-    return widest;
+    out->workspace = carve(c, 1, workspace_bytes, 1);
 }
 
 /* Places everything of `f` for n rows at `base`; returns the bytes it takes. */
-static size_t carve_all(tarni_forward *f, const tarni_spec *s, uint32_t n, void *base)
+static size_t carve_all(tarni_forward *f, const tarni_device_class *class, const tarni_spec *s,
+                        uint32_t n, uint32_t n_logits, void *base)
 {
     carver c = {.base = base};
+    tarni_workspaces w;
+    class->workspaces(s, n, &w);
     f->h = carve_floats(&c, n, s->hidden);
     f->x = carve_floats(&c, n, s->hidden);
     for (int i = 0; i < 2; i++)
-        f->packed[i] = carve(&c, 1, tarnk_matmul_workspace(n, widest_input(s)), 1);
+        f->packed[i] = carve(&c, 1, w.matmul, 1);
     carver kda = c, mla = c, ffn = c, logits = c;
     carve_kda(&kda, s, n, &f->kda);
-    carve_mla(&mla, s, n, &f->mla);
-    carve_ffn(&ffn, s, n, &f->ffn);
-    f->logits = carve_floats(&logits, n, LOGIT_COLUMNS);
+    carve_mla(&mla, s, n, w.mla, &f->mla);
+    carve_ffn(&ffn, s, n, w.moe, &f->ffn);
+    f->logits = class->on_host ? carve_floats(&logits, n, LOGIT_COLUMNS)
+                               : carve_floats(&logits, n_logits, s->vocab);
     size_t end = kda.at;
     end = mla.at > end ? mla.at : end;
     end = ffn.at > end ? ffn.at : end;
     return logits.at > end ? logits.at : end;
 }
 
-size_t tarni_forward_bytes(const tarni_spec *spec, uint32_t n_rows_max)
+size_t tarni_forward_bytes(const tarni_device_class *class, const tarni_spec *spec,
+                           uint32_t n_rows_max, uint32_t n_logits_max)
 {
     tarni_forward f;
-    return carve_all(&f, spec, n_rows_max, NULL);
+    return carve_all(&f, class, spec, n_rows_max, n_logits_max, NULL);
 }
 
-tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_weights *weights,
-                                 const tarni_layout *layout, const tarnk_ops *ops,
-                                 const tarnk_context *context, uint32_t n_rows_max,
+tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_layout *layout,
+                                 tarni_device *device, uint32_t n_rows_max, uint32_t n_logits_max,
                                  const tarn_allocator *allocator, tarni_forward **out,
                                  tarn_error *err)
 {
@@ -171,19 +165,21 @@ tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_weights *we
     TARN_ASSERT(n_rows_max > 0);
     TARNI_TRY(tarni_alloc(allocator, 1, sizeof *f, &f, err));
     f->spec = spec;
-    f->weights = weights;
+    f->weights = device->weights;
     f->layout = layout;
-    f->ops = ops;
-    f->context = context;
+    f->device = device;
+    f->ops = device->ops;
+    f->context = &device->context;
     f->allocator = allocator;
     f->n_rows_max = n_rows_max;
+    size_t n_bytes = tarni_forward_bytes(device->class, spec, n_rows_max, n_logits_max);
     tarn_status status =
-        tarni_alloc_aligned(allocator, tarni_forward_bytes(spec, n_rows_max), 1, &f->memory, err);
+        device->class->alloc(device, allocator, n_bytes, "a step's workspace", &f->memory, err);
     if (status != TARN_OK) {
         tarni_free(allocator, f);
         return status;
     }
-    carve_all(f, spec, n_rows_max, f->memory);
+    carve_all(f, device->class, spec, n_rows_max, n_logits_max, f->memory);
     *out = f;
     return TARN_OK;
 }
@@ -193,7 +189,7 @@ void tarni_forward_free(tarni_forward *f)
     if (!f)
         return;
     const tarn_allocator *a = f->allocator;
-    tarni_free_aligned(a, f->memory);
+    f->device->class->free(f->device, a, f->memory);
     tarni_free(a, f);
 }
 
@@ -466,6 +462,12 @@ static int logits(tarni_forward *f, const tarni_batch *batch)
     if (batch->n_logit_rows == 0)
         return 0;
     TRY_OP(norm_logit_rows(f, batch));
+    if (!f->device->class->on_host) {
+        tarnk_matmul_args all =
+            product(f, f->x, f->weights->lm_head, f->logits, batch->n_logit_rows, false);
+        TRY_OP(f->ops->matmul(&all, 1, f->context));
+        return f->device->class->put_logits(f->device, f->logits, batch->n_logit_rows);
+    }
     if (!is_one_array(batch, f->spec->vocab, &stride))
         return scattered_logits(f, batch);
     tarnk_matmul_args part =
@@ -476,10 +478,10 @@ static int logits(tarni_forward *f, const tarni_batch *batch)
 
 /* ---- the step -------------------------------------------------------------------------------- */
 
-int tarni_forward_run(tarni_forward *f, const tarni_batch *batch)
+static int run_layers(void *user, const tarni_batch *batch)
 {
+    tarni_forward *f = user;
     uint32_t n = batch->n_rows, kda_idx = 0, mla_idx = 0;
-    TARN_ASSERT(n > 0 && n <= f->n_rows_max);
     tarnk_embed_args embed = {
         .table = f->weights->embed, .ids = batch->ids, .out = f->h, .n_rows = n};
     TRY_OP(f->ops->embed(&embed, f->context));
@@ -492,4 +494,10 @@ int tarni_forward_run(tarni_forward *f, const tarni_batch *batch)
         TRY_OP(w->is_moe ? moe_block(f, &w->moe, n) : dense_block(f, &w->mlp, n));
     }
     return logits(f, batch);
+}
+
+int tarni_forward_run(tarni_forward *f, const tarni_batch *batch)
+{
+    TARN_ASSERT(batch->n_rows > 0 && batch->n_rows <= f->n_rows_max);
+    return f->device->class->run(f->device, batch, run_layers, f);
 }

@@ -4,29 +4,21 @@
 #ifndef TARNI_FORWARD_H
 #define TARNI_FORWARD_H
 
-#include "layout.h"
-#include "weights.h"
+#include "device.h"
 
 typedef struct tarni_forward tarni_forward;
 
-/* spec, weights, layout, ops and context are borrowed and must outlive it. */
-tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_weights *weights,
-                                 const tarni_layout *layout, const tarnk_ops *ops,
-                                 const tarnk_context *context, uint32_t n_rows_max,
+/* spec, layout and device, which has its weights, are borrowed and must outlive it. At most
+ * n_logits_max rows of logits are asked for in a step, on a device that is not the host. NO_MEMORY.
+ */
+tarn_status tarni_forward_create(const tarni_spec *spec, const tarni_layout *layout,
+                                 tarni_device *device, uint32_t n_rows_max, uint32_t n_logits_max,
                                  const tarn_allocator *allocator, tarni_forward **out,
                                  tarn_error *err);
 void tarni_forward_free(tarni_forward *f);
-size_t tarni_forward_bytes(const tarni_spec *spec, uint32_t n_rows_max); /* of its workspace */
-
-typedef struct tarni_batch {
-    const uint32_t *ids; /* [n_rows], each below vocab */
-    uint32_t n_rows;     /* 1 to n_rows_max */
-    const tarnk_seq *seqs;
-    uint32_t n_seqs;
-    const uint32_t *logit_rows; /* rows whose logits are wanted, ascending */
-    float *const *logits;       /* [n_logit_rows] where each row's logits go, [vocab] fp32 */
-    uint32_t n_logit_rows;
-} tarni_batch;
+/* Of its workspace, on devices of this class. */
+size_t tarni_forward_bytes(const tarni_device_class *class, const tarni_spec *spec,
+                           uint32_t n_rows_max, uint32_t n_logits_max);
 
 /* Runs all layers; the state goes to each sequence's write slot, latents into its pages.
  * Returns 0, or the device's error number: then the write slots and the step's latent rows hold

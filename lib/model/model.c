@@ -1,6 +1,8 @@
 /* model.c - opening a checkpoint folder, and the record that says which model it is. */
 #include "model.h"
 
+#include "synth.h"
+
 #include <assert.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -91,6 +93,20 @@ tarn_status tarni_model_init(tarni_model *model, const char *dir, bool tokenizer
     return status;
 }
 
+tarn_status tarni_model_init_shape(tarni_model *model, const char *preset,
+                                   const tarn_allocator *allocator, const tarn_log *log,
+                                   tarn_error *err)
+{
+    *model = (tarni_model){.allocator = *allocator, .is_shape = true, .has_spec = true};
+    if (log)
+        model->log = *log;
+    if (sodium_init() < 0)
+        return tarni_fail(err, TARN_E_UNSUPPORTED, "libsodium could not be initialised");
+    TARNI_TRY(tarni_synth_preset(preset, &model->spec, err));
+    find_stop_ids(model);
+    return tarni_copy_text(allocator, preset, strlen(preset), &model->dir, err);
+}
+
 void tarni_model_fini(tarni_model *model)
 {
     TARN_ASSERT(atomic_load(&model->n_engines) == 0);
@@ -107,9 +123,12 @@ static tarn_status open_weights(tarni_model *model, tarn_error *err)
 {
     if (model->weights_open)
         return TARN_OK;
-    TARNI_TRY(
-        tarni_weights_open(model->dir, &model->spec, &model->allocator, &model->weights, err));
+    TARNI_TRY(model->is_shape
+                  ? tarni_weights_shape(&model->spec, 1, &model->allocator, &model->weights, err)
+                  : tarni_weights_open(model->dir, &model->spec, &model->allocator, &model->weights,
+                                       err));
     model->weights_open = true;
+    model->weights_summed = model->is_shape; /* zeros: no checkpoint has that sum */
     return TARN_OK;
 }
 

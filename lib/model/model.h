@@ -21,6 +21,7 @@ typedef struct tarni_model {
     char *dir;
     char *cache_dir; /* NULL: none */
     bool verify;     /* weights are summed afresh */
+    bool is_shape;   /* no folder: `dir` names a preset */
     bool has_spec;   /* false: tokenizer only */
     tarni_spec spec;
     tarni_tokenizer *tokenizer; /* NULL if the folder has none */
@@ -40,6 +41,10 @@ typedef struct tarni_model {
 tarn_status tarni_model_init(tarni_model *model, const char *dir, bool tokenizer_only, bool verify,
                              const char *cache_dir, const tarn_allocator *allocator,
                              const tarn_log *log, tarn_error *err);
+/* A model without files: the shape of a preset, with random weights that a device makes. */
+tarn_status tarni_model_init_shape(tarni_model *model, const char *preset,
+                                   const tarn_allocator *allocator, const tarn_log *log,
+                                   tarn_error *err);
 void tarni_model_fini(tarni_model *model);
 
 /* Maps the weights on first use. */

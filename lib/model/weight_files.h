@@ -12,6 +12,7 @@ typedef struct tarni_weight_files {
     tarni_safetensors set;
     float *floats;         /* small vectors upcast, owned */
     tarnk_matrix *experts; /* w1, w3, w2 arrays of all layers, owned */
+    tarni_shaped *shaped;  /* of every tensor, where there are no files; owned */
 } tarni_weight_files;
 
 #endif

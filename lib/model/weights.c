@@ -7,6 +7,8 @@
  */
 #include "weight_files.h"
 
+#include "draw.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +57,8 @@ typedef struct binder {
     size_t n_tensors, n_floats, n_experts; /* what the first run counts */
     float *floats;                         /* the next free ones in the second run */
     tarnk_matrix *experts;
+    tarni_shaped *shaped;
+    uint64_t seed;
     tarn_error *err;
 } binder;
 
@@ -177,38 +181,73 @@ static void bind_expert(binder *b, tarni_moe_weights *moe, const tarni_tensor *t
     ((tarnk_matrix *)(uintptr_t)array)[t->expert] = matrix;
 }
 
+/* A tensor as the member it is: `matrix`, or where it is none `vector`. */
+static void bind_part(binder *b, const tarni_tensor *t, tarnk_matrix matrix, const float *vector)
+{
+    tarni_weights *w = b->weights;
+    tarni_layer_weights *layer = &w->layers[t->layer];
+    if (t->part == TARNI_PART_EMBED)
+        w->embed = matrix;
+    else if (t->part == TARNI_PART_LM_HEAD)
+        w->lm_head = matrix;
+    else if (t->part == TARNI_PART_NORM)
+        w->norm = vector;
+    else if (t->part >= TARNI_PART_W1 && t->part <= TARNI_PART_W2)
+        bind_expert(b, &layer->moe, t, matrix);
+    else if (is_matrix(t))
+        *(tarnk_matrix *)((char *)layer + MEMBERS[t->part]) = matrix;
+    else
+        *(const float **)((char *)layer + MEMBERS[t->part]) = vector;
+}
+
 static tarn_status bind_tensor(void *user, const tarni_tensor *t)
 {
     binder *b = user;
-    tarni_weights *w = b->weights;
-    tarni_layer_weights *layer = &w->layers[t->layer];
     const tarni_safetensor *found = tarni_safetensors_find(b->set, t->name);
     TARN_ASSERT(found != NULL);
-    if (t->part == TARNI_PART_EMBED)
-        w->embed = matrix_of(found, t);
-    else if (t->part == TARNI_PART_LM_HEAD)
-        w->lm_head = matrix_of(found, t);
-    else if (t->part == TARNI_PART_NORM)
-        w->norm = upcast(b, found, t);
-    else if (t->part >= TARNI_PART_W1 && t->part <= TARNI_PART_W2)
-        bind_expert(b, &layer->moe, t, matrix_of(found, t));
-    else if (is_matrix(t))
-        *(tarnk_matrix *)((char *)layer + MEMBERS[t->part]) = matrix_of(found, t);
+    if (is_matrix(t))
+        bind_part(b, t, matrix_of(found, t), NULL);
     else
-        *(const float **)((char *)layer + MEMBERS[t->part]) = upcast(b, found, t);
+        bind_part(b, t, (tarnk_matrix){0}, upcast(b, found, t));
+    return TARN_OK;
+}
+
+/* ---- a shape alone --------------------------------------------------------------------------- */
+
+static tarn_status count_shaped(void *user, const tarni_tensor *t)
+{
+    binder *b = user;
+    const uint64_t dims[4] = {t->dims[0], t->dims[1], t->dims[2], t->dims[3]};
+    uint64_t n_items = count_items(dims, t->n_dims);
+    b->n_tensors++;
+    b->n_experts += t->part >= TARNI_PART_W1 && t->part <= TARNI_PART_W2;
+    b->weights->n_parameters += n_items;
+    b->weights->n_bytes += n_items * (t->dtype == TARNK_BF16 ? 2 : 4);
+    return TARN_OK;
+}
+
+static tarn_status bind_shaped(void *user, const tarni_tensor *t)
+{
+    binder *b = user;
+    tarni_shaped *s = b->shaped++;
+    s->key = b->seed + (uint64_t)(s - b->weights->files->shaped) * 0x9E3779B97F4A7C15u;
+    tarni_draw_likeness(b->spec, t, &s->scale, &s->offset);
+    const tarnk_matrix matrix = {
+        .data = s, .dtype = t->dtype, .n_out = t->dims[0], .n_in = t->dims[1]};
+    bind_part(b, t, matrix, (const float *)(const void *)s);
     return TARN_OK;
 }
 
 static tarn_status bind_all(binder *b)
 {
     tarni_weights *w = b->weights;
-    const tarn_allocator *a = w->files->set.allocator;
+    const tarn_allocator *a = w->files->allocator;
     TARNI_TRY(tarni_alloc(a, b->spec->n_layers, sizeof *w->layers, &w->layers, b->err));
     TARNI_TRY(tarni_alloc_aligned(a, b->n_floats, sizeof(float), &w->files->floats, b->err));
     TARNI_TRY(tarni_alloc(a, b->n_experts, sizeof(tarnk_matrix), &w->files->experts, b->err));
     b->floats = w->files->floats;
     b->experts = w->files->experts;
-    TARNI_TRY(tarni_spec_tensors(b->spec, bind_tensor, b));
+    TARNI_TRY(tarni_spec_tensors(b->spec, w->is_shape ? bind_shaped : bind_tensor, b));
     TARN_ASSERT(b->floats == w->files->floats + b->n_floats);
     TARN_ASSERT(b->experts == w->files->experts + b->n_experts);
     if (b->spec->tied)
@@ -281,6 +320,26 @@ fail:
     return status;
 }
 
+tarn_status tarni_weights_shape(const tarni_spec *spec, uint64_t seed,
+                                const tarn_allocator *allocator, tarni_weights *out,
+                                tarn_error *err)
+{
+    memset(out, 0, sizeof *out);
+    TARNI_TRY(tarni_alloc(allocator, 1, sizeof *out->files, &out->files, err));
+    out->files->allocator = allocator;
+    out->is_shape = true;
+    binder b = {.spec = spec, .weights = out, .seed = seed, .err = err};
+    tarn_status status = tarni_spec_tensors(spec, count_shaped, &b);
+    if (status == TARN_OK)
+        status = tarni_alloc(allocator, b.n_tensors, sizeof *b.shaped, &out->files->shaped, err);
+    b.shaped = out->files->shaped;
+    if (status == TARN_OK)
+        status = bind_all(&b);
+    if (status != TARN_OK)
+        tarni_weights_close(out);
+    return status;
+}
+
 tarn_status tarni_weights_check(const tarni_weights *weights, tarn_error *err)
 {
     return tarni_safetensors_check(&weights->files->set, err);
@@ -294,6 +353,7 @@ void tarni_weights_close(tarni_weights *weights)
         tarni_free(a, weights->layers);
         tarni_free(a, files->experts);
         tarni_free_aligned(a, files->floats);
+        tarni_free(a, files->shaped);
         tarni_safetensors_close(&files->set);
         tarni_free(a, files);
     }

@@ -50,7 +50,14 @@ typedef struct tarni_layer_weights {
     tarni_moe_weights moe;
 } tarni_layer_weights;
 
+/* What stands where the numbers of a tensor would, in weights that are only a shape. */
+typedef struct tarni_shaped {
+    uint64_t key; /* of its random numbers */
+    float scale, offset;
+} tarni_shaped;
+
 typedef struct tarni_weights {
+    bool is_shape;        /* each `data` and vector points to a tarni_shaped */
     tarnk_matrix embed;   /* [vocab][d] */
     const float *norm;    /* [d] */
     tarnk_matrix lm_head; /* [vocab][d] */
@@ -69,6 +76,10 @@ typedef struct tarni_weights {
 tarn_status tarni_weights_open(const char *dir, const tarni_spec *spec,
                                const tarn_allocator *allocator, tarni_weights *out,
                                tarn_error *err);
+/* Weights of these shapes, drawn from `seed` by the device that loads them; there are no files. */
+tarn_status tarni_weights_shape(const tarni_spec *spec, uint64_t seed,
+                                const tarn_allocator *allocator, tarni_weights *out,
+                                tarn_error *err);
 void tarni_weights_close(tarni_weights *weights);
 
 /* IO, naming the file, if one was cut short or written to since it was opened: whatever was

@@ -2,6 +2,7 @@
 
 #include "sampler.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -33,9 +34,9 @@ static tarn_status gather(tarn_session *s, tarni_capture *c, tarn_error *err)
         tarni_page_table_hold(&pools->pages, &live->pages, latents, c->position, &c->pages, err));
     tarni_slots_share(&pools->slots, live->slot);
     c->slot = live->slot;
-    image.slot = tarni_slots_data(&pools->slots, c->slot);
-    image.logits = tarni_pools_logits(pools, c->slot);
-    image.pages = c->pages.pages;
+    const tarni_staged what = {
+        .slot = c->slot, .pages = c->pages.pages, .begin = latents, .end = c->position};
+    TARNI_TRY(tarni_staging_save(pools, &what, &image, &c->staging, err));
     image.latent_begin = latents;
     image.latent_end = c->position;
     return tarni_checkpoint_save(&image, a, &c->sections, err);
@@ -68,6 +69,13 @@ static tarn_status describe(tarn_session *s, bool move_head, tarni_capture *c, t
     return TARN_OK;
 }
 
+/* On the encoder's thread, or whose turn at the store it is. */
+static tarn_status await_copies(tarni_job *job, tarn_error *err)
+{
+    tarni_capture *c = (tarni_capture *)(void *)((char *)job - offsetof(tarni_capture, job));
+    return tarni_staging_await(&c->staging, err);
+}
+
 tarn_status tarni_capture_make(tarn_session *s, bool move_head, tarni_capture **out,
                                tarn_error *err)
 {
@@ -91,6 +99,7 @@ tarn_status tarni_capture_make(tarn_session *s, bool move_head, tarni_capture **
         return status;
     }
     c->job.commit = &c->commit;
+    c->job.ready = await_copies;
     *out = c;
     return TARN_OK;
 }
@@ -109,6 +118,7 @@ void tarni_capture_free(tarni_capture *c)
         return;
     const tarn_allocator *a = &c->pools->allocator;
     tarni_capture_let_go(c);
+    tarni_staging_fini(&c->staging);
     tarni_sections_fini(&c->sections);
     tarni_segments_fini(&c->segments, a);
     tarni_ids_fini(&c->tokens);

@@ -8,6 +8,7 @@
 
 #include "checkpoint.h"
 #include "session.h"
+#include "staging.h"
 
 typedef struct tarni_capture {
     tarni_job job; /* of the desk, where it is done in the background */
@@ -21,6 +22,7 @@ typedef struct tarni_capture {
     tarni_pools *pools;
     uint32_t slot; /* TARNI_SLOT_NONE: let go */
     tarni_page_table pages;
+    tarni_staging staging;
     tarni_ids tokens; /* all up to here: the node is listed by them */
     tarni_segments segments;
     tarni_writer sampler;

@@ -156,7 +156,9 @@ void tarni_desk_part(tarni_desk *d)
 static void encode(tarni_desk *d, tarni_job *job, tarni_pool *pool)
 {
     tarnp_store_set_pool(d->store, pool);
-    if (tarnp_commit_submit(d->store, job->commit, &job->ticket, &job->error) != TARN_OK)
+    if (job->ready && job->ready(job, &job->error) != TARN_OK)
+        job->ticket = NULL;
+    else if (tarnp_commit_submit(d->store, job->commit, &job->ticket, &job->error) != TARN_OK)
         job->ticket = NULL;
     tarnp_store_set_pool(d->store, NULL);
     pthread_mutex_lock(&d->mutex);

@@ -18,6 +18,8 @@ typedef struct tarni_desk tarni_desk;
 
 typedef struct tarni_job {
     const tarnp_commit *commit; /* with all it points to; borrowed until the job is done */
+    /* Waits for what the commit points to, before it is encoded: any thread. NULL: it is there. */
+    tarn_status (*ready)(struct tarni_job *job, tarn_error *err);
     struct tarni_job *next;
     int state;            /* the desk's own */
     tarnp_ticket *ticket; /* of a job that is done; NULL: it failed */

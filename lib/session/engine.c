@@ -10,16 +10,7 @@
 #define SESSIONS_MAX    65536
 #define STEP_TOKENS_MAX 8192
 #define LATENCY_MS      250
-
-static tarn_status pick_device(tarn_engine *e, const char *device, tarn_error *err)
-{
-    if (device && strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
-        return tarni_fail(err, TARN_E_NO_DEVICE, "device is \"%.60s\", this build has: cpu",
-                          device);
-    /* Numerics that round operands to bf16 may multiply bf16; the reference may not. */
-    e->ops = tarnk_cpu_ops(e->pools.layout.round ? TARNK_ISA_BEST_BF16 : TARNK_ISA_BEST);
-    return TARN_OK;
-}
+#define MARGIN_SHARE    32 /* of free device memory is left alone */
 
 static uint32_t or_default(uint32_t value, uint32_t fallback)
 {
@@ -28,7 +19,7 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
 
 static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
-    e->sessions_max = or_default(o->sessions_max, 64);
+    e->sessions_max = or_default(o->sessions_max, TARNI_SESSIONS_DEFAULT);
     e->step_tokens_max = or_default(o->step_tokens_max, TARNI_STEP_TOKENS);
     e->keep_every = or_default(o->keep_every, 1024);
     e->latency_ns = or_default(o->decode_latency_ms, LATENCY_MS) * (uint64_t)1000000;
@@ -79,21 +70,55 @@ static tarn_status count_pages(tarn_engine *e, const tarn_engine_options *o, uin
     return TARN_OK;
 }
 
+/* As many pages as all sessions could fill, or as fit into what the device has left. */
+static uint64_t plan_pages(tarn_engine *e, uint32_t n_slots, uint64_t n_pages)
+{
+    const tarni_pools *p = &e->pools;
+    uint64_t each = (p->spec.context + (uint64_t)TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
+    uint64_t wanted = each * e->sessions_max, page_bytes = p->layout.page_bytes;
+    uint64_t left = e->device.class->free_bytes(&e->device);
+    uint64_t slots = n_slots * (uint64_t)tarni_pools_slot_bytes(&p->spec, &p->layout);
+    if (n_pages > 0 || page_bytes == 0)
+        return n_pages > 0 ? n_pages : wanted;
+    left -= left / MARGIN_SHARE;
+    uint64_t fit = left > slots ? (left - slots) / page_bytes : 0;
+    return fit < wanted ? (fit > 0 ? fit : 1) : wanted;
+}
+
 /* Slots and pages have ceilings of their own, and are not taken from the budget. */
 static tarn_status open_pools(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     uint32_t n_slots = 0;
     uint64_t n_pages;
-    const tarn_allocator *a = &e->budget.inner;
     TARNI_TRY(count_slots(e, o, &n_slots, err));
     TARNI_TRY(count_pages(e, o, &n_pages, err));
-    TARNI_TRY(tarni_slots_init(&e->pools.slots,
-                               tarni_pools_slot_bytes(&e->pools.spec, &e->pools.layout), n_slots, a,
-                               err));
-    tarni_pages_init(&e->pools.pages, &e->pools.layout, n_pages, a);
+    if (e->device.class->plans)
+        n_pages = plan_pages(e, n_slots, n_pages);
+    TARNI_TRY(tarni_pools_open(&e->pools, n_slots, n_pages, &e->budget.inner, err));
     e->pools.slots.relieve = e->pools.pages.relieve = tarni_parking_relieve;
     e->pools.slots.relieve_user = e->pools.pages.relieve_user = e;
     return TARN_OK;
+}
+
+/* Rows of logits of a step: each session's last, and what is scored. */
+static uint32_t logits_max(const tarn_engine *e)
+{
+    uint32_t n = e->sessions_max < e->step_tokens_max ? e->sessions_max : e->step_tokens_max;
+    return n + TARNI_SCORE_ROWS;
+}
+
+static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
+{
+    const tarni_device_needs needs = {.n_rows_max = e->step_tokens_max,
+                                      .n_seqs_max = e->sessions_max,
+                                      .n_logits_max = logits_max(e),
+                                      .progress = o->progress,
+                                      .progress_user = o->progress_user};
+    TARNI_TRY(tarni_device_open(&e->device, o->device, &e->pools.spec, &e->pools.layout, &needs,
+                                e->threads, &e->pools.allocator, err));
+    e->pools.device = &e->device;
+    e->pools.numerics = e->device.numerics;
+    return e->device.class->load_weights(&e->device, &e->model->weights, err);
 }
 
 static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
@@ -105,22 +130,21 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
                           o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32
                                                            : TARNI_NUMERICS_NATIVE,
                           &e->pools.layout);
-    TARNI_TRY(pick_device(e, o->device, err));
+    const tarni_device_class *class;
+    TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
     TARNI_TRY(tarni_model_need_weights(e->model, err));
     e->pools.spec = e->model->spec;
-    e->pools.numerics = e->ops->numerics;
     TARNI_TRY(tarni_checkpoint_check(&e->pools.spec, &e->pools.layout, err));
     TARNI_TRY(tarni_model_identity(e->model, &e->pools.layout, &e->identity, err));
     TARNI_TRY(tarni_pool_create(o->n_threads, a, &e->threads, err));
-    e->context = (tarnk_context){
-        .run = tarni_pool_run, .pool = e->threads, .n_threads = tarni_pool_threads(e->threads)};
-    TARNI_TRY(open_pools(e, o, err));
+    TARNI_TRY(open_device(e, o, err));
     TARNI_TRY(tarni_sampler_init(&e->sampler, e->pools.spec.vocab, a, err));
     tarni_events_init(&e->events, a);
     tarni_writer_init(&e->piece, a);
     TARNI_TRY(tarni_batch_space_create(e, &e->space, err));
-    return tarni_forward_create(&e->pools.spec, &e->model->weights, &e->pools.layout, e->ops,
-                                &e->context, e->step_tokens_max, a, &e->forward, err);
+    TARNI_TRY(tarni_forward_create(&e->pools.spec, &e->pools.layout, &e->device, e->step_tokens_max,
+                                   logits_max(e), a, &e->forward, err));
+    return open_pools(e, o, err); /* last: from what is left */
 }
 
 tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *options,
@@ -150,16 +174,14 @@ void tarni_engine_close(tarn_engine *e)
     if (!e)
         return;
     TARN_ASSERT(e->n_sessions == 0);
-    const tarn_allocator *a = &e->pools.allocator;
     tarni_forward_free(e->forward);
-    tarni_batch_space_free(e->space, a);
+    tarni_batch_space_free(e, e->space);
     if (e->events.allocator.alloc)
         tarni_events_fini(&e->events);
     tarni_writer_fini(&e->piece);
     tarni_sampler_fini(&e->sampler);
-    if (e->pools.pages.layout)
-        tarni_pages_fini(&e->pools.pages);
-    tarni_slots_fini(&e->pools.slots);
+    tarni_pools_close(&e->pools);
+    tarni_device_close(&e->device);
     tarni_pool_free(e->threads);
     TARN_ASSERT(atomic_load(&e->budget.bytes) == 0);
     atomic_fetch_sub(&e->model->n_engines, 1);

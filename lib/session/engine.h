@@ -3,6 +3,7 @@
 #define TARNI_ENGINE_H
 
 #include "budget.h"
+#include "device.h"
 #include "events.h"
 #include "forward.h"
 #include "model.h"
@@ -19,8 +20,7 @@ struct tarn_engine {
     tarni_budget budget; /* what pools.allocator takes from */
     tarni_pools pools;
     tarni_pool *threads;
-    const tarnk_ops *ops;
-    tarnk_context context;
+    tarni_device device;
     tarni_forward *forward;
     tarni_sampler sampler;
     tarni_events events;

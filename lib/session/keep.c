@@ -53,7 +53,9 @@ static tarn_status put_node(tarn_session *s, tarn_error *err)
     TARNI_TRY(tarni_capture_make(s, true, &c, err));
     tarnp_store *store = tarni_desk_enter(s->desk);
     tarnp_store_set_pool(store, s->engine->threads);
-    tarn_status status = tarnp_commit_node(store, &c->commit, &committed, err);
+    tarn_status status = c->job.ready(&c->job, err);
+    if (status == TARN_OK)
+        status = tarnp_commit_node(store, &c->commit, &committed, err);
     tarnp_store_set_pool(store, NULL);
     tarni_desk_leave(s->desk);
     if (status == TARN_OK)

@@ -16,9 +16,18 @@ static size_t pages_of(uint64_t n_tokens)
     return (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
 }
 
-static page_header *header_of(uint8_t *page)
+static page_header *header_of(const tarni_pages *p, uint8_t *page)
 {
+    if (p->slab)
+        return &p->headers[(size_t)(page - p->slab) / p->layout->page_bytes];
     return (page_header *)(void *)(page - TARNI_ALIGNMENT);
+}
+
+static uint8_t *page_of(const tarni_pages *p, page_header *h)
+{
+    if (p->slab)
+        return p->slab + (size_t)(h - p->headers) * p->layout->page_bytes;
+    return (uint8_t *)h + TARNI_ALIGNMENT;
 }
 
 void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max,
@@ -28,9 +37,32 @@ void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max
         .allocator = *allocator, .layout = layout, .n_max = n_max > 0 ? n_max : UINT64_MAX};
 }
 
+/* All are free, the first one first. */
+tarn_status tarni_pages_init_in(tarni_pages *p, tarni_device *device, uint8_t *slab,
+                                const tarni_layout *layout, uint64_t n_max,
+                                const tarn_allocator *allocator, tarn_error *err)
+{
+    tarni_pages_init(p, layout, n_max, allocator);
+    if (layout->page_bytes == 0) /* no latents: pages are numbers alone */
+        return TARN_OK;
+    TARNI_TRY(tarni_alloc(allocator, (size_t)n_max, sizeof *p->headers, &p->headers, err));
+    p->device = device;
+    p->slab = slab;
+    for (uint64_t i = n_max; i-- > 0;) {
+        p->headers[i].next_free = p->free_list;
+        p->free_list = &p->headers[i];
+    }
+    p->n_free = n_max;
+    return TARN_OK;
+}
+
 void tarni_pages_fini(tarni_pages *p)
 {
     TARN_ASSERT(p->n_used == 0);
+    if (p->slab) {
+        tarni_free(&p->allocator, p->headers);
+        return;
+    }
     for (page_header *h = p->free_list, *next; h; h = next) {
         next = h->next_free;
         tarni_free_aligned(&p->allocator, h);
@@ -57,7 +89,7 @@ static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
     }
     *h = (page_header){.refs = 1};
     p->n_used++;
-    *out = (uint8_t *)h + TARNI_ALIGNMENT;
+    *out = page_of(p, h);
     return TARN_OK;
 }
 
@@ -73,7 +105,7 @@ static void free_unused(tarni_pages *p, page_header *h)
 
 static void release_page(tarni_pages *p, uint8_t *page)
 {
-    page_header *h = header_of(page);
+    page_header *h = header_of(p, page);
     TARN_ASSERT(h->refs > 0);
     h->refs--;
     free_unused(p, h);
@@ -81,18 +113,23 @@ static void release_page(tarni_pages *p, uint8_t *page)
 
 static void let_go_of_page(tarni_pages *p, uint8_t *page)
 {
-    page_header *h = header_of(page);
+    page_header *h = header_of(p, page);
     TARN_ASSERT(h->holds > 0);
     h->holds--;
     free_unused(p, h);
 }
 
 /* Only the rows in use: the rest of a page may never have been written. */
-static void copy_rows(const tarni_layout *layout, uint8_t *to, const uint8_t *from, size_t n_rows)
+static void copy_rows(const tarni_pages *p, uint8_t *to, const uint8_t *from, size_t n_rows)
 {
-    for (uint32_t i = 0; i < layout->n_mla; i++)
-        memcpy(to + i * layout->latent_stride, from + i * layout->latent_stride,
-               n_rows * layout->latent_row_bytes);
+    const tarni_layout *l = p->layout;
+    for (uint32_t i = 0; i < l->n_mla; i++) {
+        size_t at = i * l->latent_stride, n_bytes = n_rows * l->latent_row_bytes;
+        if (p->device)
+            p->device->class->copy(p->device, to + at, from + at, n_bytes);
+        else
+            memcpy(to + at, from + at, n_bytes);
+    }
 }
 
 static tarn_status own_partial_page(tarni_pages *p, tarni_page_table *t, uint64_t begin,
@@ -100,11 +137,11 @@ static tarn_status own_partial_page(tarni_pages *p, tarni_page_table *t, uint64_
 {
     size_t n_rows = begin % TARNK_PAGE_TOKENS;
     uint8_t **slot = &t->pages[begin / TARNK_PAGE_TOKENS];
-    if (header_of(*slot)->refs == 1)
+    if (header_of(p, *slot)->refs == 1)
         return TARN_OK;
     uint8_t *copy = NULL;
     TARNI_TRY(take_page(p, &copy, err));
-    copy_rows(p->layout, copy, *slot, n_rows);
+    copy_rows(p, copy, *slot, n_rows);
     release_page(p, *slot);
     *slot = copy;
     return TARN_OK;
@@ -139,7 +176,7 @@ tarn_status tarni_page_table_share(tarni_pages *p, const tarni_page_table *t, ui
     TARNI_TRY(
         tarni_grow(&p->allocator, &out->pages, &out->capacity, n_pages, sizeof *t->pages, err));
     for (size_t i = 0; i < n_pages; i++) {
-        header_of(t->pages[i])->refs++;
+        header_of(p, t->pages[i])->refs++;
         out->pages[i] = t->pages[i];
     }
     out->n_pages = n_pages;
@@ -156,30 +193,30 @@ tarn_status tarni_page_table_hold(tarni_pages *p, const tarni_page_table *t, uin
         return TARN_OK;
     TARNI_TRY(tarni_alloc(&p->allocator, n_pages, sizeof *out->pages, &out->pages, err));
     for (size_t i = (size_t)(begin / TARNK_PAGE_TOKENS); i < n_pages; i++) {
-        header_of(t->pages[i])->holds++;
+        header_of(p, t->pages[i])->holds++;
         out->pages[i] = t->pages[i];
     }
     out->n_pages = out->capacity = n_pages;
     return TARN_OK;
 }
 
-uint64_t tarni_page_table_yield(const tarni_page_table *t, uint64_t n_tokens)
+uint64_t tarni_page_table_yield(const tarni_pages *p, const tarni_page_table *t, uint64_t n_tokens)
 {
     uint64_t n = 0;
     for (size_t i = pages_of(n_tokens); i < t->n_pages; i++) {
-        const page_header *h = header_of(t->pages[i]);
+        const page_header *h = header_of(p, t->pages[i]);
         n += h->refs == 1 && h->holds == 0;
     }
     return n;
 }
 
-uint64_t tarni_page_table_missing(const tarni_page_table *t, uint64_t begin, uint64_t end,
-                                  uint32_t n_leaving)
+uint64_t tarni_page_table_missing(const tarni_pages *p, const tarni_page_table *t, uint64_t begin,
+                                  uint64_t end, uint32_t n_leaving)
 {
     uint64_t n_pages = pages_of(end), n = n_pages > t->n_pages ? n_pages - t->n_pages : 0;
     size_t first = (size_t)(begin / TARNK_PAGE_TOKENS);
     if (begin < end && first < t->n_pages)
-        n += header_of(t->pages[first])->refs > 1 + n_leaving;
+        n += header_of(p, t->pages[first])->refs > 1 + n_leaving;
     return n;
 }
 

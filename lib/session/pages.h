@@ -1,6 +1,7 @@
 /* pages.h - the pool of latent pages, 64 tokens each, shared by forks.
  *
- * A page is handed out as the pointer to its bytes; its header stands in the cache line before.
+ * A page is handed out as the pointer to its bytes. On the host its header stands in the cache line
+ * before; pages of a device are one piece of its memory, and their headers an array beside it.
  * Full pages are immutable. A page that is partly filled and shared is copied by the sharer that
  * writes to it first. A commit on its way holds pages without sharing them: it reads only rows that
  * its session never writes again, so nothing is copied for it.
@@ -10,12 +11,15 @@
 #ifndef TARNI_PAGES_H
 #define TARNI_PAGES_H
 
-#include "layout.h"
+#include "device.h"
 
 typedef struct tarni_pages {
     tarn_allocator allocator;
-    const tarni_layout *layout; /* borrowed */
-    uint64_t n_max;             /* pages in use at once */
+    const tarni_layout *layout;  /* borrowed */
+    tarni_device *device;        /* where pages lie; NULL: the host, each behind its header */
+    uint8_t *slab;               /* else all n_max pages in one piece, borrowed */
+    struct page_header *headers; /* else [n_max], on the host */
+    uint64_t n_max;              /* pages in use at once */
     uint64_t n_used;
     void *free_list;
     uint64_t n_free;
@@ -26,6 +30,10 @@ typedef struct tarni_pages {
 /* n_max 0: no limit. */
 void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max,
                       const tarn_allocator *allocator);
+/* The same in n_max pages that are there already, on a device. */
+tarn_status tarni_pages_init_in(tarni_pages *p, tarni_device *device, uint8_t *slab,
+                                const tarni_layout *layout, uint64_t n_max,
+                                const tarn_allocator *allocator, tarn_error *err);
 void tarni_pages_fini(tarni_pages *p);
 
 /* The pages of one session, in order. */
@@ -48,11 +56,11 @@ tarn_status tarni_page_table_share(tarni_pages *p, const tarni_page_table *t, ui
 tarn_status tarni_page_table_hold(tarni_pages *p, const tarni_page_table *t, uint64_t begin,
                                   uint64_t end, tarni_page_table *out, tarn_error *err);
 /* How many pages would come free if the first n_tokens were kept: those nobody else has. */
-uint64_t tarni_page_table_yield(const tarni_page_table *t, uint64_t n_tokens);
+uint64_t tarni_page_table_yield(const tarni_pages *p, const tarni_page_table *t, uint64_t n_tokens);
 /* How many pages a reserve of [begin, end) would take, if of the sharers of the page `begin` falls
  * into all but n_leaving stay. */
-uint64_t tarni_page_table_missing(const tarni_page_table *t, uint64_t begin, uint64_t end,
-                                  uint32_t n_leaving);
+uint64_t tarni_page_table_missing(const tarni_pages *p, const tarni_page_table *t, uint64_t begin,
+                                  uint64_t end, uint32_t n_leaving);
 /* Gives back pages behind the first n_tokens. */
 void tarni_page_table_trim(tarni_pages *p, tarni_page_table *t, uint64_t n_tokens);
 void tarni_page_table_fini(tarni_pages *p, tarni_page_table *t);

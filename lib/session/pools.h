@@ -11,22 +11,36 @@
 
 typedef struct tarni_pools {
     tarn_allocator allocator;
+    tarni_device *device; /* borrowed; whose memory slots and pages are */
     tarn_log log;
     tarni_spec spec;
     tarni_layout layout;
     const char *numerics; /* of the ops table: what nodes of this engine are marked with */
     tarni_slots slots;    /* a slot holds the state, and behind it the logits after its position */
     tarni_pages pages;
+    tarn_allocator inner; /* of what is not in the budget */
+    uint8_t *slab;        /* of slots and pages, where the device plans ahead */
+    float **mirrors; /* [n_slots] the logits last read of each, where the device is not the host */
 } tarni_pools;
 
-/* The pending logits that belong to a slot, [vocab]. */
+/* The pending logits that belong to a slot, [vocab], on the device. */
 static inline float *tarni_pools_logits(const tarni_pools *p, uint32_t slot)
 {
     return (float *)(void *)(tarni_slots_data(&p->slots, slot) + p->layout.slot_bytes);
 }
 static inline size_t tarni_pools_slot_bytes(const tarni_spec *spec, const tarni_layout *layout)
 {
-    return layout->slot_bytes + spec->vocab * sizeof(float);
+    size_t n_bytes = layout->slot_bytes + spec->vocab * sizeof(float);
+    return (n_bytes + TARNI_ALIGNMENT - 1) / TARNI_ALIGNMENT * TARNI_ALIGNMENT;
 }
+
+/* The same where the host can read them: valid until the next call. */
+tarn_status tarni_pools_read_logits(tarni_pools *p, uint32_t slot, const float **out,
+                                    tarn_error *err);
+
+/* Takes what a device plans ahead: all slots and pages. Else they are taken as needed. */
+tarn_status tarni_pools_open(tarni_pools *p, uint32_t n_slots, uint64_t n_pages,
+                             const tarn_allocator *allocator, tarn_error *err);
+void tarni_pools_close(tarni_pools *p);
 
 #endif

@@ -2,23 +2,68 @@
 
 #include "checkpoint.h"
 #include "sampler.h"
+#include "staging.h"
 
 #include <string.h>
 
 #define SAMPLER_BYTES_MAX 4096
 
+/* Latents are staged node by node, in two turns: one is decoded while the other is copied. */
 typedef struct load_context {
     tarnp_store *store;
-    const tarn_allocator *allocator;
+    tarni_pools *pools;
     tarni_image image;
+    uint8_t *const *pages; /* where they belong */
+    tarni_staging staged[2];
+    uint32_t turn;
     uint64_t *bytes_read;
 } load_context;
+
+static void load_fini(load_context *c)
+{
+    tarni_staging_fini(&c->staged[0]);
+    tarni_staging_fini(&c->staged[1]);
+}
+
+/* Tokens whose latents the node says to hold, as far as they are asked for. */
+static void latents_of(const tarnp_node *node, uint64_t most, uint64_t *begin, uint64_t *end)
+{
+    const tarnp_section *s = tarni_node_section(node, TARNP_SECTION_LATENT);
+    *begin = *end = 0;
+    if (!s || s->n_chunks == 0)
+        return;
+    const tarnp_chunk *last = &s->chunks[s->n_chunks - 1];
+    *begin = s->chunks[0].first < most ? s->chunks[0].first : most;
+    *end = (uint64_t)last->first + last->count < most ? (uint64_t)last->first + last->count : most;
+}
 
 static tarn_status load_latents(void *user, const tarnp_node *node, tarn_error *err)
 {
     load_context *c = user;
-    return tarni_checkpoint_load(c->store, node, TARNP_SECTION_LATENT, &c->image, c->allocator,
-                                 c->bytes_read, err);
+    tarni_staging *staged = &c->staged[c->turn];
+    tarni_staged what = {.slot = TARNI_SLOT_NONE, .pages = c->pages};
+    latents_of(node, c->image.latent_end, &what.begin, &what.end);
+    tarni_staging_fini(staged);
+    c->turn = 1 - c->turn;
+    TARNI_TRY(tarni_staging_begin(c->pools, &what, &c->image, staged, err));
+    TARNI_TRY(tarni_checkpoint_load(c->store, node, TARNP_SECTION_LATENT, &c->image,
+                                    &c->pools->allocator, c->bytes_read, err));
+    return tarni_staging_put(staged, err);
+}
+
+static tarn_status load_slot(load_context *c, const tarnp_node *node, uint32_t slot,
+                             tarn_error *err)
+{
+    static const tarnp_section_kind kinds[] = {TARNP_SECTION_STATE, TARNP_SECTION_CONV,
+                                               TARNP_SECTION_LOGITS};
+    tarni_staging *staged = &c->staged[c->turn];
+    const tarni_staged what = {.slot = slot};
+    TARNI_TRY(tarni_staging_begin(c->pools, &what, &c->image, staged, err));
+    c->turn = 1 - c->turn;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        TARNI_TRY(tarni_checkpoint_load(c->store, node, kinds[i], &c->image, &c->pools->allocator,
+                                        c->bytes_read, err));
+    return tarni_staging_put(staged, err);
 }
 
 /* Fills slot, pages and logits of a fresh timeline from node n - 1 of the lineage. */
@@ -38,24 +83,18 @@ static tarn_status load_state(const tarni_lineage *l, size_t n, const tarni_pres
         have_latents
             ? tarni_page_table_share(&pools->pages, present->pages, node->position, &t->pages, err)
             : tarni_page_table_reserve(&pools->pages, &t->pages, 0, node->position, err));
-    load_context c = {.store = l->store,
-                      .allocator = &pools->allocator,
-                      .bytes_read = bytes_read,
-                      .image = {.spec = &pools->spec,
-                                .layout = &pools->layout,
-                                .slot = tarni_slots_data(&pools->slots, slot),
-                                .pages = t->pages.pages,
-                                .logits = t->logits,
-                                .latent_end = node->position}};
-    static const tarnp_section_kind kinds[] = {TARNP_SECTION_STATE, TARNP_SECTION_CONV,
-                                               TARNP_SECTION_LOGITS};
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        TARNI_TRY(
-            tarni_checkpoint_load(c.store, node, kinds[i], &c.image, c.allocator, bytes_read, err));
-    if (!have_latents)
-        TARNI_TRY(tarni_lineage_latents(l, n, load_latents, &c, err));
-    t->has_logits = true;
-    return TARN_OK;
+    load_context c = {
+        .store = l->store,
+        .pools = pools,
+        .bytes_read = bytes_read,
+        .pages = t->pages.pages,
+        .image = {.spec = &pools->spec, .layout = &pools->layout, .latent_end = node->position}};
+    tarn_status status = load_slot(&c, node, slot, err);
+    if (status == TARN_OK && !have_latents)
+        status = tarni_lineage_latents(l, n, load_latents, &c, err);
+    load_fini(&c);
+    t->has_logits = status == TARN_OK;
+    return status;
 }
 
 static tarn_status load_sampler(const tarni_lineage *l, const tarnp_node *node, tarni_timeline *t,

@@ -68,9 +68,9 @@ static tarn_status reserve_replay(tarn_session *s, tarni_timeline *staged, uint6
     for (;;) {
         bool shares = shared > 0 && shared >= begin;
         uint64_t room = p->n_max - p->n_used;
-        uint64_t freed = swaps ? tarni_page_table_yield(&s->live.pages, shares ? begin : 0) : 0;
-        uint64_t now = tarni_page_table_missing(&staged->pages, begin, end, 0);
-        uint64_t later = tarni_page_table_missing(&staged->pages, begin, end, shares && swaps);
+        uint64_t freed = swaps ? tarni_page_table_yield(p, &s->live.pages, shares ? begin : 0) : 0;
+        uint64_t now = tarni_page_table_missing(p, &staged->pages, begin, end, 0);
+        uint64_t later = tarni_page_table_missing(p, &staged->pages, begin, end, shares && swaps);
         if (now > room && later <= room + freed) {
             uint64_t first = staged->pages.n_pages * (uint64_t)TARNK_PAGE_TOKENS;
             uint64_t last = first + room * TARNK_PAGE_TOKENS; /* new pages, as many as there are */

@@ -32,9 +32,10 @@ typedef struct step_part {
     tarn_session *session;
     uint32_t row_begin;
     uint32_t n_rows;
-    bool sampled;  /* one row, drawn from the session's logits */
-    bool replayed; /* rows the session's history holds already */
-    bool scored;   /* the logits of every row are wanted */
+    bool sampled;        /* one row, drawn from the session's logits */
+    bool replayed;       /* rows the session's history holds already */
+    bool scored;         /* the logits of every row are wanted */
+    uint32_t logits_idx; /* of its last row */
 } step_part;
 
 struct tarni_batch_space {
@@ -43,11 +44,15 @@ struct tarni_batch_space {
     step_part *parts;     /* [sessions_max] */
     uint32_t *logit_rows; /* [sessions_max + TARNI_SCORE_ROWS] */
     float **logits;       /* [sessions_max + TARNI_SCORE_ROWS] */
-    float *scores;        /* [TARNI_SCORE_ROWS][vocab] */
-    uint32_t n_parts, n_rows, n_logit_rows, n_scores;
+    bool *finite;         /* [sessions_max + TARNI_SCORE_ROWS] */
+    tarni_pick *draws;    /* [sessions_max] ids that the device draws in the step */
+    uint32_t *drawn;      /* [sessions_max] */
+    float *scores;        /* [TARNI_SCORE_ROWS][vocab], on the device */
+    float *host_row;      /* [vocab] one of them, where the device is not the host */
+    uint32_t n_parts, n_rows, n_logit_rows, n_scores, n_draws;
 };
 
-tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_space **out,
+tarn_status tarni_batch_space_create(tarn_engine *e, struct tarni_batch_space **out,
                                      tarn_error *err)
 {
     const tarn_allocator *a = &e->pools.allocator;
@@ -65,18 +70,28 @@ tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_sp
     if (status == TARN_OK)
         status = tarni_alloc(a, n_logits, sizeof *b->logits, &b->logits, err);
     if (status == TARN_OK)
-        status = tarni_alloc(a, (size_t)e->pools.spec.vocab * TARNI_SCORE_ROWS, sizeof *b->scores,
-                             &b->scores, err);
+        status = tarni_alloc(a, n_logits, sizeof *b->finite, &b->finite, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, e->sessions_max, sizeof *b->draws, &b->draws, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, e->sessions_max, sizeof *b->drawn, &b->drawn, err);
+    if (status == TARN_OK && !e->device.class->on_host)
+        status = tarni_alloc(a, e->pools.spec.vocab, sizeof *b->host_row, &b->host_row, err);
+    size_t scores_bytes = (size_t)e->pools.spec.vocab * TARNI_SCORE_ROWS * sizeof *b->scores;
+    if (status == TARN_OK)
+        status =
+            e->device.class->alloc(&e->device, a, scores_bytes, "rows of logits", &b->scores, err);
     if (status != TARN_OK) {
-        tarni_batch_space_free(b, a);
+        tarni_batch_space_free(e, b);
         return status;
     }
     *out = b;
     return TARN_OK;
 }
 
-void tarni_batch_space_free(struct tarni_batch_space *b, const tarn_allocator *a)
+void tarni_batch_space_free(tarn_engine *e, struct tarni_batch_space *b)
 {
+    const tarn_allocator *a = &e->pools.allocator;
     if (!b)
         return;
     tarni_free(a, b->ids);
@@ -84,7 +99,12 @@ void tarni_batch_space_free(struct tarni_batch_space *b, const tarn_allocator *a
     tarni_free(a, b->parts);
     tarni_free(a, b->logit_rows);
     tarni_free(a, b->logits);
-    tarni_free(a, b->scores);
+    tarni_free(a, b->finite);
+    tarni_free(a, b->draws);
+    tarni_free(a, b->drawn);
+    tarni_free(a, b->host_row);
+    if (b->scores)
+        e->device.class->free(&e->device, a, b->scores);
     tarni_free(a, b);
 }
 
@@ -208,9 +228,45 @@ static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids
                                        .scored = s->on_logits != NULL};
     for (uint32_t i = 0; s->on_logits && i + 1 < n_rows; i++)
         want_logits(b, b->n_rows + i, b->scores + (size_t)b->n_scores++ * e->pools.spec.vocab);
+    b->parts[b->n_parts].logits_idx = b->n_logit_rows;
     want_logits(b, b->n_rows + n_rows - 1, tarni_pools_logits(&e->pools, s->step_slot));
     b->n_rows += n_rows;
     b->n_parts++;
+    return TARN_OK;
+}
+
+/* A row of logits where the host can read it; valid until the next. */
+static tarn_status read_row(tarn_engine *e, const float *row, const float **out, tarn_error *err)
+{
+    const tarni_device_class *class = e->device.class;
+    *out = row;
+    if (class->on_host)
+        return TARN_OK;
+    *out = e->space->host_row;
+    return class->read(&e->device, e->space->host_row, row, e->pools.spec.vocab * sizeof *row, err);
+}
+
+/* Draws the next id, or leaves that to the device, which does it in the step. Bias and penalty are
+ * worked into the logits here. */
+static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_error *err)
+{
+    struct tarni_batch_space *b = e->space;
+    const tarn_sampling *p = &s->live.sampling;
+    const tarni_ids *tokens = &s->live.tokens;
+    const float *row;
+    if (e->device.class->draws && p->n_bias == 0 && p->repeat_penalty == 1.0f) {
+        b->draws[b->n_draws++] = (tarni_pick){.row = b->n_rows,
+                                              .logits = s->live.logits,
+                                              .temperature = p->temperature,
+                                              .top_p = p->top_p,
+                                              .min_p = p->min_p,
+                                              .top_k = p->top_k,
+                                              .u = tarni_sampler_uniform(p->seed, tokens->n_ids)};
+        *id = 0;
+        return TARN_OK;
+    }
+    TARNI_TRY(read_row(e, s->live.logits, &row, err));
+    *id = tarni_sampler_draw(&e->sampler, p, row, tokens->ids, tokens->n_ids, tokens->n_ids);
     return TARN_OK;
 }
 
@@ -231,13 +287,15 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
         stop_generation(s, TARN_STOP_LENGTH);
         return;
     }
-    if (status == TARN_OK) {
-        uint32_t id = tarni_sampler_draw(&e->sampler, &s->live.sampling, s->live.logits,
-                                         tokens->ids, tokens->n_ids, tokens->n_ids);
+    uint32_t id, n_draws = e->space->n_draws;
+    if (status == TARN_OK)
+        status = draw(e, s, &id, &err);
+    if (status == TARN_OK)
         status = add_part(e, s, &id, 1, true, &err);
-    }
-    if (status != TARN_OK)
+    if (status != TARN_OK) {
+        e->space->n_draws = n_draws;
         poison(s, &err);
+    }
 }
 
 /* The session after `s` in the round. */
@@ -321,7 +379,7 @@ static void choose_turn(tarn_engine *e, tarn_session *first)
 static void begin_step(tarn_engine *e)
 {
     struct tarni_batch_space *b = e->space;
-    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = 0;
+    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = 0;
     e->using = NULL;
     if (!e->first)
         return;
@@ -383,14 +441,6 @@ static void end_waiting(tarn_session *s, const step_part *part)
         poison(s, &err);
 }
 
-static bool all_finite(const float *x, uint32_t n)
-{
-    float sum = 0.0f;
-    for (uint32_t i = 0; i < n; i++)
-        sum += x[i] * 0.0f; /* NaN for NaN and for infinities */
-    return sum == 0.0f;
-}
-
 /* Keeps the promise that rewinding never replays more than keep_every tokens. A store that refuses
  * is no reason to stop: the commit that follows will say so. */
 static void keep_at_border(tarn_session *s)
@@ -423,7 +473,12 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
         poison(s, fault);
         return;
     }
-    if (!all_finite(s->live.logits, vocab)) {
+    if (part->sampled && e->space->ids[part->row_begin] >= vocab) {
+        tarni_fail(&err, TARN_E_DEVICE, "logits after token %zu gave no id", s->live.tokens.n_ids);
+        poison(s, &err);
+        return;
+    }
+    if (!e->space->finite[part->logits_idx]) {
         tarni_fail(&err, TARN_E_DEVICE, "logits after token %zu are not finite",
                    s->live.tokens.n_ids + part->n_rows);
         poison(s, &err);
@@ -440,6 +495,10 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
         const float *row = i + 1 < part->n_rows
                                ? e->space->scores + (size_t)(scores_begin + i) * vocab
                                : s->live.logits;
+        if (read_row(e, row, &row, &err) != TARN_OK) {
+            poison(s, &err);
+            return;
+        }
         s->on_logits(s->on_logits_user, position + i + 1, row, vocab);
     }
     if (!s->poisoned)
@@ -450,22 +509,32 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
  * device failed, or the files of the weights changed under it. */
 static tarn_status compute(tarn_engine *e, tarn_error *err)
 {
-    const struct tarni_batch_space *b = e->space;
+    struct tarni_batch_space *b = e->space;
     tarni_batch batch = {.ids = b->ids,
                          .n_rows = b->n_rows,
                          .seqs = b->seqs,
                          .n_seqs = b->n_parts,
                          .logit_rows = b->logit_rows,
                          .logits = b->logits,
-                         .n_logit_rows = b->n_logit_rows};
+                         .n_logit_rows = b->n_logit_rows,
+                         .finite = b->finite,
+                         .draws = b->draws,
+                         .drawn = b->drawn,
+                         .n_draws = b->n_draws};
     tarni_filemap_entry entry;
     tarni_filemap_enter(&entry);
     int device_error = tarni_forward_run(e->forward, &batch);
     tarni_filemap_leave(&entry);
+    if (device_error && e->device.fault[0])
+        return tarni_fail(err, TARN_E_DEVICE, "%s in a step of %u rows on %s", e->device.fault,
+                          b->n_rows, e->device.name);
     if (device_error)
         return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
                           b->n_rows);
-    return tarni_weights_check(&e->model->weights, err);
+    for (uint32_t i = 0; i < b->n_draws; i++)
+        b->ids[b->draws[i].row] = b->drawn[i];
+    /* Where they lie on another device, files that change are nothing to it. */
+    return e->device.class->on_host ? tarni_weights_check(&e->model->weights, err) : TARN_OK;
 }
 
 static uint64_t now_ns(void)

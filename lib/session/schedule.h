@@ -4,9 +4,9 @@
 
 #include "session.h"
 
-tarn_status tarni_batch_space_create(const tarn_engine *e, struct tarni_batch_space **out,
+tarn_status tarni_batch_space_create(tarn_engine *e, struct tarni_batch_space **out,
                                      tarn_error *err);
-void tarni_batch_space_free(struct tarni_batch_space *space, const tarn_allocator *a);
+void tarni_batch_space_free(tarn_engine *e, struct tarni_batch_space *space);
 
 /* At most step_tokens_max rows: first one of every session that generates, then ids that wait, the
  * same share for every session. *out says what was computed. */

@@ -2,10 +2,11 @@
 
 #include <string.h>
 
-tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
-                             const tarn_allocator *allocator, tarn_error *err)
+tarn_status tarni_slots_init_in(tarni_slots *p, uint8_t *slab, size_t slot_bytes, uint32_t n_max,
+                                const tarn_allocator *allocator, tarn_error *err)
 {
-    *p = (tarni_slots){.allocator = *allocator, .slot_bytes = slot_bytes, .n_max = n_max};
+    *p = (tarni_slots){
+        .allocator = *allocator, .slab = slab, .slot_bytes = slot_bytes, .n_max = n_max};
     TARN_ASSERT(n_max >= TARNI_SLOTS_MIN);
     TARNI_TRY(tarni_alloc(allocator, p->n_max, sizeof *p->memory, &p->memory, err));
     tarn_status status = tarni_alloc(allocator, p->n_max, sizeof *p->refs, &p->refs, err);
@@ -17,13 +18,20 @@ tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
         return status;
     }
     TARN_ASSERT(zero == TARNI_SLOT_ZERO);
-    memset(p->memory[zero], 0, slot_bytes);
+    if (!slab)
+        memset(p->memory[zero], 0, slot_bytes);
     return TARN_OK;
+}
+
+tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
+                             const tarn_allocator *allocator, tarn_error *err)
+{
+    return tarni_slots_init_in(p, NULL, slot_bytes, n_max, allocator, err);
 }
 
 void tarni_slots_fini(tarni_slots *p)
 {
-    for (uint32_t i = 0; p->memory && i < p->n_max; i++)
+    for (uint32_t i = 0; p->memory && !p->slab && i < p->n_max; i++)
         tarni_free_aligned(&p->allocator, p->memory[i]);
     if (p->memory) {
         tarni_free(&p->allocator, p->memory);
@@ -40,7 +48,9 @@ static tarn_status take(tarni_slots *p, uint32_t ceiling, uint32_t *out, tarn_er
     for (uint32_t i = 0; i < p->n_max && p->n_used < ceiling; i++) {
         if (p->refs[i] > 0)
             continue;
-        if (!p->memory[i])
+        if (p->slab)
+            p->memory[i] = p->slab + i * p->slot_bytes;
+        else if (!p->memory[i])
             TARNI_TRY(tarni_alloc_aligned(&p->allocator, p->slot_bytes, 1, &p->memory[i], err));
         p->refs[i] = 1;
         p->n_used++;

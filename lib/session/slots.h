@@ -17,6 +17,7 @@ typedef struct tarni_slots {
     size_t slot_bytes;
     uint32_t n_max;
     uint32_t n_used;
+    uint8_t *slab;               /* all slots in one piece, borrowed; NULL: taken as needed */
     uint8_t **memory;            /* [n_max], NULL until first taken */
     uint32_t *refs;              /* [n_max] */
     bool (*relieve)(void *user); /* may release slots; false: it cannot. NULL: nobody is asked */
@@ -33,6 +34,10 @@ typedef struct tarni_slots {
 /* At most n_max slots at once, the zero slot among them; n_max is at least TARNI_SLOTS_MIN. */
 tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
                              const tarn_allocator *allocator, tarn_error *err);
+/* The same in n_max * slot_bytes that are there already, perhaps where the host cannot reach them;
+ * the first slot of them is zeros. */
+tarn_status tarni_slots_init_in(tarni_slots *p, uint8_t *slab, size_t slot_bytes, uint32_t n_max,
+                                const tarn_allocator *allocator, tarn_error *err);
 void tarni_slots_fini(tarni_slots *p);
 /* A slot of undefined contents, held once. LIMIT or NO_MEMORY. */
 tarn_status tarni_slots_take(tarni_slots *p, uint32_t *out, tarn_error *err);

@@ -1,5 +1,7 @@
 #include "tensors_out.h"
 
+#include "staging.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -36,11 +38,10 @@ static void give_conv(const tarni_timeline *t, uint32_t layer, const uint8_t *ta
     }
 }
 
-static void give_kda(const tarni_timeline *t, uint32_t layer, uint32_t kda_idx, float *buffer,
-                     tarn_tensor_fn fn, void *user)
+static void give_kda(const tarni_timeline *t, const uint8_t *slot, uint32_t layer, uint32_t kda_idx,
+                     float *buffer, tarn_tensor_fn fn, void *user)
 {
     const tarni_pools *p = t->pools;
-    const uint8_t *slot = tarni_slots_data(&p->slots, t->slot);
     char name[64];
     snprintf(name, sizeof name, "layers.%u.kda.state", layer);
     uint64_t dims[] = {p->spec.kda_heads, p->spec.kda_dim, p->spec.kda_dim};
@@ -49,13 +50,13 @@ static void give_kda(const tarni_timeline *t, uint32_t layer, uint32_t kda_idx, 
               user);
 }
 
-static void give_mla(const tarni_timeline *t, uint32_t layer, uint32_t mla_idx, float *buffer,
-                     tarn_tensor_fn fn, void *user)
+static void give_mla(const tarni_timeline *t, uint8_t *const *pages, uint32_t layer,
+                     uint32_t mla_idx, float *buffer, tarn_tensor_fn fn, void *user)
 {
     const tarni_layout *l = &t->pools->layout;
     size_t n = t->pools->spec.rank + t->pools->spec.rope;
     for (size_t i = 0; i < t->tokens.n_ids; i++) {
-        const uint8_t *row = t->pages.pages[i / TARNK_PAGE_TOKENS] + mla_idx * l->latent_stride +
+        const uint8_t *row = pages[i / TARNK_PAGE_TOKENS] + mla_idx * l->latent_stride +
                              i % TARNK_PAGE_TOKENS * l->latent_row_bytes;
         for (size_t k = 0; k < n; k++)
             buffer[i * n + k] = load_elem(row, l->latent_dtype, k);
@@ -74,14 +75,25 @@ tarn_status tarni_timeline_tensors(const tarni_timeline *t, tarn_tensor_fn fn, v
     size_t conv = (size_t)spec->kda_heads * spec->kda_dim * (spec->conv_width - 1);
     size_t latent = t->tokens.n_ids * (spec->rank + spec->rope);
     float *buffer;
-    TARNI_TRY(tarni_alloc(a, conv > latent ? conv : latent, sizeof *buffer, &buffer, err));
+    tarni_image image = {0};
+    tarni_staging staging;
+    const tarni_staged what = {.slot = t->slot, .pages = t->pages.pages, .end = t->tokens.n_ids};
+    TARNI_TRY(tarni_staging_save(t->pools, &what, &image, &staging, err));
+    tarn_status status = tarni_staging_await(&staging, err);
+    if (status == TARN_OK)
+        status = tarni_alloc(a, conv > latent ? conv : latent, sizeof *buffer, &buffer, err);
+    if (status != TARN_OK) {
+        tarni_staging_fini(&staging);
+        return status;
+    }
     uint32_t kda_idx = 0, mla_idx = 0;
     for (uint32_t l = 0; l < spec->n_layers; l++) {
         if (spec->kinds[l] == TARNI_LAYER_KDA)
-            give_kda(t, l, kda_idx++, buffer, fn, user);
+            give_kda(t, image.slot, l, kda_idx++, buffer, fn, user);
         else
-            give_mla(t, l, mla_idx++, buffer, fn, user);
+            give_mla(t, image.pages, l, mla_idx++, buffer, fn, user);
     }
     tarni_free(a, buffer);
+    tarni_staging_fini(&staging);
     return TARN_OK;
 }

@@ -6,6 +6,7 @@
  *   - shared memory touched by two threads with no barrier between (vector clocks, not a guess),
  *   - shared memory touched while an asynchronous copy into it is under way,
  *   - any access outside of the allocations of the device,
+ *   - a kernel that does not wait for the one before it, or writes before it has,
  *   - threads that wait for ever, and warp operations whose lanes do not agree.
  * Loads and stores are seen through the calls that -fsanitize=thread plants before each of them;
  * the emulator brings its own functions for these and the thread sanitizer is never linked. In a
@@ -85,7 +86,7 @@ struct here {
     uint3 grid_dim;
     uint32_t lane;
 };
-extern here now;
+extern const here *now;
 
 /* ---- for kernels ---- */
 void *shared_memory();
@@ -121,15 +122,20 @@ int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), co
 
 /* Scheduling seed of the blocks that run from here on. */
 void seed(uint64_t value);
+/* From here on the last to become ready runs first: the same every time, and faster, as a warp
+ * stays together. For tests of what lies above the kernels. */
+void calm();
 /* Faults found since the last call, and the first one as a sentence. */
 unsigned faults(const char **first);
+/* A fault of nobody in particular: for tests of what comes after one. */
+void break_down();
 
 } // namespace emu
 
-#define threadIdx (::emu::now.thread)
-#define blockIdx  (::emu::now.block)
-#define blockDim  (::emu::now.block_dim)
-#define gridDim   (::emu::now.grid_dim)
+#define threadIdx (::emu::now->thread)
+#define blockIdx  (::emu::now->block)
+#define blockDim  (::emu::now->block_dim)
+#define gridDim   (::emu::now->grid_dim)
 
 /* ---- device functions ------------------------------------------------------------------------ */
 
@@ -169,6 +175,29 @@ template <typename T> EMU_PLAIN inline T shuffled(uint32_t mask, T value, uint32
     memcpy(&value, &s.result, sizeof value);
     return value;
 }
+struct tree {
+    float x;
+    bool largest;
+};
+/* What 5 rounds of shuffles with 16, 8, 4, 2 and 1 leave in every lane. */
+inline void do_tree(void **payloads, uint32_t)
+{
+    float x[32];
+    const bool largest = static_cast<tree *>(payloads[0])->largest;
+    for (uint32_t l = 0; l < 32; l++)
+        x[l] = static_cast<tree *>(payloads[l])->x;
+    for (uint32_t n = 16; n > 0; n /= 2)
+        for (uint32_t l = 0; l < n; l++)
+            x[l] = largest ? fmaxf(x[l], x[l + n]) : x[l] + x[l + n];
+    for (uint32_t l = 0; l < 32; l++)
+        static_cast<tree *>(payloads[l])->x = x[0];
+}
+inline float warp_tree(float x, bool largest)
+{
+    tree t{x, largest};
+    warp_meet(0xffffffffu, do_tree, &t, "reduction");
+    return t.x;
+}
 EMU_PLAIN inline void do_ballot(void **payloads, uint32_t mask)
 {
     uint64_t bits = 0;
@@ -183,21 +212,21 @@ EMU_PLAIN inline void do_ballot(void **payloads, uint32_t mask)
 
 template <typename T> static inline T __shfl_sync(uint32_t mask, T v, int from, int width = 32)
 {
-    uint32_t w = uint32_t(width), l = emu::now.lane;
+    uint32_t w = uint32_t(width), l = emu::now->lane;
     return emu::shuffled(mask, v, (l & ~(w - 1)) | (uint32_t(from) & (w - 1)));
 }
 template <typename T> static inline T __shfl_xor_sync(uint32_t mask, T v, int bits)
 {
-    return emu::shuffled(mask, v, emu::now.lane ^ uint32_t(bits));
+    return emu::shuffled(mask, v, emu::now->lane ^ uint32_t(bits));
 }
 template <typename T> static inline T __shfl_up_sync(uint32_t mask, T v, uint32_t by)
 {
-    uint32_t l = emu::now.lane;
+    uint32_t l = emu::now->lane;
     return emu::shuffled(mask, v, l < by ? l : l - by);
 }
 template <typename T> static inline T __shfl_down_sync(uint32_t mask, T v, uint32_t by)
 {
-    uint32_t l = emu::now.lane;
+    uint32_t l = emu::now->lane;
     return emu::shuffled(mask, v, l + by > 31 ? l : l + by);
 }
 EMU_PLAIN static inline uint32_t __ballot_sync(uint32_t mask, int predicate)

@@ -43,6 +43,7 @@ static float *device_floats(size_t n)
 /* Each thread leaves a value and reads its neighbour's. */
 static void neighbours(float *out, uint32_t barrier)
 {
+    previous_wait();
     auto *shared = reinterpret_cast<float *>(shared_bytes());
     shared[threadIdx.x] = float(threadIdx.x);
     if (barrier == 1)
@@ -75,6 +76,7 @@ CASE(a_race_in_shared_memory)
 /* A write after a read of the round before. */
 static void rounds(float *out, uint32_t second_barrier)
 {
+    previous_wait();
     auto *shared = reinterpret_cast<float *>(shared_bytes());
     float sum = 0;
     for (uint32_t i = 0; i < 3; i++) {
@@ -99,6 +101,7 @@ CASE(a_write_too_early_after_a_read)
 
 static void two_teams(float *out, uint32_t same)
 {
+    previous_wait();
     auto *shared = reinterpret_cast<float *>(shared_bytes());
     const uint32_t team = threadIdx.x / 64, at = threadIdx.x % 64;
     shared[threadIdx.x] = float(threadIdx.x);
@@ -119,6 +122,7 @@ CASE(named_barriers_order_their_own_threads_only)
 
 static void beyond(float *memory, uint32_t at, uint32_t write)
 {
+    previous_wait();
     if (write)
         memory[at] = 1;
     else
@@ -144,6 +148,7 @@ CASE(accesses_outside_of_an_allocation)
 
 static void misaligned(unsigned char *memory, float *out)
 {
+    previous_wait();
     *out = *reinterpret_cast<float *>(memory + 2);
 }
 
@@ -161,6 +166,7 @@ CASE(misaligned_accesses_and_shared_overruns)
 
 static void fetch(const float *from, float *out, uint32_t wait, uint32_t barrier)
 {
+    previous_wait();
     auto *shared = reinterpret_cast<float *>(shared_bytes());
     copy_async16(shared + threadIdx.x * 4, from + threadIdx.x * 4, true);
     copy_commit();
@@ -195,6 +201,7 @@ CASE(a_copy_nobody_waited_for)
 
 static void never_waits(const float *from)
 {
+    previous_wait();
     copy_async16(shared_bytes(), from, true);
     copy_commit();
 }
@@ -211,6 +218,7 @@ CASE(a_copy_left_behind_and_one_from_outside)
 
 static void ring(const float *from, float *out, uint32_t wait)
 {
+    previous_wait();
     auto *bar = reinterpret_cast<uint64_t *>(shared_bytes());
     auto *shared = reinterpret_cast<float *>(shared_bytes() + 128);
     if (threadIdx.x == 0)
@@ -255,6 +263,7 @@ CASE(bulk_copies_and_their_barrier)
 
 static void half_at_barrier(float *out)
 {
+    previous_wait();
     float x = 1;
     if (threadIdx.x % 2)
         x = warp_sum(x); /* every lane is asked for, half come */
@@ -263,6 +272,7 @@ static void half_at_barrier(float *out)
 
 static void waits_for_nobody(float *out)
 {
+    previous_wait();
     if (threadIdx.x < 32)
         barrier_some(1, 64);
     out[threadIdx.x] = 1;
@@ -270,6 +280,7 @@ static void waits_for_nobody(float *out)
 
 static void some_leave(float *out)
 {
+    previous_wait();
     if (threadIdx.x >= 32)
         return;
     __syncthreads(); /* who has left is not waited for */
@@ -293,6 +304,7 @@ CASE(threads_that_wait_for_ever)
 
 static void multiply(const float *a, const float *b, float *out)
 {
+    previous_wait();
     auto *rows = reinterpret_cast<uint16_t *>(shared_bytes());          /* a [16][24] */
     auto *columns = reinterpret_cast<uint16_t *>(shared_bytes() + 768); /* b by row [16][24] */
     for (uint32_t i = threadIdx.x; i < 256; i += 32)
@@ -347,12 +359,40 @@ CASE(device_memory_is_nan_until_written)
 
 static void add(float *x, float by)
 {
+    previous_wait();
     x[0] += by;
 }
 
 static void scale(float *x, float by)
 {
+    previous_wait();
     x[0] *= by;
+}
+
+static void too_early(float *x, uint32_t when)
+{
+    if (when == 1)
+        previous_wait();
+    x[0] = 1;
+    if (when == 2)
+        previous_wait();
+}
+
+CASE(kernels_that_do_not_wait_for_the_one_before)
+{
+    float *x = device_floats(1);
+    LAUNCH(too_early, 1, 1, 0, &context, x, 1u);
+    CHECK_CLEAN();
+    LAUNCH(too_early, 1, 1, 0, &context, x, 0u);
+    {
+        const char *text;
+        CHECK(run(&text) > 0);
+    }
+#if !defined(EMU_ASAN)
+    LAUNCH(too_early, 1, 1, 0, &context, x, 2u);
+    CHECK_CAUGHT("before previous_wait");
+#endif
+    cudaFree(x);
 }
 
 CASE(work_waits_until_somebody_does)
@@ -442,6 +482,7 @@ CASE(devices_that_are_not_there_are_refused_by_name)
 #endif
 
 CHECK_MAIN(ENTRIES_THAT_WATCH ENTRY(threads_that_wait_for_ever), ENTRY(tiles_and_products),
-           ENTRY(device_memory_is_nan_until_written), ENTRY(work_waits_until_somebody_does),
-           ENTRY(a_graph_records_and_repeats), ENTRY(launches_that_cannot_be),
-           ENTRY(devices_that_are_not_there_are_refused_by_name))
+           ENTRY(device_memory_is_nan_until_written),
+           ENTRY(kernels_that_do_not_wait_for_the_one_before),
+           ENTRY(work_waits_until_somebody_does), ENTRY(a_graph_records_and_repeats),
+           ENTRY(launches_that_cannot_be), ENTRY(devices_that_are_not_there_are_refused_by_name))

@@ -31,7 +31,8 @@ extern "C" void emu_switch(void **save_sp, void *load_sp);
 namespace emu
 {
 
-here now;
+const here nowhere = {};
+const here *now = &nowhere;
 bool in_kernel;
 
 namespace
@@ -54,6 +55,7 @@ struct fiber {
     void *sp;
     here seen;
     bool done;
+    bool waited; /* for the kernel before */
     const char *waits_for;
     void *fake_stack;
 };
@@ -76,6 +78,7 @@ void (*call_now)(const void *);
 /* The program's own memory, so that kernels may read it. */
 alignas(64) uint8_t arguments_now[ARGUMENT_BYTES_MAX];
 uint64_t random_state = 1;
+bool is_calm;
 unsigned n_faults;
 char first_fault[512];
 const char *kernel_name = "?";
@@ -87,10 +90,30 @@ uint64_t draw()
     return random_state = x;
 }
 
+/* Takes one of the ready, at random, off their list. */
+uint32_t next_ready()
+{
+    if (is_calm)
+        return ready[--n_ready];
+    uint32_t at = uint32_t((draw() >> 32) * n_ready >> 32), i = ready[at];
+    ready[at] = ready[--n_ready];
+    return i;
+}
+
+/* Gives way: to the next one at once, or where nobody is ready to run_block. */
 void to_scheduler()
 {
     fiber &f = fibers[current];
-    f.seen = now;
+#if !defined(EMU_ASAN)
+    if (n_ready > 0) {
+        current = next_ready();
+        fiber &next = fibers[current];
+        now = &next.seen;
+        if (&next != &f)
+            emu_switch(&f.sp, next.sp);
+        return;
+    }
+#endif
 #if defined(EMU_ASAN)
     __sanitizer_start_switch_fiber(f.done ? nullptr : &f.fake_stack, scheduler_stack,
                                    scheduler_stack_bytes);
@@ -117,6 +140,8 @@ extern "C" void emu_fiber_main()
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
     call_now(arguments_now);
+    if (!fibers[current].waited)
+        fault("ends without previous_wait");
     asyncs_end_thread();
     fibers[current].done = true;
     n_live--;
@@ -129,14 +154,15 @@ extern "C" void emu_fiber_main()
 void make_fiber(uint32_t i)
 {
     fiber &f = fibers[i];
-    uint8_t *top = stacks + (size_t(i) + 1) * STACK_BYTES;
+    /* Tops lie apart in the caches too. */
+    uint8_t *top = stacks + (size_t(i) + 1) * STACK_BYTES - i % 64 * 832;
     auto *sp = reinterpret_cast<uint64_t *>(top);
     *--sp = 0; /* keeps the stack aligned as after a call */
     *--sp = uint64_t(uintptr_t(&emu_fiber_main));
     for (int r = 0; r < 6; r++)
         *--sp = 0;
     f.sp = sp;
-    f.done = false;
+    f.done = f.waited = false;
     f.waits_for = nullptr;
     f.fake_stack = nullptr;
 }
@@ -144,7 +170,7 @@ void make_fiber(uint32_t i)
 void resume(uint32_t i)
 {
     current = i;
-    now = fibers[i].seen;
+    now = &fibers[i].seen;
 #if defined(EMU_ASAN)
     __sanitizer_start_switch_fiber(&scheduler_fake_stack, stacks + size_t(i) * STACK_BYTES,
                                    STACK_BYTES);
@@ -175,8 +201,7 @@ void run_block(const launch &l, uint3 block)
         ready[n_ready++] = i;
     }
     while (n_ready > 0) {
-        uint32_t at = uint32_t(draw() % n_ready), i = ready[at];
-        ready[at] = ready[--n_ready];
+        uint32_t i = next_ready();
         in_kernel = true;
         resume(i);
         in_kernel = false;
@@ -198,11 +223,16 @@ void fault(const char *format, ...)
     if (n_faults++ > 0)
         return;
     int n = snprintf(first_fault, sizeof first_fault, "%s, block %u,%u,%u thread %u: ", kernel_name,
-                     now.block.x, now.block.y, now.block.z, in_kernel ? current : 0);
+                     now->block.x, now->block.y, now->block.z, in_kernel ? current : 0);
     va_list args;
     va_start(args, format);
     vsnprintf(first_fault + n, sizeof first_fault - size_t(n), format, args);
     va_end(args);
+}
+
+void break_down()
+{
+    fault("a planted one");
 }
 
 unsigned faults(const char **first)
@@ -214,6 +244,16 @@ unsigned faults(const char **first)
     return n;
 }
 
+void dependency_wait()
+{
+    fibers[current].waited = true;
+}
+
+bool has_waited()
+{
+    return fibers[current].waited;
+}
+
 bool faulty()
 {
     return n_faults > 0;
@@ -221,6 +261,10 @@ bool faulty()
 void seed(uint64_t value)
 {
     random_state = value * 0x9e3779b97f4a7c15u | 1;
+}
+void calm()
+{
+    is_calm = true;
 }
 uint32_t thread_idx()
 {
@@ -259,7 +303,8 @@ void sleep_on(const char *what)
 
 void yield()
 {
-    ready[n_ready++] = current;
+    ready[n_ready++] = ready[0]; /* last in line, in a calm program too */
+    ready[0] = current;
     to_scheduler();
 }
 

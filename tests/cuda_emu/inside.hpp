@@ -15,12 +15,21 @@ void fault(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 bool faulty(); /* since the last call of faults */
 
+/* Calls of the runtime come from any thread; one at a time is served, kernels and all. */
+struct turn {
+    turn();
+    ~turn();
+    turn(const turn &) = delete;
+    turn &operator=(const turn &) = delete;
+};
+
 /* fiber.cpp */
 struct thread;
 extern bool in_kernel;
 uint32_t thread_idx(); /* of the running thread in its block */
 uint32_t n_threads();  /* of the running block */
 bool on_fiber_stack(const void *at);
+bool has_waited();                          /* the running thread, for the kernel before its own */
 constexpr size_t ARGUMENT_BYTES_MAX = 4096; /* as on a device */
 void run_grid(const launch &l, void (*call)(const void *), const void *arguments, size_t n_bytes);
 

@@ -67,8 +67,11 @@ void touch(const void *at, size_t n_bytes, bool write)
         return;
     if (is_shared(at))
         race_touch(size_t(static_cast<const uint8_t *>(at) - shared_base), n_bytes, write);
-    else if (!on_fiber_stack(at))
+    else if (!on_fiber_stack(at)) {
+        if (write && !has_waited())
+            fault("writes memory that the kernel before may still use: before previous_wait");
         check_global(at, n_bytes, write);
+    }
 }
 
 static inline void hook(const void *at, size_t n_bytes, bool write)
@@ -153,6 +156,7 @@ using namespace emu;
 
 cudaError_t cudaMalloc(void **out, size_t n_bytes)
 {
+    emu::turn lock;
     *out = nullptr;
     if (n_bytes > DEVICE_BYTES - total_used)
         return cudaErrorMemoryAllocation;
@@ -169,6 +173,7 @@ cudaError_t cudaMalloc(void **out, size_t n_bytes)
 
 cudaError_t cudaFree(void *p)
 {
+    emu::turn lock;
     if (!p)
         return cudaSuccess;
     cudaDeviceSynchronize();
@@ -184,17 +189,20 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **out, size_t n_bytes)
 {
+    emu::turn lock;
     return posix_memalign(out, 4096, n_bytes + 1) ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    emu::turn lock;
     free(p);
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
+    emu::turn lock;
     *free_bytes = DEVICE_BYTES - total_used;
     *total = DEVICE_BYTES;
     return cudaSuccess;

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <vector>
 
 struct emu_event {
@@ -61,6 +62,17 @@ void put(cudaStream_t stream, std::function<void()> work)
 namespace emu
 {
 
+static std::recursive_mutex everything;
+
+turn::turn()
+{
+    everything.lock();
+}
+turn::~turn()
+{
+    everything.unlock();
+}
+
 int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
                    size_t n_bytes)
 {
@@ -69,13 +81,12 @@ int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), co
         l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535 ||
         n_bytes > ARGUMENT_BYTES_MAX)
         return cudaErrorInvalidConfiguration;
+    turn lock;
     auto *bytes = static_cast<const uint8_t *>(arguments);
     std::vector<uint8_t> copy(bytes, bytes + n_bytes);
     put(static_cast<cudaStream_t>(stream), [=] { run_grid(l, call, copy.data(), copy.size()); });
     return cudaSuccess;
 }
-
-void dependency_wait() {}
 
 } // namespace emu
 
@@ -111,6 +122,7 @@ cudaError_t cudaRuntimeGetVersion(int *v)
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
+    emu::turn lock;
     put(stream, [=] {
         if (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice)
             emu::check_global(to, n, true);
@@ -122,12 +134,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind
 }
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind kind)
 {
+    emu::turn lock;
     cudaDeviceSynchronize();
     cudaMemcpyAsync(to, from, n, kind, nullptr);
     return drain(&default_stream);
 }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream)
 {
+    emu::turn lock;
     put(stream, [=] {
         emu::check_global(to, n, true);
         memset(to, value, n);
@@ -137,11 +151,13 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream)
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
 {
+    emu::turn lock;
     streams.push_back(*out = new emu_stream);
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    emu::turn lock;
     drain(s);
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i] == s)
@@ -151,12 +167,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    emu::turn lock;
     if (of(s)->capturing)
         return cudaErrorStreamCaptureInvalidated;
     return drain(of(s));
 }
 cudaError_t cudaDeviceSynchronize()
 {
+    emu::turn lock;
     for (size_t i = 0; i < streams.size(); i++)
         drain(streams[i]);
     return state();
@@ -173,6 +191,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *out)
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
+    emu::turn lock;
     if (e && e->stream)
         drain(e->stream);
     delete e;
@@ -180,6 +199,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
 {
+    emu::turn lock;
     uint64_t ticket = ++e->asked;
     e->stream = of(stream);
     put(stream, [e, ticket] { e->done = ticket; });
@@ -196,15 +216,18 @@ static void reach(cudaEvent_t e, uint64_t ticket)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    emu::turn lock;
     reach(e, e->asked);
     return state();
 }
 cudaError_t cudaEventQuery(cudaEvent_t e)
 {
+    emu::turn lock;
     return e->done < e->asked ? cudaErrorNotReady : state();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
 {
+    emu::turn lock;
     uint64_t ticket = e->asked;
     put(stream, [e, ticket] { reach(e, ticket); });
     return cudaSuccess;
@@ -217,6 +240,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t)
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
+    emu::turn lock;
     if (of(stream)->capturing)
         return cudaErrorInvalidValue;
     of(stream)->capturing = new emu_graph;
@@ -224,38 +248,45 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out)
 {
+    emu::turn lock;
     *out = of(stream)->capturing;
     of(stream)->capturing = nullptr;
     return *out ? cudaSuccess : cudaErrorInvalidValue;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long)
 {
+    emu::turn lock;
     *out = new emu_graph(*graph);
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
+    emu::turn lock;
     for (auto &work : graph->work)
         put(stream, work);
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g)
 {
+    emu::turn lock;
     delete g;
     return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t g)
 {
+    emu::turn lock;
     cudaDeviceSynchronize();
     delete g;
     return cudaSuccess;
 }
 cudaError_t cudaPeekAtLastError()
 {
+    emu::turn lock;
     return state();
 }
 cudaError_t cudaGetLastError()
 {
+    emu::turn lock;
     return state();
 }
 const char *cudaGetErrorName(cudaError_t e)

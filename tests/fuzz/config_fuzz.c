@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         MUST(layout.slot_bytes > 0 && layout.slot_bytes < (size_t)1 << 50);
         MUST(layout.page_bytes > 0 && layout.page_bytes < (size_t)1 << 50);
     }
-    MUST(tarni_forward_bytes(&spec, 512) > tarni_forward_bytes(&spec, 1));
+    MUST(tarni_forward_bytes(&tarni_cpu_class, &spec, 512, 0) >
+         tarni_forward_bytes(&tarni_cpu_class, &spec, 1, 0));
     tarni_writer_init(&text, &tarni_heap);
     MUST(tarni_spec_write(&spec, &text, &err) == TARN_OK);
     MUST(tarni_spec_parse((char *)text.data, text.n_bytes, "again", &again, &err) == TARN_OK);

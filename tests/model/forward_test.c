@@ -96,7 +96,7 @@ static void check_mixed(model_run *m, const uint32_t *ids, const result *want, b
             rows[i] = own + i;
             at[i] = got.logits + (size_t)(begin + i) * m->spec.vocab;
         }
-        tarni_batch batch = {mixed, n + 5, seqs, 2, rows, at, n};
+        tarni_batch batch = {mixed, n + 5, seqs, 2, rows, at, n, NULL, NULL, NULL, 0};
         CHECK_EQ(tarni_forward_run(m->forward, &batch), 0);
         got.memory.position = begin += n;
         other.position += 5;
@@ -174,7 +174,8 @@ CASE(reads_one_slot_and_writes_another)
         rows[i] = i;
         at[i] = got.logits + (size_t)(70 + i) * m.spec.vocab;
     }
-    tarni_batch batch = {ids + 70, TOKENS - 70, &seq, 1, rows, at, TOKENS - 70};
+    tarni_batch batch = {ids + 70,    TOKENS - 70, &seq, 1,    rows, at,
+                         TOKENS - 70, NULL,        NULL, NULL, 0};
     CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
     CHECK_BYTES(got.memory.slot, before, m.layout.slot_bytes);
     /* Alignment gaps of a slot are not part of the state: take them from the reference. */
@@ -217,7 +218,7 @@ CASE(chosen_logits_may_lie_anywhere)
     for (int p = 0; p < 2; p++) {
         result_init(&got, &m);
         tarnk_seq seq = session_memory_seq(&got.memory, 0, TOKENS);
-        tarni_batch batch = {ids, TOKENS, &seq, 1, rows, places[p], N};
+        tarni_batch batch = {ids, TOKENS, &seq, 1, rows, places[p], N, NULL, NULL, NULL, 0};
         CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
         for (int i = 0; i < N; i++)
             CHECK_BYTES(places[p][i], want.logits + rows[i] * vocab, vocab * sizeof(float));
@@ -256,7 +257,7 @@ CASE(scattered_logits_come_in_strips)
     session_memory_init(&b, &m.layout, 2);
     CHECK_EQ(model_run_feed(&m, &a, ids, 2, whole), 0);
     tarnk_seq seq = session_memory_seq(&b, 0, 2);
-    tarni_batch batch = {ids, 2, &seq, 1, rows, upside_down, 2};
+    tarni_batch batch = {ids, 2, &seq, 1, rows, upside_down, 2, NULL, NULL, NULL, 0};
     CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
     CHECK_BYTES(upside_down[0], whole, vocab * sizeof(float));
     CHECK_BYTES(upside_down[1], whole + vocab, vocab * sizeof(float));
@@ -400,8 +401,7 @@ CASE(creation_survives_missing_memory)
         failing fail = {n, 0};
         tarn_allocator a = failing_allocator(&fail);
         tarni_forward *f;
-        status = tarni_forward_create(&m.spec, &m.weights, &m.layout, tarnk_cpu_ops(TARNK_ISA_BEST),
-                                      &m.context, 8, &a, &f, &err);
+        status = tarni_forward_create(&m.spec, &m.layout, &m.device, 8, 8, &a, &f, &err);
         CHECK((f == NULL) == (status != TARN_OK));
         if (status != TARN_OK)
             CHECK_STATUS(status, TARN_E_NO_MEMORY);
@@ -409,7 +409,8 @@ CASE(creation_survives_missing_memory)
         CHECK_EQ(fail.blocks, 0);
     }
     CHECK_STATUS(status, TARN_OK);
-    CHECK(tarni_forward_bytes(&m.spec, 64) > tarni_forward_bytes(&m.spec, 8));
+    CHECK(tarni_forward_bytes(&tarni_cpu_class, &m.spec, 64, 0) >
+          tarni_forward_bytes(&tarni_cpu_class, &m.spec, 8, 0));
     model_run_close(&m);
 }
 
@@ -421,9 +422,10 @@ CASE(absurd_workspaces_are_refused_not_wrapped)
     REQUIRE_OK(tarni_spec_load(ODD, &tarni_heap, &spec, &err), &err);
     spec.dense_width = UINT32_MAX;
     spec.hidden = UINT32_MAX;
-    CHECK_STATUS(
-        tarni_forward_create(&spec, NULL, NULL, NULL, NULL, UINT32_MAX, &tarni_heap, &f, &err),
-        TARN_E_NO_MEMORY);
+    tarni_device device;
+    tarni_device_of_ops(&device, tarnk_cpu_ops(TARNK_ISA_BEST), &(tarnk_context){0}, NULL);
+    CHECK_STATUS(tarni_forward_create(&spec, NULL, &device, UINT32_MAX, 8, &tarni_heap, &f, &err),
+                 TARN_E_NO_MEMORY);
     CHECK(f == NULL);
 }
 

@@ -16,8 +16,10 @@ bool model_run_open(model_run *m, const char *dir, tarni_numerics numerics, cons
     tarni_layout_init(&m->spec, numerics, &m->layout);
     m->context = (tarnk_context){
         .run = tarni_pool_run, .pool = m->pool, .n_threads = tarni_pool_threads(m->pool)};
-    TARNI_TRY_GOTO(tarni_forward_create(&m->spec, &m->weights, &m->layout, ops, &m->context,
-                                        n_rows_max, &tarni_heap, &m->forward, &err));
+    tarni_device_of_ops(&m->device, ops, &m->context, &m->weights);
+    m->device.spec = &m->spec;
+    TARNI_TRY_GOTO(tarni_forward_create(&m->spec, &m->layout, &m->device, n_rows_max, n_rows_max,
+                                        &tarni_heap, &m->forward, &err));
     return true;
 fail:
     printf("%s: %s: %s\n", dir, tarn_status_name(status), err.detail);

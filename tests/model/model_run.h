@@ -11,6 +11,7 @@ typedef struct model_run {
     tarni_layout layout;
     tarni_pool *pool;
     tarnk_context context;
+    tarni_device device;
     tarni_forward *forward;
 } model_run;
 

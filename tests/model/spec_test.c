@@ -334,7 +334,8 @@ CASE(extremes_are_refused_or_fit)
                 tarni_layout_init(&s, TARNI_NUMERICS_F32, &layout);
                 CHECK(layout.slot_bytes > 0 && layout.slot_bytes < (size_t)1 << 48);
                 CHECK(layout.page_bytes > 0 && layout.page_bytes < (size_t)1 << 48);
-                CHECK(tarni_forward_bytes(&s, 65536) > tarni_forward_bytes(&s, 1));
+                CHECK(tarni_forward_bytes(&tarni_cpu_class, &s, 65536, 0) >
+                      tarni_forward_bytes(&tarni_cpu_class, &s, 1, 0));
                 tarni_spec_sizes(&s, &n_parameters, &n_bytes);
                 CHECK(n_parameters > 0 && n_bytes >= n_parameters);
                 n_parsed++;
@@ -366,7 +367,7 @@ CASE(limits_together_fit)
     tarni_layout_init(&s, TARNI_NUMERICS_F32, &layout);
     CHECK(layout.slot_bytes > layout.state_bytes && layout.slot_bytes < (size_t)1 << 48);
     CHECK(layout.page_bytes > layout.latent_row_bytes && layout.page_bytes < (size_t)1 << 48);
-    CHECK(tarni_forward_bytes(&s, 1) > (size_t)TARNI_DIM_MAX * 4);
+    CHECK(tarni_forward_bytes(&tarni_cpu_class, &s, 1, 0) > (size_t)TARNI_DIM_MAX * 4);
     tarni_spec_sizes(&s, &n_parameters, &n_bytes);
     CHECK(n_bytes == 4 * n_parameters || n_bytes == UINT64_MAX);
 }

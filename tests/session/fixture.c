@@ -108,6 +108,8 @@ static void open_engine(rig *r, const tarn_engine_options *options)
         r->options = *options;
         r->options.size = sizeof r->options;
     }
+    if (!r->options.device)
+        r->options.device = RIG_DEVICE;
     OK(tarn_engine_open(r->model, &r->options, &r->engine, ERR));
 }
 

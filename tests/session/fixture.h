@@ -24,6 +24,25 @@
         CHECK_HAS(rig_error.detail, (words));                                                      \
     } while (0)
 
+/* The tests on a CUDA device, or on an emulated one, are these programs with another name here. */
+#if !defined(RIG_DEVICE)
+#    define RIG_DEVICE "cpu"
+#endif
+#define RIG_ON_HOST (strcmp(RIG_DEVICE, "cpu") == 0)
+
+/* A number that is made smaller where the device is emulated and a token takes a millisecond. */
+#if defined(RIG_REDUCED)
+#    define RIG_FEW(all, few) (few)
+#else
+#    define RIG_FEW(all, few) (all)
+#endif
+/* Leaves out a case whose smaller sister says as much there. */
+#define RIG_SKIP_REDUCED()                                                                         \
+    do {                                                                                           \
+        if (RIG_FEW(0, 1))                                                                         \
+            SKIP("one of its kind is enough on an emulated device");                               \
+    } while (0)
+
 extern tarn_error rig_error;
 void rig_must(tarn_status status, const char *call, const char *file, int line);
 

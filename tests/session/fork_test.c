@@ -69,16 +69,16 @@ CASE(two_ways_from_one_place_recall) /* B1 */
 /* Sixteen forks of 1,000 tokens in one batch equal each one alone. */
 static void b2(rig_kind kind, uint32_t n_threads)
 {
-    enum { CHILDREN = 16, STEPS = 12 };
+    enum { CHILDREN = 16, STEPS = RIG_FEW(12, 4), PROMPT = RIG_FEW(1000, 150) };
     rig r;
-    uint32_t prompt[1000], first[CHILDREN];
+    uint32_t prompt[PROMPT], first[CHILDREN];
     rig_trace together[CHILDREN], alone;
     tarn_session *child[CHILDREN];
     rig_open(&r, kind, &(tarn_engine_options){.n_threads = n_threads});
-    rig_ids(&r, 23, prompt, 1000);
+    rig_ids(&r, 23, prompt, PROMPT);
     rig_ids(&r, 24, first, CHILDREN);
     tarn_session *base = rig_loose(&r, "base");
-    rig_feed(base, prompt, 1000);
+    rig_feed(base, prompt, PROMPT);
     for (size_t i = 0; i < CHILDREN; i++) {
         tarn_generate_options o = {.size = sizeof o, .n_tokens_max = STEPS};
         child[i] = rig_fork(base, "child");
@@ -99,7 +99,7 @@ static void b2(rig_kind kind, uint32_t n_threads)
         OK(tarn_session_generate(s, &o, ERR));
         OK(tarn_session_run(s, NULL, NULL, ERR));
         CHECK_EQ(alone.n, together[i].n);
-        CHECK(rig_same_rows(&together[i], &alone, 1001, 1001 + alone.n));
+        CHECK(rig_same_rows(&together[i], &alone, PROMPT + 1, PROMPT + 1 + alone.n));
         rig_trace_free(&alone);
         rig_trace_free(&together[i]);
         tarn_session_close(s);
@@ -228,7 +228,7 @@ CASE(forks_that_are_refused_recall) /* B5 */
 
 static void b6(rig_kind kind)
 {
-    enum { DEPTH = 1000 };
+    enum { DEPTH = RIG_FEW(1000, 100) };
     rig r;
     uint32_t ids[DEPTH];
     tarn_node_list list;
@@ -248,13 +248,13 @@ static void b6(rig_kind kind)
     rig_restart(&r, NULL);
     tarn_reuse reuse;
     tarn_session *cold = rig_loose(&r, "cold");
-    s = rig_session(&r, "f1000", &reuse);
+    s = rig_session(&r, RIG_FEW("f1000", "f100"), &reuse);
     CHECK_EQ(reuse.tokens_reused, DEPTH);
     rig_feed(cold, ids, DEPTH);
     CHECK(rig_same_logits(s, cold));
     tarn_session_close(s);
     tarn_session_close(cold);
-    OK(tarn_store_log(r.store, "f1000", NULL, &list, ERR));
+    OK(tarn_store_log(r.store, RIG_FEW("f1000", "f100"), NULL, &list, ERR));
     CHECK_EQ(list.n_entries, DEPTH + 1);
     for (size_t i = 0; i < list.n_entries && i <= DEPTH; i++) {
         CHECK_EQ(list.entries[i].position, i);

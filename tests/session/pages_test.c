@@ -158,7 +158,7 @@ CASE(held_pages)
     REQUIRE_OK(tarni_page_table_reserve(&p, &t, 200, 210, &err), &err);
     CHECK(t.pages[3] == tail);
     CHECK_EQ(p.n_used, 4);
-    CHECK_EQ(tarni_page_table_yield(&t, 64), 1); /* page 1; the others are held */
+    CHECK_EQ(tarni_page_table_yield(&p, &t, 64), 1); /* page 1; the others are held */
     tarni_page_table_trim(&p, &t, 0);
     CHECK_EQ(p.n_used, 2);
     CHECK(holds(&held, 130, 200, 1));
@@ -168,15 +168,15 @@ CASE(held_pages)
     tarni_page_table_fini(&p, &held);
     /* what a reserve will take, said before */
     REQUIRE_OK(tarni_page_table_reserve(&p, &t, 0, 70, &err), &err);
-    CHECK_EQ(tarni_page_table_missing(&t, 70, 128, 0), 0);
-    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 0), 1);
+    CHECK_EQ(tarni_page_table_missing(&p, &t, 70, 128, 0), 0);
+    CHECK_EQ(tarni_page_table_missing(&p, &t, 70, 129, 0), 1);
     REQUIRE_OK(tarni_page_table_share(&p, &t, 70, &fork, &err), &err);
-    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 0), 2);
-    CHECK_EQ(tarni_page_table_missing(&t, 70, 129, 1), 1);
-    CHECK_EQ(tarni_page_table_missing(&t, 70, 70, 0), 0);
-    CHECK_EQ(tarni_page_table_yield(&t, 0), 0);
+    CHECK_EQ(tarni_page_table_missing(&p, &t, 70, 129, 0), 2);
+    CHECK_EQ(tarni_page_table_missing(&p, &t, 70, 129, 1), 1);
+    CHECK_EQ(tarni_page_table_missing(&p, &t, 70, 70, 0), 0);
+    CHECK_EQ(tarni_page_table_yield(&p, &t, 0), 0);
     tarni_page_table_fini(&p, &fork);
-    CHECK_EQ(tarni_page_table_yield(&t, 0), 2);
+    CHECK_EQ(tarni_page_table_yield(&p, &t, 0), 2);
     tarni_page_table_fini(&p, &t);
     tarni_pages_fini(&p);
 }

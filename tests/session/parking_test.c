@@ -95,6 +95,7 @@ CASE(sixty_three_sessions_and_room_for_ten_tiny) /* E1 */
 
 CASE(sixty_three_sessions_and_room_for_ten_recall) /* E1 */
 {
+    RIG_SKIP_REDUCED();
     many(RIG_RECALL, TARN_SESSION_NO_PREFIX);
 }
 
@@ -162,7 +163,8 @@ CASE(ceilings_below_one_session_are_refused) /* E2 */
     REFUSED(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_LIMIT, "pages_bytes_max");
     o.pages_bytes_max++;
     o.host_bytes_max = plan.workspace_bytes / 2;
-    CHECK_STATUS(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_NO_MEMORY);
+    if (RIG_ON_HOST) /* else the workspace is not the host's */
+        CHECK_STATUS(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_NO_MEMORY);
     o.host_bytes_max = 4 * plan.workspace_bytes;
     OK(tarn_engine_open(r.model, &o, &engine, ERR));
     tarn_session *s;

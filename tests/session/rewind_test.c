@@ -18,31 +18,33 @@ static void run_cold(tarn_session *at_t, cold_run *out)
     tarn_session_close(s);
 }
 
-/* Every `stride`-th place of N tokens. */
-static void c1(rig_kind kind, tarn_numerics numerics, uint64_t stride)
+/* Every `stride`-th place of n tokens. */
+static void c1(rig_kind kind, tarn_numerics numerics, uint64_t n, uint64_t stride)
 {
+    const uint64_t keep = RIG_FEW(KEEP, KEEP / 4);
     rig r;
     uint32_t ids[N];
     char where[32];
     static cold_run cold;
     static rig_told told;
     tarn_reuse reuse;
-    rig_open(&r, kind,
-             &(tarn_engine_options){.n_threads = 1, .numerics = numerics, .keep_every = KEEP});
-    rig_ids(&r, 40, ids, N);
+    rig_open(
+        &r, kind,
+        &(tarn_engine_options){.n_threads = 1, .numerics = numerics, .keep_every = (uint32_t)keep});
+    rig_ids(&r, 40, ids, n);
     tarn_session *s = rig_session(&r, "a", NULL), *at_t = rig_loose(&r, "t");
-    rig_feed(s, ids, N);
+    rig_feed(s, ids, n);
     uint64_t head = rig_commit(s).at.node;
-    for (uint64_t t = 1; t <= N; t++) {
+    for (uint64_t t = 1; t <= n; t++) {
         rig_feed(at_t, &ids[t - 1], 1);
-        if (t % stride != 0 && t != N && t != 1)
+        if (t % stride != 0 && t != n && t != 1)
             continue;
         run_cold(at_t, &cold);
         snprintf(where, sizeof where, "@t:%" PRIu64, t);
         OK(tarn_session_rewind(s, where, &reuse, ERR));
         CHECK_EQ(reuse.tokens_reused + reuse.tokens_replayed, t);
-        CHECK(reuse.tokens_replayed < KEEP);
-        CHECK_EQ(reuse.reason, t % KEEP == 0 || t == N ? TARN_REASON_EXACT : TARN_REASON_ANCESTOR);
+        CHECK(reuse.tokens_replayed < keep);
+        CHECK_EQ(reuse.reason, t % keep == 0 || t == n ? TARN_REASON_EXACT : TARN_REASON_ANCESTOR);
         CHECK_EQ(rig_info(s).tokens_waiting, reuse.tokens_replayed);
         rig_trace rows;
         OK(tarn_session_run(s, NULL, NULL, ERR)); /* the replay */
@@ -58,13 +60,13 @@ static void c1(rig_kind kind, tarn_numerics numerics, uint64_t stride)
         CHECK_EQ(rig_info(s).tokens_waiting, reuse.tokens_replayed);
         snprintf(where, sizeof where, "@n:%" PRIu64, head);
         OK(tarn_session_rewind(s, where, &reuse, ERR));
-        CHECK_EQ(reuse.tokens_reused, N);
+        CHECK_EQ(reuse.tokens_reused, n);
     }
     OK(tarn_session_rewind(s, "@t:0", &reuse, ERR));
     CHECK_EQ(reuse.tokens_reused + reuse.tokens_replayed, 0);
     CHECK(!rig_info(s).has_logits);
     CHECK_STATUS(tarn_session_generate(s, NULL, ERR), TARN_E_INVALID);
-    rig_feed(s, ids, N);
+    rig_feed(s, ids, n);
     CHECK(rig_same_logits(s, at_t));
     CHECK_EQ(rig_verify(r.store), 0);
     tarn_session_close(s);
@@ -74,17 +76,17 @@ static void c1(rig_kind kind, tarn_numerics numerics, uint64_t stride)
 
 CASE(every_place_of_300_tokens_native) /* C1 */
 {
-    c1(RIG_TINY, TARN_NUMERICS_NATIVE, 1);
+    c1(RIG_TINY, TARN_NUMERICS_NATIVE, RIG_FEW(N, 64), RIG_FEW(1, 7));
 }
 
 CASE(every_place_of_300_tokens_f32) /* C1 */
 {
-    c1(RIG_TINY, TARN_NUMERICS_F32, 1);
+    c1(RIG_TINY, TARN_NUMERICS_F32, RIG_FEW(N, 64), RIG_FEW(1, 7));
 }
 
 CASE(places_of_300_tokens_recall) /* C1 */
 {
-    c1(RIG_RECALL, TARN_NUMERICS_NATIVE, 13);
+    c1(RIG_RECALL, TARN_NUMERICS_NATIVE, RIG_FEW(N, 64), RIG_FEW(13, 31));
 }
 
 /* C1 through the store and read-only sessions: a fork at a place, and a look at one. */

@@ -4,7 +4,7 @@
 
 #include <unistd.h>
 
-#define WARM_CYCLES 100
+#define WARM_CYCLES RIG_FEW(100, 20)
 #define RSS_SLACK   ((uint64_t)4 << 20)
 
 /* A sanitizer keeps what was freed. */

@@ -1,0 +1,103 @@
+#include "staging.h"
+
+#include <string.h>
+
+static size_t pages_of(uint64_t n_tokens)
+{
+    return (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
+}
+
+/* Where the memory is the host's: itself. */
+static void point_at(const tarni_pools *pools, const tarni_staged *what, tarni_image *image)
+{
+    if (what->slot != TARNI_SLOT_NONE) {
+        image->slot = tarni_slots_data(&pools->slots, what->slot);
+        image->logits = tarni_pools_logits(pools, what->slot);
+    }
+    image->pages = (uint8_t **)(uintptr_t)what->pages;
+}
+
+/* Pinned memory for the slot, then for each page of the rows. */
+static tarn_status take_memory(const tarni_pools *pools, const tarni_staged *what,
+                               tarni_image *image, tarni_staging *s, tarn_error *err)
+{
+    const tarni_layout *l = &pools->layout;
+    bool with_slot = what->slot != TARNI_SLOT_NONE;
+    size_t slot_bytes = with_slot ? pools->slots.slot_bytes : 0, n_bytes;
+    size_t first = (size_t)(what->begin / TARNK_PAGE_TOKENS), end = pages_of(what->end);
+    if (what->begin >= what->end || l->n_mla == 0)
+        first = end = 0;
+    if (!tarni_mul_size(end - first, l->page_bytes, &n_bytes) ||
+        !tarni_add_size(n_bytes, slot_bytes + TARNI_ALIGNMENT, &n_bytes))
+        return tarni_fail_memory(err, SIZE_MAX);
+    TARNI_TRY(tarni_alloc(s->allocator, end, sizeof *s->host_pages, &s->host_pages, err));
+    TARNI_TRY(s->device->class->pin(s->device, n_bytes, &s->memory, err));
+    uint8_t *pages =
+        s->memory + (slot_bytes + TARNI_ALIGNMENT - 1) / TARNI_ALIGNMENT * TARNI_ALIGNMENT;
+    for (size_t i = first; i < end; i++)
+        s->host_pages[i] = pages + (i - first) * l->page_bytes;
+    s->n_pages = end;
+    s->transfer = (tarni_transfer){
+        .pages = what->pages, .host_pages = s->host_pages, .begin = what->begin, .end = what->end};
+    if (end == 0)
+        s->transfer.begin = s->transfer.end = 0;
+    if (with_slot) {
+        s->transfer.slot = tarni_slots_data(&pools->slots, what->slot);
+        s->transfer.host_slot = s->memory;
+        image->slot = s->memory;
+        image->logits = (float *)(void *)(s->memory + l->slot_bytes);
+    }
+    image->pages = s->host_pages;
+    return TARN_OK;
+}
+
+tarn_status tarni_staging_begin(const tarni_pools *pools, const tarni_staged *what,
+                                tarni_image *image, tarni_staging *out, tarn_error *err)
+{
+    *out = (tarni_staging){0};
+    if (pools->device->class->on_host) {
+        point_at(pools, what, image);
+        return TARN_OK;
+    }
+    out->device = pools->device;
+    out->allocator = &pools->allocator;
+    tarn_status status = take_memory(pools, what, image, out, err);
+    if (status != TARN_OK)
+        tarni_staging_fini(out);
+    return status;
+}
+
+tarn_status tarni_staging_save(const tarni_pools *pools, const tarni_staged *what,
+                               tarni_image *image, tarni_staging *out, tarn_error *err)
+{
+    TARNI_TRY(tarni_staging_begin(pools, what, image, out, err));
+    if (!out->device)
+        return TARN_OK;
+    tarn_status status = out->device->class->save(out->device, &out->transfer, err);
+    if (status != TARN_OK)
+        tarni_staging_fini(out);
+    return status;
+}
+
+tarn_status tarni_staging_put(tarni_staging *s, tarn_error *err)
+{
+    return s->device ? s->device->class->load(s->device, &s->transfer, err) : TARN_OK;
+}
+
+tarn_status tarni_staging_await(tarni_staging *s, tarn_error *err)
+{
+    return s->device ? s->device->class->await(s->device, &s->transfer, err) : TARN_OK;
+}
+
+void tarni_staging_fini(tarni_staging *s)
+{
+    tarn_error err;
+    if (!s->device)
+        return;
+    if (tarni_staging_await(s, &err) != TARN_OK) /* the device is gone: nothing writes here */
+        err.status = TARN_OK;
+    s->device->class->forget(s->device, &s->transfer);
+    s->device->class->unpin(s->device, s->memory);
+    tarni_free(s->allocator, s->host_pages);
+    *s = (tarni_staging){0};
+}
