@@ -52,8 +52,8 @@ BANNED_EXCEPT = {("lib/base/status.c", "abort")}
 RESERVED_OK = re.compile(
     r"__(builtin_\w+|attribute__|extension__|func__|restrict\w*|typeof__|asm__|volatile__|"
     r"[A-Z][A-Z0-9_]*__|cplusplus|VA_ARGS__|GNUC\w*|STDC\w*|GLIBC\w*|has_\w+|linux__|clang\w*|"
-    r"x86_64__|libc_\w+|i386__|aarch64__|m\d+\w*|mmask\d+|bf16|fp16|SANITIZE\w*|global__|device__|cpuid\w*|"
-    r"get_cpuid\w*|atomic_\w+|ATOMIC_\w+|sync_\w+|thread|int128)$")
+    r"x86_64__|libc_\w+|i386__|aarch64__|m\d+\w*|mmask\d+|bf16|fp16|SANITIZE\w*|global__|"
+    r"device__|cpuid\w*|get_cpuid\w*|atomic_\w+|ATOMIC_\w+|sync_\w+|thread|int128)$")
 
 
 class File:
