@@ -16,10 +16,9 @@ TARNK_DEVICE uint64_t mixed(uint64_t x)
 /* The sum of four 16-bit uniforms, centred, over its standard deviation. */
 TARNK_DEVICE float normal_of(uint64_t bits)
 {
-    const uint32_t sum = static_cast<uint32_t>(bits & 0xffff) +
-                         static_cast<uint32_t>(bits >> 16 & 0xffff) +
-                         static_cast<uint32_t>(bits >> 32 & 0xffff) +
-                         static_cast<uint32_t>(bits >> 48);
+    const uint32_t sum =
+        static_cast<uint32_t>(bits & 0xffff) + static_cast<uint32_t>(bits >> 16 & 0xffff) +
+        static_cast<uint32_t>(bits >> 32 & 0xffff) + static_cast<uint32_t>(bits >> 48);
     return (static_cast<float>(sum) - 131070.0f) / 37837.23f;
 }
 

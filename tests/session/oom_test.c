@@ -151,6 +151,31 @@ static tarn_status live(life *l)
     return TARN_OK;
 }
 
+/* A turn given up behind a whole call, one that calls in pieces, and what was called is answered.
+ */
+static tarn_status cut_off(life *l)
+{
+    const uint32_t ids[] = {1035, 1037, 'a', 1038, '{', '}', 1039}; /* a call with its markers */
+    const tarn_tool_call call = {.id = "b", .arguments = "[]", .arguments_bytes = 2};
+    tarn_message turn = {.size = sizeof turn, .role = TARN_ROLE_ASSISTANT};
+    tarn_message result = {.size = sizeof result, .role = TARN_ROLE_TOOL, .call_id = "a"};
+    AGAIN(tarn_session_append_begin(l->child, &turn, ERR));
+    AGAIN(tarn_session_append_tokens(l->child, ids, sizeof ids / sizeof ids[0], ERR));
+    AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
+    tarn_session_cancel(l->child);
+    AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
+    AGAIN(tarn_session_append_message(l->child, &result, NULL, ERR));
+    turn.calls = &call;
+    turn.n_calls = 1;
+    AGAIN(tarn_session_append_begin(l->child, &turn, ERR));
+    AGAIN(tarn_session_append_end(l->child, NULL, ERR));
+    result.call_id = "b";
+    AGAIN(tarn_session_append_message(l->child, &result, NULL, ERR));
+    AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
+    AGAIN(tarn_session_commit(l->child, NULL, ERR));
+    return TARN_OK;
+}
+
 /* A result that streams in, a conversation given whole, and another session that begins like it. */
 static tarn_status talk_on(life *l)
 {
@@ -174,7 +199,7 @@ static tarn_status talk_on(life *l)
     AGAIN(tarn_session_sync(l->child, list, sizeof list - 1, NULL, ERR));
     AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
     AGAIN(tarn_session_commit(l->child, NULL, ERR));
-    return TARN_OK;
+    return cut_off(l);
 }
 
 /* A message, an answer that calls a tool, and the call's answer. */
