@@ -146,7 +146,6 @@ def verbs_check_their_own(folder):
     wrong(
         "--preset", "model", "synth", os.path.join(folder, "m"), "--preset", "tiny", "--config", "c"
     )
-    wrong("255", "fork", "x" * 256, "b", *s)
     check(not os.path.exists(s[1]), "no store is made")
 
 

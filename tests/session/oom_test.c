@@ -3,13 +3,16 @@
 #include "check.h"
 #include "fixture.h"
 
+#include <stdatomic.h>
+
 enum { N = 40 };
 
+/* Workers of the store allocate too. */
 typedef struct failing {
-    long calls_left; /* that succeed */
-    bool once;       /* later ones succeed again */
-    bool failed;
-    long blocks;
+    atomic_long calls_left; /* that succeed */
+    bool once;              /* later ones succeed again */
+    atomic_bool failed;
+    atomic_long blocks;
 } failing;
 
 static bool fails(failing *f)
