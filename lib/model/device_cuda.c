@@ -115,9 +115,9 @@ static void close_device(tarni_device *d)
     tarni_cuda_close_copies(d);
     tarni_cuda_close_step(d);
     tarni_cuda_drop_weights(d);
+    tarnk_cuda_event_free(c->steps_done);
     tarnk_cuda_stream_free(c->copies);
     tarnk_cuda_stream_free(c->stream);
-    tarnk_cuda_event_free(c->steps_done);
     tarnk_cuda_close(&c->cuda);
     tarni_free(d->allocator, c);
 }

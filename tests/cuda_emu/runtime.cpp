@@ -27,6 +27,7 @@ namespace
 
 emu_stream default_stream;
 std::vector<emu_stream *> streams{&default_stream};
+std::vector<emu_event *> events;
 int devices = 1;
 
 cudaError_t state()
@@ -162,6 +163,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     for (size_t i = 0; i < streams.size(); i++)
         if (streams[i] == s)
             streams.erase(streams.begin() + long(i));
+    for (emu_event *e : events)
+        if (e->stream == s)
+            e->stream = nullptr; /* it has happened */
     delete s;
     return cudaSuccess;
 }
@@ -182,7 +186,8 @@ cudaError_t cudaDeviceSynchronize()
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned)
 {
-    *out = new emu_event;
+    emu::turn lock;
+    events.push_back(*out = new emu_event);
     return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *out)
@@ -194,6 +199,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
     emu::turn lock;
     if (e && e->stream)
         drain(e->stream);
+    for (size_t i = 0; i < events.size(); i++)
+        if (events[i] == e)
+            events.erase(events.begin() + long(i));
     delete e;
     return cudaSuccess;
 }
