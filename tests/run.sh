@@ -1,11 +1,11 @@
 #!/bin/sh
-# sh tests/run.sh [fast]: installs what the tests need (Debian 12), builds, runs them all.
+# sh tests/run.sh [fast]: installs what the tests need (Debian 12), builds and runs them.
 #
 # Suites, each in its own folder below build/:
-#   release  what users build, with warnings as errors: every test
+#   release  what users build, with warnings as errors: every test but those labelled `full`
 #   clang    the second compiler: the fast tests, one of which holds the kernels' bits to those
 #            every build must compute
-#   asan     every test under the address and undefined behaviour sanitizers
+#   asan     the same under the address and undefined behaviour sanitizers, without `emulated`
 #   tsan     the thread pool under the thread sanitizer
 # With `fast` only release. The last line is the sum: "N passed, N failed, N skipped". Exit 0 only
 # if tests ran and none failed. A suite that does not build counts as one failed test.
