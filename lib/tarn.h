@@ -951,7 +951,9 @@ typedef struct tarn_sync {
  * session is extended, or goes back to the end of the last message that is the same and is extended
  * from there, or begins anew. Messages are the same if their texts are, whichever ids the model
  * chose for its own. A turn the session left open is the same as one that ends where it stops, or
- * goes on. Tool results are taken as they stand, whatever was called.
+ * goes on. Tool results are taken as they stand, whatever was called. Ids that were fed as such
+ * count as the messages they spell, but where the list ends with them its last is appended anew,
+ * for what comes next depends on what it is.
  *
  * What the session held stays in the store: going back is tarn_session_rewind, which commits first.
  * CONFLICT while tokens wait, a message is open or a generation runs; INVALID naming the field;

@@ -132,11 +132,18 @@ static bool can_go_on(const tarn_session *s, const tarnp_segment *next)
            (next->n_call_ids == 0 || next->role == TARN_ROLE_ASSISTANT);
 }
 
+/* Is the session's last segment this message, as what follows it depends on? The same ids may have
+ * come in as plain tokens. */
+static bool ends_as(const tarn_session *s, const tarnp_segment *last)
+{
+    return s->live.tail_role == last->role && s->live.tail_closed;
+}
+
 static fork_place find_fork(const script *c)
 {
     const tarn_session *s = c->session;
     const tarni_tokenizer *t = s->engine->model->tokenizer;
-    fork_place f = {0};
+    fork_place f = {0}, before_last = {0};
     reading ours = {.session = s, .end = session_tokens(s)};
     for (; f.n_segments < c->draft.segments.n; f.n_segments++) {
         const tarnp_segment *segment = &c->draft.segments.items[f.n_segments];
@@ -147,6 +154,8 @@ static fork_place find_fork(const script *c)
         go_on(&ours, &theirs, t);
         f.position = ours.at - (ours.bytes != NULL);
         if (theirs.at == theirs.end && !theirs.bytes && !ours.bytes) {
+            before_last = f;
+            before_last.position = f.kept;
             f.n_ids = theirs.end;
             f.kept = ours.at;
             continue;
@@ -159,6 +168,9 @@ static fork_place find_fork(const script *c)
     }
     f.position = f.kept;
     f.session_ended = f.kept == ours.end;
+    if (f.session_ended && f.n_segments > 0 &&
+        !ends_as(s, &c->draft.segments.items[f.n_segments - 1]))
+        return before_last;
     return f;
 }
 

@@ -261,6 +261,38 @@ CASE(a_turn_cut_off_behind_its_call)
     rig_close(&r);
 }
 
+/* Messages that came in as plain ids: the last is made one, and the answer begins as it should. */
+CASE(ids_that_spell_the_messages)
+{
+    rig r;
+    static rig_told told, cold_told;
+    open_f32(&r);
+    static const char list[] = LIST(SYSTEM "," USER("Which port does billing use?"));
+    tarn_ids ids;
+    OK(tarn_model_render_chat(r.model, list, strlen(list), &ids, ERR));
+    for (int stored = 0; stored < 2; stored++) {
+        tarn_session *s = stored ? rig_session(&r, "s", NULL) : rig_loose(&r, "s");
+        tarn_session *cold = rig_loose(&r, "cold");
+        rig_feed(s, ids.ids, ids.n_ids);
+        sync_to(cold, list);
+        tarn_sync out = sync_to(s, list);
+        CHECK_EQ(out.kind, stored ? TARN_SYNC_MOVED : TARN_SYNC_REBUILT);
+        CHECK_EQ(out.message, 1);
+        if (stored)
+            CHECK_EQ(out.tokens_kept + out.tokens_appended, ids.n_ids);
+        rig_answer(s, 8, &told);
+        rig_answer(cold, 8, &cold_told);
+        CHECK_EQ(told.n_ids, cold_told.n_ids);
+        CHECK_IDS(told.ids, cold_told.ids, cold_told.n_ids);
+        CHECK(rig_same_logits(s, cold));
+        CHECK_EQ(rig_info(s).turns, 1);
+        tarn_session_close(s);
+        tarn_session_close(cold);
+    }
+    tarn_ids_free(&ids);
+    rig_close(&r);
+}
+
 CASE(messages_that_are_no_json)
 {
     rig r;
@@ -375,5 +407,6 @@ CASE(what_is_refused_changes_nothing)
 
 CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(every_message_edited),
            ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
-           ENTRY(a_turn_cut_off_behind_its_call), ENTRY(messages_that_are_no_json),
-           ENTRY(behind_a_replay), ENTRY(what_is_refused_changes_nothing))
+           ENTRY(a_turn_cut_off_behind_its_call), ENTRY(ids_that_spell_the_messages),
+           ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
+           ENTRY(what_is_refused_changes_nothing))
