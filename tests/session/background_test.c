@@ -160,6 +160,7 @@ CASE(a_session_goes_on_while_it_is_committed_tiny) /* F4 */
 
 CASE(a_session_goes_on_while_it_is_committed_recall) /* F4 */
 {
+    RIG_SKIP_REDUCED();
     goes_on(RIG_RECALL);
 }
 

@@ -125,6 +125,7 @@ CASE(cancel_at_any_step_tiny) /* F1 */
 
 CASE(cancel_at_any_step_recall) /* F1 */
 {
+    RIG_SKIP_REDUCED();
     f1(RIG_RECALL);
 }
 

@@ -111,6 +111,7 @@ CASE(states_are_computed_again_tiny)
 
 CASE(states_are_computed_again_recall)
 {
+    RIG_SKIP_REDUCED();
     states(RIG_RECALL);
 }
 
@@ -149,6 +150,7 @@ CASE(latents_are_computed_again_tiny)
 
 CASE(latents_are_computed_again_recall)
 {
+    RIG_SKIP_REDUCED();
     latents(RIG_RECALL);
 }
 

@@ -63,6 +63,7 @@ CASE(two_ways_from_one_place_tiny) /* B1 */
 
 CASE(two_ways_from_one_place_recall) /* B1 */
 {
+    RIG_SKIP_REDUCED();
     b1(RIG_RECALL);
 }
 
@@ -116,6 +117,7 @@ CASE(sixteen_children_in_one_batch_tiny) /* B2 */
 
 CASE(sixteen_children_in_one_batch_recall) /* B2 */
 {
+    RIG_SKIP_REDUCED();
     b2(RIG_RECALL, 2);
 }
 

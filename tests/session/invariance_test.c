@@ -85,6 +85,7 @@ CASE(any_cut_batch_and_threads_tiny_f32)
 
 CASE(any_cut_batch_and_threads_recall)
 {
+    RIG_SKIP_REDUCED();
     neutral(RIG_RECALL, TARN_NUMERICS_NATIVE);
 }
 

@@ -264,6 +264,7 @@ CASE(parked_by_hand_tiny)
 
 CASE(parked_by_hand_recall)
 {
+    RIG_SKIP_REDUCED();
     by_hand(RIG_RECALL);
 }
 
@@ -440,6 +441,7 @@ CASE(going_back_in_a_full_engine_tiny)
 
 CASE(going_back_in_a_full_engine_recall)
 {
+    RIG_SKIP_REDUCED();
     going_back(RIG_RECALL, false);
 }
 

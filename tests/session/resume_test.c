@@ -127,6 +127,7 @@ CASE(first_id_without_feeding_tiny) /* A2 */
 
 CASE(first_id_without_feeding_recall) /* A2 */
 {
+    RIG_SKIP_REDUCED();
     a2(RIG_RECALL);
 }
 
@@ -174,6 +175,7 @@ CASE(sampled_text_goes_on_tiny) /* A3 */
 
 CASE(sampled_text_goes_on_recall) /* A3 */
 {
+    RIG_SKIP_REDUCED();
     a3(RIG_RECALL);
 }
 
@@ -255,6 +257,7 @@ CASE(dirty_and_poisoned_memory_tiny) /* A4 */
 
 CASE(dirty_and_poisoned_memory_recall) /* A4 */
 {
+    RIG_SKIP_REDUCED();
     a4(RIG_RECALL);
 }
 

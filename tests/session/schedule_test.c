@@ -73,6 +73,7 @@ CASE(ten_appends_are_one_step_tiny)
 
 CASE(ten_appends_are_one_step_recall)
 {
+    RIG_SKIP_REDUCED();
     ten_at_once(RIG_RECALL);
 }
 

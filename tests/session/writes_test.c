@@ -43,6 +43,7 @@ CASE(appends_write_what_is_new_tiny) /* E5 */
 
 CASE(appends_write_what_is_new_recall) /* E5 */
 {
+    RIG_SKIP_REDUCED();
     appends_of_fifty(RIG_RECALL, false);
 }
 
