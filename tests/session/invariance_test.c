@@ -80,6 +80,7 @@ CASE(any_cut_batch_and_threads_tiny)
 
 CASE(any_cut_batch_and_threads_tiny_f32)
 {
+    RIG_SKIP_REDUCED();
     neutral(RIG_TINY, TARN_NUMERICS_F32);
 }
 

@@ -73,7 +73,6 @@ CASE(ten_appends_are_one_step_tiny)
 
 CASE(ten_appends_are_one_step_recall)
 {
-    RIG_SKIP_REDUCED();
     ten_at_once(RIG_RECALL);
 }
 
