@@ -121,18 +121,6 @@ run_program()
     count "$(grep -c '^ok ' "$log")" "$bad" "$(grep -c '^skip ' "$log")"
 }
 
-# A small file system for the test of a full disk, where this user may mount one.
-mount_small_disk()
-{
-    small_disk=$(mktemp -d) || return
-    if mount -t tmpfs -o size=16m tarn-tests "$small_disk" 2> /dev/null; then
-        TARN_TEST_SMALL_DISK=$small_disk
-        export TARN_TEST_SMALL_DISK
-    fi
-    trap 'umount "$small_disk" 2> /dev/null; rmdir "$small_disk"' EXIT
-    trap 'exit 1' INT TERM
-}
-
 case ${1:-} in
 '' | fast) ;;
 *)
@@ -151,7 +139,6 @@ if ! install_packages $packages; then
     finish
 fi
 
-mount_small_disk
 # Labels: `full` are the sessions' tests on the emulated GPU in their full sizes, half an hour;
 # `emulated` the same tests in sizes of their own, for which one compiler is enough.
 build release -DTARN_WERROR=ON && run release -LE '^full$'

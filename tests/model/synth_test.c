@@ -1,6 +1,7 @@
 #include "check.h"
 #include "draw.h"
 #include "scratch.h"
+#include "small_disk.h"
 #include "synth.h"
 
 #include <sys/resource.h>
@@ -262,7 +263,7 @@ CASE(refuses_before_the_first_byte)
     scratch s;
     tarn_error err;
     struct rlimit old, small;
-    const char *disk = getenv("TARN_TEST_SMALL_DISK");
+    small_disk disk;
     REQUIRE(scratch_make(&s) && getrlimit(RLIMIT_FSIZE, &old) == 0);
     small = (struct rlimit){3 << 20, old.rlim_max};
     REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0); /* one byte more would end the process */
@@ -271,14 +272,15 @@ CASE(refuses_before_the_first_byte)
     CHECK_STATUS(status, TARN_E_NO_SPACE);
     CHECK_HAS(err.detail, "this process may write 3145728");
     CHECK(is_empty(s.dir));
-    if (!disk)
-        SKIP("TARN_TEST_SMALL_DISK names no small file system");
+    if (!small_disk_mount(&disk, 16))
+        SKIP(SMALL_DISK_REFUSED);
     char dir[256];
-    snprintf(dir, sizeof dir, "%s/model", disk);
+    snprintf(dir, sizeof dir, "%s/model", disk.folder);
     REQUIRE(mkdir(dir, 0777) == 0);
     CHECK_STATUS(write_preset(dir, "48b", (tarni_synth_options){.seed = 1}, &err), TARN_E_NO_SPACE);
     CHECK_HAS(err.detail, "bytes wanted");
     CHECK(is_empty(dir));
+    CHECK(small_disk_unmount(&disk));
 }
 
 static bool shrink_the_limit(void *user, uint64_t done_bytes, uint64_t all_bytes)

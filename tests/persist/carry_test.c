@@ -6,6 +6,7 @@
 #include "compact.h"
 #include "handle.h"
 #include "salvage.h"
+#include "small_disk.h"
 
 #define TOKENS 40
 
@@ -347,9 +348,9 @@ CASE(an_import_beyond_the_quota)
 /* A disk that is full before the file is in: what was staged is given back to the next commits. */
 CASE(an_import_onto_a_full_disk)
 {
-    const char *small = getenv("TARN_TEST_SMALL_DISK"); /* an empty file system of some 16 MiB */
-    if (!small)
-        SKIP("TARN_TEST_SMALL_DISK names no small file system");
+    small_disk disk;
+    if (!small_disk_mount(&disk, 16))
+        SKIP(SMALL_DISK_REFUSED);
     kit a, b;
     kit_bundle f;
     REQUIRE(kit_begin(&a));
@@ -359,7 +360,7 @@ CASE(an_import_onto_a_full_disk)
         kit_append(&a, "large", i);
     REQUIRE(kit_export(&a, "large", &f));
     kit_end(&a);
-    CHECK(setenv("TMPDIR", small, 1) == 0);
+    CHECK(setenv("TMPDIR", disk.folder, 1) == 0);
     REQUIRE(kit_begin(&b));
     kit_create(&b, "mine");
     kit_append(&b, "mine", 1);
@@ -374,6 +375,8 @@ CASE(an_import_onto_a_full_disk)
     kit_floats = 256;
     free(f.data);
     kit_end(&b);
+    CHECK(small_disk_unmount(&disk));
+    unsetenv("TMPDIR");
 }
 
 /* ---- compaction ----------------------------------------------------------------------------- */

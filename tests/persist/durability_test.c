@@ -1,14 +1,13 @@
 /* What a commit survives at each level, full disks, and readers that die. Syncs are counted by a
  * function of this program that stands in front of the C library's. */
 #include "handle.h"
+#include "small_disk.h"
 #include "store_kit.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/mount.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -357,27 +356,6 @@ CASE(no_slot_free)
 
 /* ---- full disks ----------------------------------------------------------------------------- */
 
-/* Mounts a file system of its own at `at`, which goes with the process; false where it may not. */
-static bool mount_small(const char *at)
-{
-    if (unshare(CLONE_NEWNS) != 0 && unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
-        return false;
-    return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-           mount("tmpfs", at, "tmpfs", 0, "size=24m,mode=700") == 0;
-}
-
-/* Writes until the disk is full to the last block. */
-static void fill_disk(const char *folder, char file[260])
-{
-    static char block[4096];
-    snprintf(file, 260, "%s/filler", folder);
-    int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-    while (fd >= 0 && write(fd, block, sizeof block) == (ssize_t)sizeof block)
-        ;
-    CHECK(fd >= 0 && errno == ENOSPC);
-    close(fd);
-}
-
 static int n_reserve_used;
 
 static void count_reserve(void *user, tarn_log_level level, const char *message, const char *file,
@@ -389,15 +367,12 @@ static void count_reserve(void *user, tarn_log_level level, const char *message,
 
 CASE(a_full_disk) /* D5 */
 {
-    char folder[] = "/tmp/tarn-small-XXXXXX", filler[260];
-    REQUIRE(mkdtemp(folder) != NULL);
-    if (!mount_small(folder)) {
-        rmdir(folder);
-        SKIP("no file system may be mounted here");
-    }
+    small_disk disk;
+    if (!small_disk_mount(&disk, 24))
+        SKIP(SMALL_DISK_REFUSED);
     kit k;
     const tarn_log log = {count_reserve, NULL, TARN_LOG_INFO};
-    CHECK(setenv("TMPDIR", folder, 1) == 0);
+    CHECK(setenv("TMPDIR", disk.folder, 1) == 0);
     kit_folder(&k);
     k.options.log = &log;
     REQUIRE(kit_reopen(&k));
@@ -417,7 +392,7 @@ CASE(a_full_disk) /* D5 */
         status = kit_commit(k.store, kit_id(&k, "main"), head, head, ++n, true, &made, &k.err);
     }
     CHECK_STATUS(status, TARN_OK);
-    fill_disk(folder, filler);
+    CHECK(small_disk_fill(&disk));
     kit_floats = 4; /* until the pages that are free within the file are used up as well */
     while (status == TARN_OK && n < 5000) {
         uint64_t head = kit_head(&k, "main");
@@ -435,9 +410,9 @@ CASE(a_full_disk) /* D5 */
     }
     CHECK_STATUS(status, TARN_E_NO_SPACE);
     uint64_t sessions = kit_stat(&k).sessions;
-    struct statvfs disk;
-    REQUIRE(statvfs(folder, &disk) == 0);
-    CHECK_EQ(disk.f_bfree, 0); /* not a byte, but for the reserve */
+    struct statvfs left;
+    REQUIRE(statvfs(disk.folder, &left) == 0);
+    CHECK_EQ(left.f_bfree, 0); /* not a byte, but for the reserve */
     uint64_t head = kit_head(&k, "main");
     kit_floats = 256;
     kit_check_node(&k, keep, 1000);
@@ -452,13 +427,13 @@ CASE(a_full_disk) /* D5 */
     CHECK_EQ(kit_stat(&k).sessions, sessions - 1);
     kit_create(&k, "main"); /* the room is the store's again */
     kit_check_node(&k, kit_append(&k, "main", 9000), 9000);
-    REQUIRE(unlink(filler) == 0);
+    REQUIRE(unlink(disk.filler) == 0);
     REQUIRE(kit_reopen(&k));
     CHECK(stat(reserve, &info) == 0 && info.st_blocks * 512 == 4 << 20); /* made again */
     kit_check_node(&k, keep, 1000);
     KIT_CLEAN(&k);
     kit_end(&k);
-    CHECK(umount(folder) == 0 && rmdir(folder) == 0);
+    CHECK(small_disk_unmount(&disk));
     unsetenv("TMPDIR");
 }
 

@@ -2,6 +2,7 @@
  *
  * LMDB's writes are caught by functions of this program that stand in front of the C library's, so
  * that each one of a scenario can be failed, torn or silently dropped. */
+#include "small_disk.h"
 #include "store_kit.h"
 
 #include <errno.h>
@@ -439,11 +440,11 @@ CASE(an_io_error_poisons_the_handle)
 
 CASE(a_full_disk)
 {
-    const char *small = getenv("TARN_TEST_SMALL_DISK"); /* an empty file system of some 16 MiB */
-    if (!small)
-        SKIP("TARN_TEST_SMALL_DISK names no small file system");
+    small_disk disk;
+    if (!small_disk_mount(&disk, 16))
+        SKIP(SMALL_DISK_REFUSED);
     kit k;
-    CHECK(setenv("TMPDIR", small, 1) == 0);
+    CHECK(setenv("TMPDIR", disk.folder, 1) == 0);
     REQUIRE(begin(&k));
     kit_floats = 32768;
     tarn_status status = TARN_OK;
@@ -464,6 +465,8 @@ CASE(a_full_disk)
     KIT_CLEAN(&k);
     kit_floats = 256;
     kit_end(&k);
+    CHECK(small_disk_unmount(&disk));
+    unsetenv("TMPDIR");
 }
 
 CHECK_MAIN(ENTRY(every_write_fails), ENTRY(every_write_finds_the_disk_full),

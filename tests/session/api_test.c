@@ -506,12 +506,12 @@ CASE(events_of_a_closed_session_are_dropped)
 
 /* ---- what calls report ---- */
 
-CASE(written_bytes_add_up) /* G1 */
+static void g1(rig_kind kind)
 {
     rig r;
     uint32_t ids[200];
     uint64_t sum, bytes;
-    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .keep_every = 32});
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1, .keep_every = 32});
     rig_ids(&r, 84, ids, 200);
     sum = rig_store_stat(&r).bytes_written; /* of the store's own record */
     tarn_session *s = rig_session(&r, "a", NULL);
@@ -541,6 +541,17 @@ CASE(written_bytes_add_up) /* G1 */
     tarn_session_close(s);
     tarn_session_close(b);
     rig_close(&r);
+}
+
+CASE(written_bytes_add_up_tiny) /* G1 */
+{
+    g1(RIG_TINY);
+}
+
+CASE(written_bytes_add_up_recall) /* G1 */
+{
+    RIG_SKIP_REDUCED();
+    g1(RIG_RECALL);
 }
 
 CASE(lists_and_tags)
@@ -649,4 +660,5 @@ CHECK_MAIN(ENTRY(options_of_other_versions), ENTRY(results_of_other_versions),
            ENTRY(engines_of_many_threads), ENTRY(children_are_closed_first),
            ENTRY(the_context_is_a_limit), ENTRY(stop_ids_of_the_caller),
            ENTRY(callbacks_may_only_look), ENTRY(events_of_a_closed_session_are_dropped),
-           ENTRY(written_bytes_add_up), ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))
+           ENTRY(written_bytes_add_up_tiny), ENTRY(written_bytes_add_up_recall),
+           ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))

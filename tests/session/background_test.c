@@ -47,13 +47,6 @@ static const tarn_allocator slow = {slow_alloc, slow_resize, slow_release, NULL}
 
 /* ---- F4 ---- */
 
-static void never_stop(rig *r, tarn_session *s)
-{
-    tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
-    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
-    OK(tarn_session_set_sampling(s, &sampling, ERR));
-}
-
 /* Every node a store has for a session holds what a cold run has at its position. */
 static size_t check_nodes(rig *r, const char *name, const rig_trace *rows)
 {
@@ -95,8 +88,8 @@ static void goes_on(rig_kind kind)
     tarn_session *s = rig_session(&r, "a", NULL), *other = rig_loose(&r, "other");
     rig_feed(other, ids, PROMPT);
     rig_trace_begin(&rows, s);
-    never_stop(&r, s);
-    never_stop(&r, other);
+    rig_never_stop(&r, s);
+    rig_never_stop(&r, other);
     rig_feed(s, ids, PROMPT);
     tarn_generate_options o = {.size = sizeof o, .n_tokens_max = SAID};
     OK(tarn_session_generate(s, &o, ERR));

@@ -19,10 +19,7 @@ static void cancel_after(rig *r, const uint32_t *ids, uint32_t n_steps, bool gen
     tarn_session *s = rig_session(r, "a", NULL);
     uint64_t before = generating ? 40 : 0;
     if (generating) {
-        tarn_sampling sampling = {.size = sizeof sampling, .top_p = 1, .repeat_penalty = 1};
-        sampling.n_bias = 1; /* it must not stop by itself */
-        sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
-        OK(tarn_session_set_sampling(s, &sampling, ERR));
+        rig_never_stop(r, s);
         rig_feed(s, ids, 40);
         OK(tarn_session_generate(s, NULL, ERR));
     } else {
@@ -157,17 +154,18 @@ CASE(cancel_events)
 }
 
 /* F2: a cancel that finds nothing to cancel does not lie in wait for what comes later. */
-CASE(cancel_before_any_work)
+static void f2_before(rig_kind kind)
 {
     rig r;
     uint32_t ids[100];
     static rig_told told;
     tarn_reuse reuse;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 73, ids, 100);
     tarn_session *s = rig_session(&r, "a", NULL);
     tarn_session_cancel(s);
     tarn_session_cancel(s);
+    rig_never_stop(&r, s);
     rig_feed(s, ids, 60);
     CHECK_EQ(rig_info(s).at.position, 60);
     tarn_session_cancel(s);
@@ -192,6 +190,17 @@ CASE(cancel_before_any_work)
     rig_close(&r);
 }
 
+CASE(cancel_before_any_work_tiny) /* F2 */
+{
+    f2_before(RIG_TINY);
+}
+
+CASE(cancel_before_any_work_recall) /* F2 */
+{
+    RIG_SKIP_REDUCED();
+    f2_before(RIG_RECALL);
+}
+
 static void *cancel_soon(void *session)
 {
     usleep(3000);
@@ -199,21 +208,20 @@ static void *cancel_soon(void *session)
     return NULL;
 }
 
-CASE(cancel_from_another_thread) /* F2 */
+static void f2_thread(rig_kind kind)
 {
     rig r;
     uint32_t ids[50];
     static rig_told told;
     pthread_t thread;
-    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 2});
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 2});
     rig_ids(&r, 74, ids, 50);
     tarn_session *s = rig_loose(&r, "a");
     rig_feed(s, ids, 50);
+    rig_never_stop(&r, s);
     REQUIRE(pthread_create(&thread, NULL, cancel_soon, s) == 0);
-    do /* stop ids end generations too */
-        rig_answer(s, 0, &told);
-    while (told.stop == TARN_STOP_TOKEN);
-    CHECK(told.stop == TARN_STOP_CANCELLED || told.stop == TARN_STOP_LENGTH);
+    rig_answer(s, 0, &told);
+    CHECK(told.stop == TARN_STOP_CANCELLED || told.stop == TARN_STOP_LENGTH); /* of the context */
     CHECK_EQ(told.n_stops, 1);
     pthread_join(thread, NULL);
     CHECK_EQ(rig_info(s).state, TARN_SESSION_IDLE);
@@ -221,15 +229,26 @@ CASE(cancel_from_another_thread) /* F2 */
     rig_close(&r);
 }
 
+CASE(cancel_from_another_thread_tiny) /* F2 */
+{
+    f2_thread(RIG_TINY);
+}
+
+CASE(cancel_from_another_thread_recall) /* F2 */
+{
+    RIG_SKIP_REDUCED();
+    f2_thread(RIG_RECALL);
+}
+
 /* ---- F6: one session's numbers break ---- */
 
 /* Makes the embedding row of an id NaN. */
-static void poison_row(const char *model_dir, uint32_t id)
+static void poison_row(const rig *r, uint32_t id)
 {
     char path[192];
     size_t n_bytes;
     unsigned long long begin = 0, end = 0, header = 0;
-    snprintf(path, sizeof path, "%s/model.safetensors", model_dir);
+    snprintf(path, sizeof path, "%s/model.safetensors", r->model_dir);
     char *data = rig_read_file(path, &n_bytes);
     memcpy(&header, data, 8);
     char *entry = strstr(data + 8, "\"model.embed_tokens.weight\"");
@@ -238,7 +257,7 @@ static void poison_row(const char *model_dir, uint32_t id)
         printf("no embedding in %s\n", path);
         exit(1);
     }
-    size_t row_bytes = (size_t)(end - begin) / 160;
+    size_t row_bytes = (size_t)(end - begin) / r->vocab;
     for (size_t i = 0; i < row_bytes; i += 2)
         memcpy(data + 8 + header + begin + id * row_bytes + i, "\xC0\x7F", 2);
     rig_write_file(path, data, n_bytes);
@@ -252,19 +271,25 @@ static void no_tensor(void *user, const char *name, const uint64_t *dims, uint32
     CHECK_FAIL("%s of a session that failed", name);
 }
 
-CASE(a_session_of_nans_fails_alone) /* F6 */
+static void f6(rig_kind kind)
 {
     enum { BAD = 99 };
     rig r;
     uint32_t ids[100];
     tarn_reuse reuse;
     tarn_error failure;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     rig_ids(&r, 75, ids, 100);
     for (size_t i = 0; i < 100; i++)
         ids[i] = ids[i] == BAD ? 98 : ids[i];
     rig_leave(&r);
-    poison_row(r.model_dir, BAD);
+    if (kind == RIG_RECALL) {
+        char copy[sizeof r.model_dir];
+        snprintf(copy, sizeof copy, "%s/poisoned", r.dir);
+        rig_copy_folder(r.model_dir, copy);
+        memcpy(r.model_dir, copy, sizeof copy);
+    }
+    poison_row(&r, BAD);
     rig_restart(&r, NULL);
     tarn_session *s = rig_session(&r, "s", NULL), *good = rig_loose(&r, "good");
     tarn_session *cold = rig_loose(&r, "cold");
@@ -323,6 +348,19 @@ CASE(a_session_of_nans_fails_alone) /* F6 */
     rig_close(&r);
 }
 
+CASE(a_session_of_nans_fails_alone_tiny) /* F6 */
+{
+    f6(RIG_TINY);
+}
+
+CASE(a_session_of_nans_fails_alone_recall) /* F6 */
+{
+    RIG_SKIP_REDUCED();
+    f6(RIG_RECALL);
+}
+
 CHECK_MAIN(ENTRY(cancel_at_any_step_tiny), ENTRY(cancel_at_any_step_recall), ENTRY(cancel_events),
-           ENTRY(cancel_on_a_kept_state), ENTRY(cancel_before_any_work),
-           ENTRY(cancel_from_another_thread), ENTRY(a_session_of_nans_fails_alone))
+           ENTRY(cancel_on_a_kept_state), ENTRY(cancel_before_any_work_tiny),
+           ENTRY(cancel_before_any_work_recall), ENTRY(cancel_from_another_thread_tiny),
+           ENTRY(cancel_from_another_thread_recall), ENTRY(a_session_of_nans_fails_alone_tiny),
+           ENTRY(a_session_of_nans_fails_alone_recall))

@@ -13,11 +13,11 @@ enum { N = RIG_FEW(2000, 300), PIECE = 3 };
 static const tarn_engine_options writer_options = {.n_threads = 1, .keep_every = 16};
 
 /* Feeds and commits until it is killed, and says after each commit how far it is. */
-static int child_writes(const char *dir)
+static int child_writes(rig_kind kind, const char *dir)
 {
     rig r;
     static uint32_t ids[N];
-    rig_join(&r, RIG_TINY, dir, &writer_options);
+    rig_join(&r, kind, dir, &writer_options);
     rig_ids(&r, 100, ids, N);
     tarn_session *s = rig_session(&r, "a", NULL);
     rig_drain(&r);
@@ -36,7 +36,7 @@ static int child_writes(const char *dir)
  */
 static uint64_t kill_after(const rig *r, uint32_t n_commits, useconds_t later)
 {
-    const char *args[] = {"--child", r->dir, NULL};
+    const char *args[] = {"--child", r->kind == RIG_TINY ? "tiny" : "recall", r->dir, NULL};
     int out, status;
     uint64_t done = 0, next;
     pid_t pid = rig_start(args, &out);
@@ -52,13 +52,13 @@ static uint64_t kill_after(const rig *r, uint32_t n_commits, useconds_t later)
     return done;
 }
 
-CASE(killed_while_committing) /* D1 */
+static void d1(rig_kind kind)
 {
     rig r;
     static uint32_t ids[N];
     rig_trace rows;
     uint64_t seed = 1, before = 0;
-    rig_open(&r, RIG_TINY, &writer_options);
+    rig_open(&r, kind, &writer_options);
     rig_ids(&r, 100, ids, N);
     tarn_session *cold = rig_loose(&r, "cold");
     rig_trace_begin(&rows, cold);
@@ -85,7 +85,18 @@ CASE(killed_while_committing) /* D1 */
     rig_close(&r);
 }
 
-/* ---- D4: damaged bytes ---- */
+CASE(killed_while_committing_tiny) /* D1 */
+{
+    d1(RIG_TINY);
+}
+
+CASE(killed_while_committing_recall) /* D1 */
+{
+    RIG_SKIP_REDUCED();
+    d1(RIG_RECALL);
+}
+
+/* ---- D2, D4: damaged bytes ---- */
 
 typedef struct scene {
     rig r; /* a: 100 tokens, 60 more; b: a's first 100 and 20 of its own; c: 40 of its own */
@@ -97,11 +108,11 @@ typedef struct scene {
     char path[192];
 } scene;
 
-static void begin(scene *c)
+static void begin(scene *c, rig_kind kind)
 {
     uint32_t ids[200];
     size_t n_before;
-    rig_open(&c->r, RIG_TINY, NULL);
+    rig_open(&c->r, kind, NULL);
     rig_ids(&c->r, 110, ids, 200);
     tarn_session *cold = rig_loose(&c->r, "cold");
     tarn_session *a = rig_session(&c->r, "a", NULL), *other = rig_session(&c->r, "c", NULL);
@@ -190,11 +201,11 @@ static void open_one(scene *c, const char *name, const rig_trace *rows, outcome 
 
 /* One byte after another all over the file: a session is equal, or refused, or resumed from an
  * earlier state; never wrong. And what any session meets, a verification has found. */
-CASE(a_changed_byte_anywhere)
+static void d2(rig_kind kind)
 {
     scene c;
     outcome seen = {0};
-    begin(&c);
+    begin(&c, kind);
     uint64_t seed = 3;
     size_t n_tried = 0;
     for (size_t at = 0; at < c.n_bytes; at += 1 + rig_random(&seed) % 1100) {
@@ -233,6 +244,17 @@ CASE(a_changed_byte_anywhere)
     end(&c);
 }
 
+CASE(a_changed_byte_anywhere_tiny) /* D2 */
+{
+    d2(RIG_TINY);
+}
+
+CASE(a_changed_byte_anywhere_recall) /* D2 */
+{
+    RIG_SKIP_REDUCED();
+    d2(RIG_RECALL);
+}
+
 /* A byte of a's newest state, as a verification names it; false at the end of the file. */
 static bool find_damage(scene *c, size_t *at)
 {
@@ -254,13 +276,13 @@ static bool find_damage(scene *c, size_t *at)
     return false;
 }
 
-CASE(a_damaged_state_is_replaced_by_a_replay) /* D4 */
+static void d4_state(rig_kind kind)
 {
     scene c;
     uint32_t ids[200];
     size_t at;
     tarn_reuse reuse;
-    begin(&c);
+    begin(&c, kind);
     rig_ids(&c.r, 110, ids, 200);
     at = c.changed / 64 * 64;
     REQUIRE(find_damage(&c, &at));
@@ -291,10 +313,21 @@ CASE(a_damaged_state_is_replaced_by_a_replay) /* D4 */
     end(&c);
 }
 
-CASE(damaged_tokens_are_refused) /* D4 */
+CASE(a_damaged_state_is_replaced_by_a_replay_tiny) /* D4 */
+{
+    d4_state(RIG_TINY);
+}
+
+CASE(a_damaged_state_is_replaced_by_a_replay_recall) /* D4 */
+{
+    RIG_SKIP_REDUCED();
+    d4_state(RIG_RECALL);
+}
+
+static void d4_tokens(rig_kind kind)
 {
     scene c;
-    begin(&c);
+    begin(&c, kind);
     size_t n_refused = 0;
     for (size_t at = c.changed / 64 * 64; at < c.n_bytes && n_refused < 3; at += 32) {
         tarn_session *s;
@@ -324,15 +357,30 @@ CASE(damaged_tokens_are_refused) /* D4 */
     end(&c);
 }
 
+CASE(damaged_tokens_are_refused_tiny) /* D4 */
+{
+    d4_tokens(RIG_TINY);
+}
+
+CASE(damaged_tokens_are_refused_recall) /* D4 */
+{
+    RIG_SKIP_REDUCED();
+    d4_tokens(RIG_RECALL);
+}
+
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
-        ENTRY(killed_while_committing),
-        ENTRY(a_changed_byte_anywhere),
-        ENTRY(a_damaged_state_is_replaced_by_a_replay),
-        ENTRY(damaged_tokens_are_refused),
+        ENTRY(killed_while_committing_tiny),
+        ENTRY(killed_while_committing_recall),
+        ENTRY(a_changed_byte_anywhere_tiny),
+        ENTRY(a_changed_byte_anywhere_recall),
+        ENTRY(a_damaged_state_is_replaced_by_a_replay_tiny),
+        ENTRY(a_damaged_state_is_replaced_by_a_replay_recall),
+        ENTRY(damaged_tokens_are_refused_tiny),
+        ENTRY(damaged_tokens_are_refused_recall),
     };
-    if (argc == 3 && strcmp(argv[1], "--child") == 0)
-        return child_writes(argv[2]);
+    if (argc == 4 && strcmp(argv[1], "--child") == 0)
+        return child_writes(strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL, argv[3]);
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

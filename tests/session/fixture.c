@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -329,6 +330,13 @@ void rig_hear(void *told, const tarn_event *event)
         note_call(t, event);
         break;
     }
+}
+
+void rig_never_stop(const rig *r, tarn_session *s)
+{
+    tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
+    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
+    OK(tarn_session_set_sampling(s, &sampling, ERR));
 }
 
 void rig_answer(tarn_session *s, uint32_t n, rig_told *told)

@@ -115,6 +115,8 @@ typedef struct rig_told {
 void rig_hear(void *told, const tarn_event *event);
 /* n ids, going on after a stop id; told may be NULL. */
 void rig_generate(tarn_session *s, size_t n, rig_told *told);
+/* From now on greedy, and never the stop id: generations end where they are told to. */
+void rig_never_stop(const rig *r, tarn_session *s);
 /* One generation of at most n (0: no bound). */
 void rig_answer(tarn_session *s, uint32_t n, rig_told *told);
 /* Steps until no session has work. */

@@ -155,11 +155,11 @@ CASE(steps_renew_the_lease)
 /* ---- two processes ---- */
 
 /* Opens "a", commits once, and goes on until it is killed. */
-static int child_writes(const char *dir)
+static int child_writes(rig_kind kind, const char *dir)
 {
     rig r;
     uint32_t ids[3];
-    rig_join(&r, RIG_TINY, dir, NULL);
+    rig_join(&r, kind, dir, NULL);
     rig_ids(&r, 100, ids, 3);
     tarn_session *s = rig_session(&r, "a", NULL);
     for (;;) {
@@ -170,16 +170,16 @@ static int child_writes(const char *dir)
     }
 }
 
-CASE(another_process_writes) /* F3 */
+static void f3(rig_kind kind)
 {
     rig r;
-    const char *args[] = {"--child", NULL, NULL};
+    const char *args[] = {"--child", kind == RIG_TINY ? "tiny" : "recall", NULL, NULL};
     char holder[64];
     int out, status;
     uint64_t done;
     tarn_session *s;
-    rig_open(&r, RIG_TINY, NULL);
-    args[1] = r.dir;
+    rig_open(&r, kind, NULL);
+    args[2] = r.dir;
     tarn_session_close(rig_session(&r, "a", NULL));
     pid_t pid = rig_start(args, &out);
     REQUIRE(read(out, &done, sizeof done) == sizeof done);
@@ -207,6 +207,17 @@ CASE(another_process_writes) /* F3 */
     tarn_session_close(s);
     CHECK_EQ(rig_verify(r.store), 0);
     rig_close(&r);
+}
+
+CASE(another_process_writes_tiny) /* F3 */
+{
+    f3(RIG_TINY);
+}
+
+CASE(another_process_writes_recall) /* F3 */
+{
+    RIG_SKIP_REDUCED();
+    f3(RIG_RECALL);
 }
 
 /* ---- commits that are begun ---- */
@@ -314,10 +325,12 @@ CASE(a_begun_commit_that_is_refused)
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
-        ENTRY(open_for_writing_once),  ENTRY(a_lost_lease),
-        ENTRY(steps_renew_the_lease),  ENTRY(another_process_writes),
-        ENTRY(commits_that_are_begun), ENTRY(a_begun_commit_that_is_refused)};
-    if (argc == 3 && strcmp(argv[1], "--child") == 0)
-        return child_writes(argv[2]);
+        ENTRY(open_for_writing_once),          ENTRY(a_lost_lease),
+        ENTRY(steps_renew_the_lease),          ENTRY(another_process_writes_tiny),
+        ENTRY(another_process_writes_recall),  ENTRY(commits_that_are_begun),
+        ENTRY(a_begun_commit_that_is_refused),
+    };
+    if (argc == 4 && strcmp(argv[1], "--child") == 0)
+        return child_writes(strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL, argv[3]);
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

@@ -149,11 +149,11 @@ CASE(admission_is_refused_with_a_reason)
     rig_close(&r);
 }
 
-CASE(ceilings_below_one_session_are_refused) /* E2 */
+static void ceilings(rig_kind kind)
 {
     rig r;
     tarn_engine *engine;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, kind, NULL);
     tarn_plan_report plan = plan_of(&r);
     tarn_engine_options o = {
         .size = sizeof o, .n_threads = 1, .slots_bytes_max = 4 * plan.slot_bytes - 1};
@@ -175,15 +175,24 @@ CASE(ceilings_below_one_session_are_refused) /* E2 */
     OK(tarn_session_append_tokens(s, ids, 60, ERR));
     OK(tarn_session_run(s, NULL, NULL, ERR));
     static rig_told told;
-    tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
-    sampling.bias[0] = (tarn_logit_bias){157, -INFINITY};
-    OK(tarn_session_set_sampling(s, &sampling, ERR));
+    rig_never_stop(&r, s);
     rig_answer(s, 0, &told); /* a generation takes what there is */
     CHECK_EQ(told.n_ids, 4);
     CHECK_EQ(told.stop, TARN_STOP_LENGTH);
     tarn_session_close(s);
     tarn_engine_close(engine);
     rig_close(&r);
+}
+
+CASE(ceilings_below_one_session_are_refused_tiny) /* E2 */
+{
+    ceilings(RIG_TINY);
+}
+
+CASE(ceilings_below_one_session_are_refused_recall) /* E2 */
+{
+    RIG_SKIP_REDUCED();
+    ceilings(RIG_RECALL);
 }
 
 /* ---- parking by hand ---- */
@@ -535,10 +544,11 @@ CASE(a_plan_is_what_an_engine_takes)
 
 CHECK_MAIN(ENTRY(sixty_three_sessions_and_room_for_ten_tiny),
            ENTRY(sixty_three_sessions_and_room_for_ten_recall),
-           ENTRY(admission_is_refused_with_a_reason), ENTRY(ceilings_below_one_session_are_refused),
-           ENTRY(parked_by_hand_tiny), ENTRY(parked_by_hand_recall),
-           ENTRY(a_parked_state_that_was_evicted), ENTRY(an_open_message_is_not_parked),
-           ENTRY(a_prefix_is_adopted_in_a_full_engine),
+           ENTRY(admission_is_refused_with_a_reason),
+           ENTRY(ceilings_below_one_session_are_refused_tiny),
+           ENTRY(ceilings_below_one_session_are_refused_recall), ENTRY(parked_by_hand_tiny),
+           ENTRY(parked_by_hand_recall), ENTRY(a_parked_state_that_was_evicted),
+           ENTRY(an_open_message_is_not_parked), ENTRY(a_prefix_is_adopted_in_a_full_engine),
            ENTRY(sixty_three_sessions_that_begin_alike), ENTRY(a_lossy_session_is_not_parked),
            ENTRY(going_back_in_a_full_engine_tiny), ENTRY(going_back_in_a_full_engine_recall),
            ENTRY(going_back_beside_a_fork), ENTRY(reset_in_a_full_engine),

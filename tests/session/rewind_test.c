@@ -86,7 +86,7 @@ CASE(every_place_of_300_tokens_f32) /* C1 */
 
 CASE(places_of_300_tokens_recall) /* C1 */
 {
-    c1(RIG_RECALL, TARN_NUMERICS_NATIVE, RIG_FEW(N, 64), RIG_FEW(13, 31));
+    c1(RIG_RECALL, TARN_NUMERICS_NATIVE, RIG_FEW(N, 64), RIG_FEW(1, 31));
 }
 
 /* C1 through the store and read-only sessions: a fork at a place, and a look at one. */

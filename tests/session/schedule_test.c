@@ -16,14 +16,6 @@ static tarn_step step(rig *r)
     return out;
 }
 
-/* It must not stop by itself. */
-static void never_stop(rig *r, tarn_session *s)
-{
-    tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
-    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
-    OK(tarn_session_set_sampling(s, &sampling, ERR));
-}
-
 static void open_many(rig *r, tarn_session **s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -129,7 +121,7 @@ CASE(nobody_waits_twice_where_there_is_no_room)
     CHECK_EQ(step(&r).n_rows, 0);
     for (size_t i = 0; i < SESSIONS; i++) {
         tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 10};
-        never_stop(&r, s[i]);
+        rig_never_stop(&r, s[i]);
         OK(tarn_session_generate(s[i], &o, ERR));
     }
     for (int i = 0; i < 25; i++) {
@@ -175,7 +167,7 @@ CASE(an_append_does_not_hold_up_a_generation)
         &(tarn_engine_options){.n_threads = 1, .step_tokens_max = STEP, .decode_latency_ms = 1});
     rig_ids(&r, 4, ids, LONG);
     tarn_session *talks = rig_loose(&r, "talks"), *reads = rig_loose(&r, "reads");
-    never_stop(&r, talks);
+    rig_never_stop(&r, talks);
     rig_feed(talks, ids, 50);
     tarn_session *alone = rig_fork(talks, "alone");
     OK(tarn_session_generate(talks, NULL, ERR));
@@ -246,7 +238,7 @@ static void no_allocation(rig_kind kind)
     open_many(&r, s, 4);
     tarn_generate_options o = {.size = sizeof o, .n_tokens_max = TOKENS};
     for (size_t i = 0; i < 4; i++) {
-        never_stop(&r, s[i]);
+        rig_never_stop(&r, s[i]);
         rig_feed(s[i], ids, 64);
     }
     for (size_t i = 0; i < 4; i++)

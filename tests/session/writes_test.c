@@ -2,6 +2,7 @@
  * is. */
 #include "check.h"
 #include "fixture.h"
+#include "small_disk.h"
 
 enum { PIECE = 50, PIECES = 60, SLACK = 8192 /* manifest, heads of chunks, indexes */ };
 
@@ -47,27 +48,74 @@ CASE(appends_write_what_is_new_recall) /* E5 */
     appends_of_fifty(RIG_RECALL, false);
 }
 
-CASE(nothing_new_writes_nothing) /* A8 */
+/* A full disk: the commit is refused, what was committed is whole, and so is what was not. */
+static void full_disk(rig_kind kind)
 {
+    enum { DONE = 40, MOST = 4000 };
     rig r;
-    uint32_t ids[PIECE];
-    rig_open(&r, RIG_TINY, NULL);
-    rig_ids(&r, 1, ids, PIECE);
-    tarn_session *s = rig_session(&r, "a", NULL);
-    rig_feed(s, ids, PIECE);
+    small_disk disk;
+    static uint32_t ids[MOST];
+    rig_trace rows;
+    tarn_reuse reuse;
+    if (!small_disk_mount(&disk, 24))
+        SKIP(SMALL_DISK_REFUSED);
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1});
+    snprintf(r.store_path, sizeof r.store_path, "%s/store", disk.folder);
+    rig_restart(&r, NULL);
+    rig_ids(&r, 9, ids, MOST);
+    tarn_session *s = rig_session(&r, "a", NULL), *cold = rig_loose(&r, "cold");
+    rig_trace_begin(&rows, cold);
+    rig_feed(s, ids, DONE);
+    rig_feed(cold, ids, DONE);
     rig_commit(s);
-    uint64_t before = rig_store_stat(&r).bytes_written;
-    for (int i = 0; i < 3; i++)
-        CHECK_EQ(rig_commit(s).bytes_written, 0);
-    CHECK_EQ(rig_store_stat(&r).bytes_written, before);
+    CHECK(small_disk_fill(&disk));
+    tarn_status status = TARN_OK;
+    uint64_t at = DONE, committed = DONE;
+    while (status == TARN_OK && at < MOST) { /* until the pages free within the file are used up */
+        rig_feed(s, ids + at, 10);
+        rig_feed(cold, ids + at, 10);
+        at += 10;
+        status = tarn_session_commit(s, NULL, ERR);
+        committed = status == TARN_OK ? at : committed;
+    }
+    CHECK_STATUS(status, TARN_E_NO_SPACE);
+    CHECK_EQ(rig_info(s).at.position, at); /* nothing is lost while it is open */
+    CHECK(!rig_info(s).committed);
+    CHECK_EQ(rig_verify(r.store), 0);
+    tarn_session_options look = {.size = sizeof look, .flags = TARN_SESSION_READ_ONLY};
+    tarn_session *before;
+    OK(tarn_session_open(r.engine, r.store, "a", &look, &before, &reuse, ERR));
+    CHECK_EQ(rig_info(before).at.position, committed);
+    CHECK_EQ(reuse.tokens_replayed, 0);
+    CHECK(rig_logits_are(before, &rows, committed));
+    tarn_session_close(before);
+    CHECK(unlink(disk.filler) == 0);
+    CHECK_EQ(rig_commit(s).at.position, at); /* again, and there is room */
     tarn_session_close(s);
+    s = rig_session(&r, "a", &reuse);
+    CHECK_EQ(reuse.tokens_reused, at);
+    CHECK(rig_same_logits(s, cold));
+    CHECK_EQ(rig_verify(r.store), 0);
+    tarn_session_close(s);
+    tarn_session_close(cold);
+    rig_trace_free(&rows);
+    char store[sizeof r.store_path];
+    memcpy(store, r.store_path, sizeof store);
     rig_close(&r);
+    rig_remove_folder(store);
+    CHECK(small_disk_unmount(&disk));
 }
 
-int main(int argc, char **argv)
+CASE(a_full_disk_tiny) /* D5 */
 {
-    static const check_case cases[] = {ENTRY(appends_write_what_is_new_tiny),
-                                       ENTRY(appends_write_what_is_new_recall),
-                                       ENTRY(nothing_new_writes_nothing)};
-    return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
+    full_disk(RIG_TINY);
 }
+
+CASE(a_full_disk_recall) /* D5 */
+{
+    RIG_SKIP_REDUCED();
+    full_disk(RIG_RECALL);
+}
+
+CHECK_MAIN(ENTRY(appends_write_what_is_new_tiny), ENTRY(appends_write_what_is_new_recall),
+           ENTRY(a_full_disk_tiny), ENTRY(a_full_disk_recall))
