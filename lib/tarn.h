@@ -675,7 +675,7 @@ typedef enum tarn_pressure {
 } tarn_pressure;
 
 typedef enum tarn_reason {
-    TARN_REASON_NONE = 0,     /* a new session */
+    TARN_REASON_NONE = 0,     /* a new session, or the beginning of one */
     TARN_REASON_EXACT = 1,    /* the place itself has a state */
     TARN_REASON_ANCESTOR = 2, /* resumed from an earlier node, the rest replayed */
     TARN_REASON_PREFIX = 3,

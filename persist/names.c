@@ -35,8 +35,10 @@ static size_t utf8_sequence(const uint8_t *at)
 static tarn_status check_text(const char *what, const char *text, size_t least, size_t most,
                               char refused, tarn_error *err)
 {
-    size_t n_bytes = text ? strlen(text) : 0;
-    if (!text || n_bytes < least || n_bytes > most)
+    if (!text)
+        return tarni_fail(err, TARN_E_INVALID, "%s is NULL", what);
+    size_t n_bytes = strlen(text);
+    if (n_bytes < least || n_bytes > most)
         return tarni_fail(err, TARN_E_INVALID, "%s has %zu bytes, should have %zu to %zu", what,
                           n_bytes, least, most);
     const uint8_t *at = (const uint8_t *)text;

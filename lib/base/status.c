@@ -1,6 +1,7 @@
 #include "status.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,8 +105,27 @@ tarn_status tarni_fail_errno(tarn_error *err, int errno_value, const char *forma
     return tarni_fail(err, status, "%s: %s", text, cause);
 }
 
+/* An allocator can only say no; why it did is left here for the error that follows. */
+static _Thread_local struct {
+    const char *option;
+    uint64_t bytes, bytes_max;
+} ceiling;
+
+void tarni_memory_ceiling(const char *option, uint64_t bytes, uint64_t bytes_max)
+{
+    ceiling.option = option;
+    ceiling.bytes = bytes;
+    ceiling.bytes_max = bytes_max;
+}
+
 tarn_status tarni_fail_memory(tarn_error *err, size_t n_bytes)
 {
+    const char *option = ceiling.option;
+    ceiling.option = NULL;
+    if (option)
+        return tarni_fail(err, TARN_E_NO_MEMORY,
+                          "no memory for %zu bytes: %s is %" PRIu64 ", %" PRIu64 " are taken",
+                          n_bytes, option, ceiling.bytes_max, ceiling.bytes);
     return tarni_fail(err, TARN_E_NO_MEMORY, "no memory for %zu bytes", n_bytes);
 }
 

@@ -18,8 +18,13 @@ tarn_status tarni_fail(tarn_error *err, tarn_status status, const char *format, 
 tarn_status tarni_fail_errno(tarn_error *err, int errno_value, const char *format, ...)
     TARN_PRINTF(3, 4);
 
-/* tarni_fail(err, TARN_E_NO_MEMORY, ...) with the size that was asked for. */
+/* tarni_fail(err, TARN_E_NO_MEMORY, ...) with the size that was asked for, and the ceiling it met
+ * if this thread's last allocation was refused by one. */
 tarn_status tarni_fail_memory(tarn_error *err, size_t n_bytes);
+
+/* For allocators with a ceiling: it refuses this thread's allocation (option NULL: it granted it).
+ * `option` names it and must last for ever. */
+void tarni_memory_ceiling(const char *option, uint64_t bytes, uint64_t bytes_max);
 
 #define TARNI_TRY(expr)                                                                            \
     do {                                                                                           \

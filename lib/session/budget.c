@@ -17,10 +17,11 @@ static size_t size_of(const uint8_t *block)
 static bool count(tarni_budget *b, size_t n_bytes)
 {
     uint64_t now = atomic_fetch_add(&b->bytes, n_bytes);
-    if (now <= b->bytes_max && n_bytes <= b->bytes_max - now)
-        return true;
-    atomic_fetch_sub(&b->bytes, n_bytes);
-    return false;
+    bool granted = now <= b->bytes_max && n_bytes <= b->bytes_max - now;
+    if (!granted)
+        atomic_fetch_sub(&b->bytes, n_bytes);
+    tarni_memory_ceiling(granted ? NULL : "host_bytes_max", now, b->bytes_max);
+    return granted;
 }
 
 static void *budget_resize(void *user, void *memory, size_t n_bytes)

@@ -184,6 +184,8 @@ static tarn_reason reason_of(const tarni_lineage *l, const tarnp_node *node, pas
         return TARN_REASON_NUMERICS;
     if (passed.evicted)
         return TARN_REASON_EVICTED;
+    if (l->position == 0)
+        return TARN_REASON_NONE;
     return node->position == l->position ? TARN_REASON_EXACT : TARN_REASON_ANCESTOR;
 }
 

@@ -28,7 +28,7 @@ CASE(bad_names)
     memset(longer, 'x', TARNP_NAME_BYTES_MAX + 1);
     longer[TARNP_NAME_BYTES_MAX + 1] = 0;
     refuse("", "0 bytes");
-    refuse(NULL, "0 bytes");
+    refuse(NULL, "is NULL");
     refuse(longer, "256 bytes");
     refuse("user@host", "'@' at byte 4");
     refuse("a\nb", "control character at byte 1");

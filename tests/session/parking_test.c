@@ -164,7 +164,7 @@ static void ceilings(rig_kind kind)
     o.pages_bytes_max++;
     o.host_bytes_max = plan.workspace_bytes / 2;
     if (RIG_ON_HOST) /* else the workspace is not the host's */
-        CHECK_STATUS(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_NO_MEMORY);
+        REFUSED(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_NO_MEMORY, "host_bytes_max is");
     o.host_bytes_max = 4 * plan.workspace_bytes;
     OK(tarn_engine_open(r.model, &o, &engine, ERR));
     tarn_session *s;

@@ -102,6 +102,7 @@ CASE(extended_moved_and_rebuilt)
     CHECK_EQ(out.message, 0);
     CHECK_EQ(out.position, 0);
     CHECK_EQ(out.tokens_kept, 0);
+    CHECK_EQ(out.reuse.reason, TARN_REASON_NONE);
     check_cold(&r, s, other);
     tarn_session_close(s);
     CHECK_EQ(rig_verify(r.store), 0);
