@@ -182,6 +182,55 @@ SIMD_INLINE v16 v16_sum16(const v16 *v)
     return _mm512_permutexvar_ps(order, sums);
 }
 
+/* out[i] is v16_sum(v[i]), for eight: the same tree with a register half as full at its end. */
+SIMD_INLINE void v16_sum8(const v16 *v, float *out)
+{
+    const __m512i order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 13, 9, 5, 1, 12, 8, 4, 0);
+    v16 a[4], b[2];
+    SIMD_UNROLL
+    for (int i = 0; i < 4; i++)
+        a[i] = v16_add(SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0x44),
+                       SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0xee));
+    SIMD_UNROLL
+    for (int i = 0; i < 2; i++)
+        b[i] = v16_add(SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0x88),
+                       SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0xdd));
+    v16 c = v16_add(_mm512_unpacklo_ps(b[0], b[1]), _mm512_unpackhi_ps(b[0], b[1]));
+    v16 sums = v16_add(c, _mm512_permute_ps(c, 0x4e));
+    _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)));
+}
+
+/* out[c] holds column c of the 16 rows. */
+SIMD_INLINE void v16_turn(const v16 *rows, v16 *out)
+{
+    v16 pairs[16], fours[16];
+    SIMD_UNROLL
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    SIMD_UNROLL
+    for (int i = 0; i < 16; i += 4) { /* fours[i + c]: columns c, c + 4, .. of rows i to i + 3 */
+        SIMD_UNROLL
+        for (int c = 0; c < 2; c++) {
+            __m512d a = _mm512_castps_pd(pairs[i + c]), b = _mm512_castps_pd(pairs[i + c + 2]);
+            fours[i + 2 * c] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            fours[i + 2 * c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    }
+    SIMD_UNROLL
+    for (int c = 0; c < 4; c++) {
+        v16 lo = SIMD_QUARTERS(fours[c], fours[4 + c], 0x88);
+        v16 lo_odd = SIMD_QUARTERS(fours[c], fours[4 + c], 0xdd);
+        v16 hi = SIMD_QUARTERS(fours[8 + c], fours[12 + c], 0x88);
+        v16 hi_odd = SIMD_QUARTERS(fours[8 + c], fours[12 + c], 0xdd);
+        out[c] = SIMD_QUARTERS(lo, hi, 0x88);
+        out[c + 8] = SIMD_QUARTERS(lo, hi, 0xdd);
+        out[c + 4] = SIMD_QUARTERS(lo_odd, hi_odd, 0x88);
+        out[c + 12] = SIMD_QUARTERS(lo_odd, hi_odd, 0xdd);
+    }
+}
+
 /* The register-sized parts of a v16, for loops that must keep many sums in registers. */
 #define SIMD_PARTS 1
 typedef v16 vpart;

@@ -18,10 +18,17 @@
  *
  * Rejected: weights repacked to [N/16][K/2][16][2] with lanes over outputs, the usual form. It
  * reads as fast (28 and 32 GB/s) and saves the trees: 229 GFLOP/s a core at every K where this form
- * has 223 at K 2304, 220 at 4096, 210 at 1024 and 191 at 256 (the processor's peak is 231). Those
+ * has 226 at K 2304, 228 at 4096, 222 at 1024 and 189 at 256 (the processor's peak is 231). Those
  * few per cent would cost a second copy of the weights, 98 GB for the model this is for, made or
  * mapped before the first token; the mapped checkpoint is ready at once and shared between
- * processes. */
+ * processes.
+ *
+ * Rejected: stretches of k for all tiles of a weight row, their accumulators kept in memory from
+ * one stretch to the next, so that the first-level cache holds what is read. It costs more than it
+ * saves: 300 GFLOP/s on two cores with stretches of 512, 374 with 1,152, 390 without (K 2304, 512
+ * rows, weights out of cache). Fetching further ahead, nearer, or each line only once moves nothing
+ * by more than the noise of 3 %; pages of 2 MiB under the weights would give 3 to 8 %, but those of
+ * a file are the kernel's choice. */
 #include "tile.h"
 
 #include "simd.h"
@@ -37,32 +44,32 @@
 #define DOT_OUT_ONE 4  /* with a single x row */
 #define DOT_SUMS    32 /* at least OUT x ROWS, whole groups of 16 */
 #define DOT_RUN     16 /* outputs of each stream before their results are stored */
+#define TILES_MAX   ((TILE_ROWS_MAX + DOT_ROWS - 1) / DOT_ROWS)
 #define AHEAD_BYTES 1024
 
-/* Results of an x row before they are stored: DOT_RUN neighbours of each stream. */
+/* Results of a tile's rows before they are stored: DOT_RUN neighbours of each stream, row r and
+ * stream o at r n_out + o. They are turned when a run is done: a tile's own end must be short, it
+ * is a quarter of its time at K 256. */
 typedef struct dot_kept {
-    float of[DOT_OUT_ONE][DOT_RUN];
+    float of[DOT_RUN][DOT_SUMS];
 } dot_kept;
 
 /* Sums of n_out x n_rows accumulators (and of those that fill up a group of four) to
- * kept[r].of[o][place]. */
+ * kept->of[place]. */
 SIMD_INLINE void dot_fold(const v16 *acc, dot_kept *kept, uint32_t place, const int n_out,
                           const int n_rows)
 {
-    float sums[DOT_SUMS];
-    const int n = n_out * n_rows, sixteens = n / 16 * 16;
+    float *sums = kept->of[place];
+    const int n = n_out * n_rows, sixteens = n / 16 * 16, eights = n / 8 * 8;
     SIMD_UNROLL
     for (int a = 0; a < sixteens; a += 16)
         v16_store(sums + a, v16_sum16(acc + a));
     SIMD_UNROLL
-    for (int a = sixteens; a < n; a += 4)
-        v16_sum4(acc + a, sums + a);
+    for (int a = sixteens; a < eights; a += 8)
+        v16_sum8(acc + a, sums + a);
     SIMD_UNROLL
-    for (int r = 0; r < n_rows; r++) {
-        SIMD_UNROLL
-        for (int o = 0; o < n_out; o++)
-            kept[r].of[o][place] = sums[r * n_out + o];
-    }
+    for (int a = eights; a < n; a += 4)
+        v16_sum4(acc + a, sums + a);
 }
 
 /* Adds products of 16 values of k to the accumulators of a tile; `lanes` < 16 at the end of a row.
@@ -115,7 +122,6 @@ SIMD_INLINE void dot_fetch(const uint8_t *const *w, size_t b, const dot_ahead *a
         __builtin_prefetch(w[o] + at, 0, 2);
 }
 
-/* kept[r].of[o][place] */
 SIMD_INLINE void dot_tile(const uint8_t *const *w, int is_bf16, const void *const *x, uint32_t k,
                           const dot_ahead *ahead, dot_kept *kept, uint32_t place, const int n_out,
                           const int n_rows)
@@ -222,17 +228,6 @@ static const dot_fn dot_fns[2][DOT_ROWS] = {
 #endif
 };
 
-/* One row of a tile: n sums to their place. */
-static void finish_row(float *out, const float *sums, uint32_t n, tile_finish finish)
-{
-    v16 v = v16_load_n(sums, n);
-    if (finish == TILE_ADD)
-        v = v16_add(v16_load_n(out, n), v);
-    else if (finish == TILE_ROUND)
-        v = v16_round_bf16(v);
-    v16_store_n(out, v, n);
-}
-
 /* One call of tile_dots. */
 typedef struct dot_call {
     const tile_weights *w;
@@ -244,12 +239,45 @@ typedef struct dot_call {
     tile_finish finish;
 } dot_call;
 
+/* n outputs of a row to their place. */
+static void finish_row(float *out, v16 v, uint32_t n, tile_finish finish)
+{
+    if (finish == TILE_ADD)
+        v = v16_add(v16_load_n(out, n), v);
+    else if (finish == TILE_ROUND)
+        v = v16_round_bf16(v);
+    v16_store_n(out, v, n);
+}
+
+/* The n places of a tile of n_rows rows to `out`: those of stream s begin at s x apart. */
+static void finish_tile(const dot_call *c, const dot_kept *kept, float *out, uint32_t n_rows,
+                        uint32_t step, uint32_t n_streams, uint32_t apart, uint32_t n)
+{
+    for (uint32_t at = 0; at < step * n_rows; at += SIMD_LANES) {
+        v16 rows[SIMD_LANES], turned[SIMD_LANES];
+        for (uint32_t i = 0; i < SIMD_LANES; i++)
+            rows[i] = i < n ? v16_load(kept->of[i] + at) : v16_set1(0.0F);
+        v16_turn(rows, turned);
+        for (uint32_t i = 0; i < SIMD_LANES && at + i < step * n_rows; i++) {
+            const uint32_t r = (at + i) / step, s = (at + i) % step;
+            if (s < n_streams)
+                finish_row(out + r * c->out_stride + s * apart, turned[i], n, c->finish);
+        }
+    }
+}
+
+/* Tiles of nearly equal height; none has one row unless it is the only one. */
+static uint32_t tile_height(const dot_call *c, uint32_t first_row, uint32_t tile, uint32_t n_tiles)
+{
+    return (c->n_rows - first_row) / (n_tiles - tile);
+}
+
 /* Outputs [first, first + n) of n_streams streams which begin `apart` outputs apart; a tile has
  * `step` of them and repeats its last one where there are fewer. */
 static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32_t apart,
                     uint32_t first, uint32_t n)
 {
-    dot_kept kept[TILE_ROWS_MAX];
+    dot_kept kept[TILES_MAX];
     const uint32_t n_tiles = div_up(c->n_rows, DOT_ROWS);
     const dot_fn *fns = dot_fns[c->w->dtype == TARNK_BF16];
     for (uint32_t i = 0; i < n; i++) {
@@ -257,17 +285,17 @@ static void dot_run(const dot_call *c, uint32_t step, uint32_t n_streams, uint32
         for (uint32_t s = 0; s < step; s++)
             rows[s] = c->w->data +
                       (size_t)(first + i + min_u32(s, n_streams - 1) * apart) * c->w->row_bytes;
-        for (uint32_t t = 0, r = 0; t < n_tiles; t++) {
-            /* Tiles of nearly equal height; none has one row unless it is the only one. */
-            uint32_t height = (c->n_rows - r) / (n_tiles - t);
+        for (uint32_t t = 0, r = 0, height; t < n_tiles; t++, r += height) {
             const dot_ahead ahead = ahead_of(c->w->row_bytes, t, n_tiles);
-            fns[height - 1](rows, c->x + r, c->k, &ahead, kept + r, i);
-            r += height;
+            height = tile_height(c, r, t, n_tiles);
+            fns[height - 1](rows, c->x + r, c->k, &ahead, &kept[t], i);
         }
     }
-    for (uint32_t r = 0; r < c->n_rows; r++)
-        for (uint32_t s = 0; s < n_streams; s++)
-            finish_row(c->out + r * c->out_stride + first + s * apart, kept[r].of[s], n, c->finish);
+    for (uint32_t t = 0, r = 0, height; t < n_tiles; t++, r += height) {
+        height = tile_height(c, r, t, n_tiles);
+        finish_tile(c, &kept[t], c->out + r * c->out_stride + first, height, step, n_streams, apart,
+                    n);
+    }
 }
 
 void TARNK(tile_dots)(const tile_weights *w, uint32_t n_out, const void *const *x, uint32_t n_rows,
