@@ -42,6 +42,37 @@
 
 #define SIMD_LANES 16
 
+#if !defined(__AVX512F__) /* else there are shorter ways */
+/* Lane i is v16_sum(v[i]). */
+SIMD_INLINE v16 v16_sum16(const v16 *v)
+{
+    float sums[SIMD_LANES];
+    for (int i = 0; i < SIMD_LANES; i += 4)
+        v16_sum4(v + i, sums + i);
+    return v16_load(sums);
+}
+
+/* out[i] is v16_sum(v[i]), for eight. */
+SIMD_INLINE void v16_sum8(const v16 *v, float *out)
+{
+    v16_sum4(v, out);
+    v16_sum4(v + 4, out + 4);
+}
+
+/* out[c] holds column c of the 16 rows. */
+SIMD_INLINE void v16_turn(const v16 *rows, v16 *out)
+{
+    float from[SIMD_LANES][SIMD_LANES], to[SIMD_LANES][SIMD_LANES];
+    for (int i = 0; i < SIMD_LANES; i++)
+        v16_store(from[i], rows[i]);
+    for (int c = 0; c < SIMD_LANES; c++)
+        for (int i = 0; i < SIMD_LANES; i++)
+            to[c][i] = from[i][c];
+    for (int c = 0; c < SIMD_LANES; c++)
+        out[c] = v16_load(to[c]);
+}
+#endif
+
 /* e^x within about 1 ulp; 0 below -104, infinity above 88.8, NaN for NaN, exactly 1 for 0. */
 SIMD_INLINE v16 v16_exp(v16 x)
 {

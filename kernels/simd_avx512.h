@@ -158,45 +158,39 @@ SIMD_INLINE void v16_sum4(const v16 *v, float *out)
 /* Quarters of two vectors: halves of a next to halves of b, and so on. */
 #define SIMD_QUARTERS(a, b, which) _mm512_shuffle_f32x4(a, b, which)
 
-/* Lane i is v16_sum(v[i]): the tree with four vectors side by side in each register. */
+/* The tree's first two levels for four vectors, which then have a quarter each. */
+SIMD_INLINE v16 simd_fold_quarters(const v16 *v)
+{
+    v16 a = v16_add(SIMD_QUARTERS(v[0], v[1], 0x44), SIMD_QUARTERS(v[0], v[1], 0xee));
+    v16 b = v16_add(SIMD_QUARTERS(v[2], v[3], 0x44), SIMD_QUARTERS(v[2], v[3], 0xee));
+    return v16_add(SIMD_QUARTERS(a, b, 0x88), SIMD_QUARTERS(a, b, 0xdd));
+}
+
+/* And a third level: eight vectors, two lanes in a quarter each. */
+SIMD_INLINE v16 simd_fold_eighths(const v16 *v)
+{
+    v16 a = simd_fold_quarters(v), b = simd_fold_quarters(v + 4);
+    return v16_add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+/* Lane i is v16_sum(v[i]): the tree with many vectors side by side in each register. */
 SIMD_INLINE v16 v16_sum16(const v16 *v)
 {
     /* Where the tree leaves the sums of vectors 0 to 15. */
     const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-    v16 a[8], b[4], c[2];
-    SIMD_UNROLL
-    for (int i = 0; i < 8; i++)
-        a[i] = v16_add(SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0x44),
-                       SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0xee));
-    SIMD_UNROLL
-    for (int i = 0; i < 4; i++)
-        b[i] = v16_add(SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0x88),
-                       SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0xdd));
-    SIMD_UNROLL
-    for (int i = 0; i < 2; i++)
-        c[i] = v16_add(_mm512_unpacklo_ps(b[2 * i], b[2 * i + 1]),
-                       _mm512_unpackhi_ps(b[2 * i], b[2 * i + 1]));
-    __m512d even = _mm512_castps_pd(c[0]), odd = _mm512_castps_pd(c[1]);
-    v16 sums = v16_add(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
-                       _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
+    __m512d a = _mm512_castps_pd(simd_fold_eighths(v));
+    __m512d b = _mm512_castps_pd(simd_fold_eighths(v + 8));
+    v16 sums = v16_add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                       _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
     return _mm512_permutexvar_ps(order, sums);
 }
 
-/* out[i] is v16_sum(v[i]), for eight: the same tree with a register half as full at its end. */
+/* out[i] is v16_sum(v[i]), for eight. */
 SIMD_INLINE void v16_sum8(const v16 *v, float *out)
 {
     const __m512i order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 13, 9, 5, 1, 12, 8, 4, 0);
-    v16 a[4], b[2];
-    SIMD_UNROLL
-    for (int i = 0; i < 4; i++)
-        a[i] = v16_add(SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0x44),
-                       SIMD_QUARTERS(v[2 * i], v[2 * i + 1], 0xee));
-    SIMD_UNROLL
-    for (int i = 0; i < 2; i++)
-        b[i] = v16_add(SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0x88),
-                       SIMD_QUARTERS(a[2 * i], a[2 * i + 1], 0xdd));
-    v16 c = v16_add(_mm512_unpacklo_ps(b[0], b[1]), _mm512_unpackhi_ps(b[0], b[1]));
-    v16 sums = v16_add(c, _mm512_permute_ps(c, 0x4e));
+    v16 a = simd_fold_eighths(v);
+    v16 sums = v16_add(a, _mm512_permute_ps(a, 0x4e));
     _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, sums)));
 }
 

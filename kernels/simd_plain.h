@@ -178,35 +178,6 @@ SIMD_INLINE void v16_sum4(const v16 *v, float *out)
         out[i] = v16_sum(v[i]);
 }
 
-/* Lane i is v16_sum(v[i]). */
-SIMD_INLINE v16 v16_sum16(const v16 *v)
-{
-    float sums[16];
-    for (int i = 0; i < 16; i += 4)
-        v16_sum4(v + i, sums + i);
-    return v16_load(sums);
-}
-
-/* out[i] is v16_sum(v[i]), for eight. */
-SIMD_INLINE void v16_sum8(const v16 *v, float *out)
-{
-    v16_sum4(v, out);
-    v16_sum4(v + 4, out + 4);
-}
-
-/* out[c] holds column c of the 16 rows. */
-SIMD_INLINE void v16_turn(const v16 *rows, v16 *out)
-{
-    float from[16][16], to[16][16];
-    for (int i = 0; i < 16; i++)
-        v16_store(from[i], rows[i]);
-    for (int c = 0; c < 16; c++)
-        for (int i = 0; i < 16; i++)
-            to[c][i] = from[i][c];
-    for (int c = 0; c < 16; c++)
-        out[c] = v16_load(to[c]);
-}
-
 /* The register-sized parts of a v16, for loops that must keep many sums in registers. */
 #define SIMD_PARTS 1
 typedef v16 vpart;
