@@ -238,5 +238,36 @@ CASE(evicted_sections_keep_their_numbers)
     tarni_writer_fini(&s.w);
 }
 
-CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(round_trip),
-           ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
+/* An import uses a node that is there only if it says the same in every field but ids and times. */
+CASE(what_makes_two_nodes_the_same)
+{
+    sample a;
+    make(&a);
+    tarnp_manifest same = a.m, others[12];
+    same.id++, same.parent--, same.session_id++, same.created_ms++, same.first_chunk++;
+    CHECK(tarnp_manifest_same(span_of(&a), &a.m, span_of(&a), &same));
+    for (size_t i = 0; i < 12; i++)
+        others[i] = a.m;
+    others[0].n_bytes++, others[1].flags ^= 2, others[2].n_tokens++, others[3].position++;
+    others[4].turns++, others[5].n_segments++, others[6].n_sections++, others[7].n_chunks++;
+    others[8].chunk_bytes++, others[9].key[15] ^= 1, others[10].fp[31] ^= 1;
+    others[11].numerics[0] ^= 1;
+    for (size_t i = 0; i < 12; i++)
+        if (tarnp_manifest_same(span_of(&a), &a.m, span_of(&a), &others[i]))
+            CHECK_FAIL("field %zu does not count", i);
+    /* Of segments, sections and chunks every byte counts but the sums of the chunks. */
+    uint8_t *copy = malloc(a.w.n_bytes);
+    const tarnp_span b = {copy, a.w.n_bytes};
+    size_t tables = a.m.n_bytes - 16 - a.m.n_chunks * 32, end = a.m.n_bytes - 16;
+    for (size_t at = TARNP_MANIFEST_HEAD_BYTES; at < end; at++) {
+        memcpy(copy, a.w.data, a.w.n_bytes);
+        copy[at] ^= 1;
+        bool is_sum = at >= tables && (at - tables) % 32 >= 16;
+        CHECK(tarnp_manifest_same(span_of(&a), &a.m, b, &a.m) == is_sum);
+    }
+    free(copy);
+    tarni_writer_fini(&a.w);
+}
+
+CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(what_makes_two_nodes_the_same),
+           ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
