@@ -55,6 +55,7 @@ tarn_status tarn_store_flush(tarn_store *store, tarn_error *err)
 {
     TARNI_API_ERROR(err);
     TARNI_API_REQUIRE(store);
+    tarni_desk_drain(store->desk); /* what was begun and nobody has encoded yet */
     return TARNI_API_IN_TURN(store, tarnp_store_flush(store->store, err));
 }
 

@@ -13,9 +13,11 @@
  * What the session has set aside, pages and a slot to step to, is given back while the place is
  * staged, so that adopting needs no more memory than computing, and is taken again if it comes to
  * nothing: nobody else took it meanwhile. The head is moved in the store, and then the two are
- * swapped. The session keeps its own sampling. */
+ * swapped. The session keeps its own sampling; where the one it has in the store is another than
+ * the place's, the head is moved to a node behind the place that holds it. */
 #include "adopt.h"
 
+#include "capture.h"
 #include "feed.h"
 #include "keep.h"
 #include "log.h"
@@ -229,15 +231,46 @@ static void swap(tarn_session *s, tarni_revival *r, size_t n_ids)
     tarni_feed_tidy(s);
 }
 
+/* Moves the head to a node behind the place with the sampling that was committed, and nothing else
+ * of the session. */
+static tarn_status move_with_sampling(tarn_session *s, const tarnp_node *place, uint64_t *node,
+                                      uint64_t *bytes, tarn_error *err)
+{
+    tarni_capture *c;
+    tarnp_committed made;
+    const tarn_sampling wanted = s->live.sampling;
+    s->live.sampling = s->live.base_sampling;
+    tarn_status status = tarni_capture_make(s, true, &c, err);
+    s->live.sampling = wanted;
+    if (status != TARN_OK)
+        return status;
+    TARN_ASSERT(!c->with_state && c->segments.n == 0);
+    c->commit.parent = place->id;
+    c->commit.flags = place->flags & TARNP_NODE_BIT_EXACT;
+    status = tarnp_commit_node(s->store, &c->commit, &made, err);
+    tarni_capture_free(c);
+    if (status == TARN_OK) {
+        *node = made.node;
+        *bytes = made.bytes_written;
+    }
+    return status;
+}
+
 static tarn_status stage_and_move(tarn_session *s, const tarni_lineage *lineage, size_t n_ids,
                                   tarni_revival *r, tarn_reuse *reuse, tarn_error *err)
 {
-    uint64_t bytes = 0, node = tarni_lineage_node(lineage)->id;
+    const tarnp_node *place = tarni_lineage_node(lineage);
+    uint64_t bytes = 0, node = place->id;
     TARNI_TRY(tarni_revive(s, lineage, false, r, reuse, err));
     tarn_status status = prepare(s, &r->live, n_ids, err);
-    if (status == TARN_OK)
+    bool draws_alike = tarni_sampling_equal(&s->live.base_sampling, &r->live.sampling);
+    if (status == TARN_OK && !draws_alike) {
+        status = move_with_sampling(s, place, &node, &bytes, err);
+        r->live.base_sampling = s->live.base_sampling;
+    } else if (status == TARN_OK) {
         status = tarnp_session_move_leased(s->store, s->store_id, s->lease.token, s->head, node,
                                            &bytes, err);
+    }
     if (status != TARN_OK) {
         tarni_revival_drop(s, r);
         return status;

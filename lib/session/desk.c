@@ -177,6 +177,22 @@ static tarni_job *pop(tarni_desk *d)
     return job;
 }
 
+void tarni_desk_drain(tarni_desk *d)
+{
+    if (is_foreign(d))
+        return;
+    tarni_desk_enter(d);
+    pthread_mutex_lock(&d->mutex);
+    while (d->first) {
+        tarni_job *job = pop(d);
+        pthread_mutex_unlock(&d->mutex);
+        encode(d, job, NULL);
+        pthread_mutex_lock(&d->mutex);
+    }
+    pthread_mutex_unlock(&d->mutex);
+    tarni_desk_leave(d);
+}
+
 static void *encoder_main(void *arg)
 {
     tarni_desk *d = arg;

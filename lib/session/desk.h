@@ -49,5 +49,7 @@ tarn_status tarni_desk_put(tarni_desk *d, tarni_job *job, tarn_error *err);
 bool tarni_desk_is_done(tarni_desk *d, const tarni_job *job);
 /* Returns when the job is done: does it now, with this pool, if the encoder has not begun it. */
 void tarni_desk_finish(tarni_desk *d, tarni_job *job, tarni_pool *pool);
+/* The same for every job there is: all of them are with the store's writer then, or failed. */
+void tarni_desk_drain(tarni_desk *d);
 
 #endif

@@ -181,6 +181,38 @@ CASE(a_prefix_inside_a_message)
     rig_close(&r);
 }
 
+/* Sampling that was committed before the first token is not lost to what is adopted. */
+CASE(committed_sampling_stays)
+{
+    rig r;
+    uint32_t ids[60];
+    tarn_reuse reuse;
+    tarn_sampling p = {.size = sizeof p, .temperature = 0.5F, .seed = 9}, other = p, got = p;
+    other.seed = 10;
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 1, ids, 60);
+    tarn_session *a = rig_session(&r, "a", NULL), *b = rig_session(&r, "b", NULL);
+    OK(tarn_session_set_sampling(a, &other, ERR));
+    rig_feed(a, ids, 40);
+    rig_commit(a);
+    OK(tarn_session_set_sampling(b, &p, ERR));
+    rig_commit(b);
+    CHECK_EQ(rows_of(&r, b, ids, 60), 20);
+    CHECK_EQ(rig_info(b).reuse.reason, TARN_REASON_PREFIX);
+    tarn_session_close(b); /* as if it had been killed */
+    b = rig_session(&r, "b", &reuse);
+    CHECK_EQ(rig_info(b).at.position, 40);
+    CHECK_EQ(reuse.tokens_replayed, 0);
+    tarn_session_get_sampling(b, &got);
+    CHECK_EQ(got.seed, p.seed);
+    CHECK(rig_same_logits(a, b));
+    CHECK_EQ(rig_commit(b).bytes_written, 0);
+    tarn_session_close(a);
+    tarn_session_close(b);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
 /* F2: cancelled before anything was computed, nothing is adopted either. */
 CASE(a_cancel_comes_first)
 {
@@ -354,6 +386,6 @@ CASE(results_and_calls_that_differ)
 
 CHECK_MAIN(ENTRY(beginnings_of_the_tiny_model), ENTRY(beginnings_of_the_bundled_model),
            ENTRY(messages_and_answers), ENTRY(a_prefix_inside_a_message),
-           ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state),
+           ENTRY(committed_sampling_stays), ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state),
            ENTRY(the_same_ids_as_something_else), ENTRY(partly_the_same),
            ENTRY(results_and_calls_that_differ))

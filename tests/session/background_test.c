@@ -309,6 +309,38 @@ CASE(many_commits_at_once)
     rig_close(&r);
 }
 
+/* What was begun is among what a flush waits for, also where nobody has encoded it yet. */
+CASE(a_flush_waits_for_what_was_begun)
+{
+    enum { SESSIONS = 20, N = 30 };
+    rig r;
+    uint32_t ids[N];
+    tarn_session *s[SESSIONS];
+    tarn_ticket ticket;
+    char name[16];
+    rig_open(&r, RIG_TINY, NULL);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    rig_ids(&r, 1, ids, N);
+    for (size_t i = 0; i < SESSIONS; i++) {
+        snprintf(name, sizeof name, "s%zu", i);
+        s[i] = rig_session(&r, name, NULL);
+        rig_feed(s[i], ids, N);
+    }
+    for (size_t i = 0; i < SESSIONS; i++)
+        OK(tarn_session_commit_begin(s[i], &ticket, ERR));
+    OK(tarn_store_flush(r.store, ERR));
+    for (size_t i = SESSIONS; i-- > 0;) { /* the last is encoded last */
+        tarn_ids kept;
+        snprintf(name, sizeof name, "s%zu", i);
+        OK(tarn_store_tokens(r.store, name, NULL, &kept, ERR));
+        CHECK_EQ(kept.n_ids, N);
+        tarn_ids_free(&kept);
+    }
+    for (size_t i = 0; i < SESSIONS; i++)
+        tarn_session_close(s[i]);
+    rig_close(&r);
+}
+
 /* Without a second slot the commit is encoded before the next step: nothing fails. */
 CASE(a_commit_without_room_for_a_second_state)
 {
@@ -383,5 +415,6 @@ CASE(forks_and_rewinds_of_a_session_being_committed)
 CHECK_MAIN(ENTRY(a_session_goes_on_while_it_is_committed_tiny),
            ENTRY(a_session_goes_on_while_it_is_committed_recall),
            ENTRY(segments_do_not_depend_on_when), ENTRY(a_failed_commit_is_told_and_made_good),
-           ENTRY(many_commits_at_once), ENTRY(a_commit_without_room_for_a_second_state),
+           ENTRY(many_commits_at_once), ENTRY(a_flush_waits_for_what_was_begun),
+           ENTRY(a_commit_without_room_for_a_second_state),
            ENTRY(forks_and_rewinds_of_a_session_being_committed))

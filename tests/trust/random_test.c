@@ -8,11 +8,8 @@
 enum { OPS = 500, DEEP_EVERY = 125, CUT_ONE_IN = 40 };
 
 static op ops[OPS];
+static uint64_t n_done, n_cuts, n_lost; /* of a run */
 static oracle before, now, part;
-
-typedef struct tallies {
-    uint64_t done, cuts, lost;
-} tallies;
 
 static void pull_plug(kit *k, uint64_t seed)
 {
@@ -34,7 +31,7 @@ static void pull_plug(kit *k, uint64_t seed)
 }
 
 /* An operation during which the power fails: it was done, or not, or in part. */
-static bool apply_cut(kit *k, op what, tallies *t, char why[200])
+static bool apply_cut(kit *k, op what, char why[200])
 {
     char file[260], first[200] = "";
     kit_file(k, "data.mdb", file);
@@ -42,7 +39,7 @@ static bool apply_cut(kit *k, op what, tallies *t, char why[200])
     if (!disk_record(file) || !oracle_apply(&now, k, what, why))
         return false;
     pull_plug(k, what.b ^ what.a);
-    t->cuts++;
+    n_cuts++;
     if (tarnp_store_open(k->path, &k->options, &k->store, &k->err) != TARN_OK) {
         k->store = NULL;
         snprintf(why, 200, "does not open after the cut: %.150s", k->err.detail);
@@ -53,7 +50,7 @@ static bool apply_cut(kit *k, op what, tallies *t, char why[200])
     memcpy(first, why, sizeof first);
     for (unsigned i = 0; oracle_between(&before, &now, what.kind, i, &part); i++)
         if (oracle_match(&part, &now, k, true, why)) {
-            t->lost++;
+            n_lost++;
             now = part;
             return true;
         }
@@ -61,11 +58,12 @@ static bool apply_cut(kit *k, op what, tallies *t, char why[200])
     return false;
 }
 
-/* Runs the first n operations; the number of the one that went wrong, n if none did. */
-static size_t run(const op *list, size_t n, tallies *t, char why[200])
+static size_t run(trust *t, const void *operations, size_t n, char why[TRUST_WHY])
 {
     kit k;
+    const op *list = operations;
     size_t i = 0;
+    n_done = n_cuts = n_lost = 0;
     kit_folder(&k);
     k.options.map_bytes = (size_t)64 << 20;
     memset(&now, 0, sizeof now);
@@ -74,58 +72,38 @@ static size_t run(const op *list, size_t n, tallies *t, char why[200])
         return 0;
     for (; i < n; i++) {
         bool cut = list[i].cut && list[i].kind != OP_COMPACT;
-        bool good = cut ? apply_cut(&k, list[i], t, why) : oracle_apply(&now, &k, list[i], why);
+        trust_at(i);
+        bool good = cut ? apply_cut(&k, list[i], why) : oracle_apply(&now, &k, list[i], why);
         disk_record_end();
         if (!good || !oracle_match(&now, NULL, &k, i % DEEP_EVERY == DEEP_EVERY - 1, why))
             break;
-        t->done++;
+        n_done++;
     }
     if (i == n && !oracle_match(&now, NULL, &k, true, why))
         i--;
     kit_end(&k);
+    if (t) {
+        t->n += n_done;
+        trust_count(t, "power cuts", n_cuts);
+        trust_count(t, "undone", n_lost);
+    }
     return i;
-}
-
-/* Leaves out what is not needed to go wrong: halves, quarters, ..., single operations. */
-static size_t shrink(op *list, size_t n, char why[200])
-{
-    tallies ignored = {0};
-    op shorter[OPS];
-    for (size_t size = n / 2; size > 0; size /= 2)
-        for (size_t at = 0; at + size <= n;) {
-            size_t left = n - size;
-            char other[200];
-            memcpy(shorter, list, at * sizeof *list);
-            memcpy(shorter + at, list + at + size, (left - at) * sizeof *list);
-            if (run(shorter, left, &ignored, other) < left) {
-                memcpy(list, shorter, left * sizeof *list);
-                memcpy(why, other, 200);
-                n = left;
-            } else {
-                at += size;
-            }
-        }
-    return n;
 }
 
 static void piece(trust *t, uint64_t seed)
 {
     uint64_t random = seed;
-    char why[200];
-    tallies done = {0};
+    char why[TRUST_WHY];
     for (size_t i = 0; i < OPS; i++) {
         ops[i] = op_random(&random);
         ops[i].cut = trust_below(&random, CUT_ONE_IN) == 0;
     }
-    size_t n = run(ops, OPS, &done, why);
-    t->n += done.done;
-    trust_count(t, "power cuts", done.cuts);
-    trust_count(t, "undone", done.lost);
+    size_t n = trust_try(t, run, ops, OPS, why);
     if (n == OPS)
         return;
     trust_note(t, "operation %zu, %s%s", n, op_name(ops[n].kind), ops[n].cut ? " (cut)" : "");
     trust_bad(t, "%s", why);
-    n = shrink(ops, n + 1, why);
+    n = trust_shrink(run, ops, n + 1, sizeof ops[0], why);
     printf("    %zu operations are enough: %s\n", n, why);
     for (size_t i = 0; i < n; i++)
         printf("        {%s, %llu, %llu}%s\n", op_name(ops[i].kind), (unsigned long long)ops[i].a,

@@ -114,6 +114,75 @@ void trust_bad(trust *t, const char *format, ...)
     va_end(args);
 }
 
+/* ---- lists ----------------------------------------------------------------------------------- */
+
+typedef struct outcome {
+    size_t at_idx, result;
+    bool done;
+    char why[TRUST_WHY];
+} outcome;
+
+static outcome *child_outcome; /* shared with the parent */
+
+void trust_at(size_t at_idx)
+{
+    if (child_outcome)
+        child_outcome->at_idx = at_idx;
+}
+
+size_t trust_try(trust *t, trust_list_fn fn, const void *list, size_t n, char why[TRUST_WHY])
+{
+    int status = 0;
+    outcome *o = mmap(NULL, sizeof *o, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (o == MAP_FAILED)
+        return 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        child_outcome = o;
+        o->result = fn(t, list, n, o->why);
+        o->done = true;
+        fflush(stdout);
+        exit(0); /* a sanitizer may still change that */
+    }
+    size_t result = n;
+    why[0] = 0;
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0 || !o->done) {
+        result = o->at_idx < n ? o->at_idx : n - 1;
+        snprintf(why, TRUST_WHY, "ended by %s %d", WIFSIGNALED(status) ? "signal" : "exit",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    } else if (o->result < n) {
+        result = o->result;
+        memcpy(why, o->why, TRUST_WHY);
+    }
+    munmap(o, sizeof *o);
+    return result;
+}
+
+size_t trust_shrink(trust_list_fn fn, void *list, size_t n, size_t item_bytes, char why[TRUST_WHY])
+{
+    uint8_t *items = list, *shorter = malloc(n * item_bytes);
+    for (size_t size = n / 2; shorter && size > 0; size /= 2)
+        for (size_t at = 0; at + size <= n;) {
+            size_t left = n - size, behind = left - at;
+            char other[TRUST_WHY];
+            memcpy(shorter, items, at * item_bytes);
+            memcpy(shorter + at * item_bytes, items + (at + size) * item_bytes,
+                   behind * item_bytes);
+            if (trust_try(NULL, fn, shorter, left, other) < left) {
+                memcpy(items, shorter, left * item_bytes);
+                memcpy(why, other, TRUST_WHY);
+                n = left;
+            } else {
+                at += size;
+            }
+        }
+    free(shorter);
+    return n;
+}
+
+/* ---- numbers --------------------------------------------------------------------------------- */
+
 uint64_t trust_random(uint64_t *state)
 {
     *state += 0x9E3779B97F4A7C15u;

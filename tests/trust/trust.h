@@ -44,6 +44,20 @@ void trust_note(trust *t, const char *format, ...) __attribute__((format(printf,
 /* Prints seed, note and text. */
 void trust_bad(trust *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* What a list of things to do comes to: the index of the one that went wrong with `why`, n if none
+ * did. `t` is NULL where nothing is to be counted. */
+enum { TRUST_WHY = 240 };
+typedef size_t (*trust_list_fn)(trust *t, const void *list, size_t n, char why[TRUST_WHY]);
+
+/* The same in a child, so that a crash is something that went wrong too; *at_idx is where fn says
+ * it is, with trust_at. */
+size_t trust_try(trust *t, trust_list_fn fn, const void *list, size_t n, char why[TRUST_WHY]);
+void trust_at(size_t at_idx);
+
+/* Leaves out what is not needed for it to go wrong: halves, quarters, ..., single items. Returns
+ * how many are left at the beginning of the list. */
+size_t trust_shrink(trust_list_fn fn, void *list, size_t n, size_t item_bytes, char why[TRUST_WHY]);
+
 uint64_t trust_random(uint64_t *state);
 uint64_t trust_below(uint64_t *state, uint64_t n); /* 0 where n is */
 
