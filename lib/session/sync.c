@@ -13,6 +13,8 @@
 #include "branch.h"
 #include "conversation.h"
 #include "drafts.h"
+#include "keep.h"
+#include "log.h"
 #include "message.h"
 
 #include <inttypes.h>
@@ -199,14 +201,32 @@ static tarn_status queue_rest(script *c, const fork_place *f, uint64_t *n_tokens
     return tarni_draft_queue(d, s, err);
 }
 
-/* To the end of what is the same. */
-static tarn_status go_back(tarn_session *s, uint64_t position, tarn_reuse *reuse, tarn_error *err)
+/* To the end of what is the same. *head: where the session was, to come back to. */
+static tarn_status go_back(tarn_session *s, uint64_t position, uint64_t *head, tarn_reuse *reuse,
+                           tarn_error *err)
 {
     char where[32];
+    tarn_committed committed;
     if (!s->store)
         return tarni_session_reset(s, reuse, err);
+    TARNI_TRY(tarni_session_commit(s, &committed, err));
+    s->bytes_written += committed.bytes_written; /* the caller has not seen them yet */
+    *head = s->head;
     snprintf(where, sizeof where, "@t:%" PRIu64, position);
     return tarni_session_rewind(s, where, reuse, err);
+}
+
+/* What was to be appended found no room. Where the way back finds none either, the session stays
+ * where it is: before what differs. */
+static void come_back(tarn_session *s, uint64_t head)
+{
+    char where[32];
+    tarn_reuse reuse;
+    tarn_error ignored;
+    snprintf(where, sizeof where, "@n:%" PRIu64, head);
+    if (s->store && tarni_session_rewind(s, where, &reuse, &ignored) != TARN_OK)
+        TARNI_LOG(&s->engine->pools.log, TARN_LOG_WARN, "session %s: sync: it stays at %zu: %s",
+                  s->name, s->live.tokens.n_ids, ignored.detail);
 }
 
 static tarn_status check_ready(const tarn_session *s, tarn_error *err)
@@ -237,7 +257,7 @@ static tarn_status apply(script *c, tarn_sync *out, tarn_error *err)
     uint32_t context = s->engine->pools.spec.context;
     if (!f.session_ended && !s->store) /* nothing to go back in: everything is appended again */
         f = (fork_place){.position = f.position, .n_segments = 0};
-    uint64_t then = f.kept + c->draft.ids.n_ids - f.n_ids;
+    uint64_t then = f.kept + c->draft.ids.n_ids - f.n_ids, head = 0;
     if (then > context)
         return tarni_fail(err, TARN_E_LIMIT,
                           "session %s would have %" PRIu64 " tokens, the context is %u", s->name,
@@ -253,9 +273,12 @@ static tarn_status apply(script *c, tarn_sync *out, tarn_error *err)
         out->kind = f.kept > 0 ? TARN_SYNC_MOVED : TARN_SYNC_REBUILT;
         out->differs = true;
         out->message = message;
-        TARNI_TRY(go_back(s, f.kept, &out->reuse, err));
+        TARNI_TRY(go_back(s, f.kept, &head, &out->reuse, err));
     }
-    return queue_rest(c, &f, &out->tokens_appended, err);
+    tarn_status status = queue_rest(c, &f, &out->tokens_appended, err);
+    if (status != TARN_OK && !f.session_ended)
+        come_back(s, head);
+    return status;
 }
 
 tarn_status tarni_sync_json(tarn_session *s, const char *json, size_t n_bytes, tarn_sync *out,

@@ -109,6 +109,60 @@ CASE(extended_moved_and_rebuilt)
     rig_close(&r);
 }
 
+/* Where there is no room for what the list adds, the session is what it was. */
+CASE(no_room_behind_what_is_the_same)
+{
+    static const char one[] = LIST(SYSTEM "," USER("Read the log."));
+    static const char other[] = LIST(USER("Hello."));
+    rig r;
+    uint32_t ids[8];
+    tarn_session *busy[8];
+    size_t n = 0;
+    open_f32(&r);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    tarn_plan_report plan = {.size = sizeof plan};
+    tarn_plan_options want = {.size = sizeof want, .numerics = TARN_NUMERICS_F32};
+    OK(tarn_plan(r.model, &want, &plan, ERR));
+    rig_restart_engine(&r, &(tarn_engine_options){.n_threads = 1,
+                                                  .numerics = TARN_NUMERICS_F32,
+                                                  .slots_bytes_max = 6 * plan.slot_bytes});
+    rig_ids(&r, 1, ids, 8);
+    tarn_session *s = rig_session(&r, "s", NULL), *cold = rig_loose(&r, "cold");
+    sync_to(cold, one);
+    OK(tarn_session_run(cold, NULL, NULL, ERR));
+    static float logits[1280];
+    const float *row;
+    uint32_t vocab;
+    OK(tarn_session_logits(cold, &row, &vocab, ERR));
+    memcpy(logits, row, vocab * sizeof *row);
+    tarn_session_close(cold);
+    sync_to(s, one);
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    tarn_committed kept = rig_commit(s);
+    for (; n < 8; n++) { /* until they hold all there is; s is parked for them */
+        busy[n] = rig_loose(&r, "busy");
+        if (tarn_session_append_tokens(busy[n], ids, 8, ERR) != TARN_OK)
+            break;
+        OK(tarn_session_run(busy[n], NULL, NULL, ERR));
+    }
+    REQUIRE(n > 0 && n < 8);
+    CHECK_EQ(rig_info(s).state, TARN_SESSION_PARKED);
+    tarn_sync out = {.size = sizeof out};
+    REFUSED(tarn_session_sync(s, other, sizeof other - 1, &out, ERR), TARN_E_LIMIT, "slots");
+    tarn_at at;
+    tarn_price price;
+    OK(tarn_store_price(r.store, "s", NULL, &at, &price, ERR));
+    CHECK_EQ(at.position, kept.at.position);
+    CHECK_EQ(rig_info(s).at.position, kept.at.position);
+    for (size_t i = 0; i <= n; i++)
+        tarn_session_close(busy[i]);
+    OK(tarn_session_logits(s, &row, &vocab, ERR));
+    CHECK_BYTES(row, logits, vocab * sizeof *row);
+    CHECK_EQ(sync_to(s, one).kind, TARN_SYNC_SAME);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 /* Back to any message, with kept states and without: never more than what differs and G. */
 CASE(every_message_edited)
 {
@@ -406,8 +460,8 @@ CASE(what_is_refused_changes_nothing)
     rig_close(&tiny);
 }
 
-CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(every_message_edited),
-           ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
+CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(no_room_behind_what_is_the_same),
+           ENTRY(every_message_edited), ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
            ENTRY(a_turn_cut_off_behind_its_call), ENTRY(ids_that_spell_the_messages),
            ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
            ENTRY(what_is_refused_changes_nothing))

@@ -134,15 +134,19 @@ bool live_read_kept(live *l, live_session *x, size_t n_least, char why[LIVE_WHY]
 {
     char name[LIVE_NAME];
     tarn_ids ids;
+    live_ids all;
+    if (!live_settle(l, x, why))
+        return false;
     live_name_of(l, x, name);
+    live_all_ids(l, x, &all);
     if (tarn_store_tokens(l->r.store, name, NULL, &ids, ERR) != TARN_OK)
         return LIVE_SAY("tokens of %s: %.180s", name, rig_error.detail);
-    bool fits = ids.n_ids >= n_least && ids.n_ids <= x->now.n &&
-                memcmp(ids.ids, x->now.ids, ids.n_ids * sizeof ids.ids[0]) == 0;
+    bool fits = ids.n_ids >= n_least && ids.n_ids <= all.n &&
+                memcmp(ids.ids, all.ids, ids.n_ids * sizeof ids.ids[0]) == 0;
     if (!fits)
         LIVE_SAY("the store holds %zu ids of %s, which has %zu and kept %zu", ids.n_ids, name,
-                 x->now.n, n_least);
-    x->kept = x->now;
+                 all.n, n_least);
+    x->kept = all;
     live_cut(&x->kept, ids.n_ids);
     tarn_ids_free(&ids);
     return fits;
@@ -254,12 +258,12 @@ bool live_match(live *l, char why[LIVE_WHY])
             return false;
         if (x->being != LIVE_STORED)
             continue;
-        live_ids now = x->now;
-        size_t n = x->kept.n;
+        const live_session whole = *x;
         n_stored++;
         x->now = x->kept; /* what the store holds must be just this */
-        bool good = live_read_kept(l, x, n, why);
-        x->now = now;
+        x->in_message = false;
+        bool good = live_read_kept(l, x, x->kept.n, why);
+        *x = whole;
         if (!good)
             return false;
     }
