@@ -1,12 +1,8 @@
 /* kill -9 at any moment: two writers and two readers on one store, processes of their own, of which
  * some die and then the others. What a writer was told is done must be there, whole; a reader that
  * lives must never have seen damage; and the next four go on where these ended. */
+#include "mob.h"
 #include "store_kit.h"
-#include "trust.h"
-
-#include <signal.h>
-#include <sys/wait.h>
-#include <time.h>
 
 enum { ROUNDS_A_STORE = 25, PROCESSES = 4, ACKS = 2000, EXIT_DAMAGE = 9 };
 
@@ -68,62 +64,18 @@ static int child_main(char **argv)
                              : reader_main(&k);
 }
 
-static pid_t start(const char *path, const char *role, uint64_t seed, int *acks)
-{
-    int ends[2];
-    char text[32], self[400];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n < 0 || pipe(ends) != 0)
-        return -1;
-    self[n] = 0;
-    snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        execl(self, self, "--child", path, role, text, (char *)NULL);
-        _exit(127);
-    }
-    close(ends[1]);
-    *acks = ends[0];
-    return child;
-}
-
 /* ---- rounds ---------------------------------------------------------------------------------- */
 
-typedef struct process {
-    pid_t pid;
-    int acks;
-    bool dead;
-} process;
+typedef struct acks {
+    size_t n;
+    ack list[ACKS];
+} acks;
 
-static void kill_one(trust *t, process *p)
+static void note_ack(void *user, size_t who, const void *record)
 {
-    int status;
-    if (p->dead)
-        return;
-    p->dead = true;
-    if (kill(p->pid, SIGKILL) != 0 || waitpid(p->pid, &status, 0) != p->pid)
-        trust_bad(t, "cannot kill %d", (int)p->pid);
-    else if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-        trust_bad(t, "a process ended by itself, with %#x", (unsigned)status);
-}
-
-static void start_all(const kit *k, process all[PROCESSES], uint64_t seed)
-{
-    static const char *const roles[PROCESSES] = {"w0", "w1", "r", "r"};
-    for (uint64_t i = 0; i < PROCESSES; i++) {
-        all[i].dead = false;
-        all[i].pid = start(k->path, roles[i], seed + i * 100000, &all[i].acks);
-    }
-}
-
-static void pause_for(uint64_t ns)
-{
-    const struct timespec wait = {0, (long)ns};
-    nanosleep(&wait, NULL);
+    acks *a = user;
+    if (who < 2 && a->n < ACKS)
+        memcpy(&a->list[a->n++], record, sizeof(ack));
 }
 
 /* What the writers were told, against the store. */
@@ -152,41 +104,25 @@ static void check_acks(trust *t, kit *k, const ack *list, size_t n)
 
 static void play_round(trust *t, kit *k, uint64_t *random, uint64_t seed)
 {
-    process all[PROCESSES];
-    static ack acks[ACKS];
-    size_t n = 0;
-    start_all(k, all, seed);
-    for (int i = 0; i < PROCESSES; i++) { /* each has done something */
-        ack one;
-        if (read(all[i].acks, &one, sizeof one) != (ssize_t)sizeof one)
-            trust_bad(t, "process %d did not begin", i);
-        else if (i < 2)
-            acks[n++] = one;
+    static acks told;
+    static const char *const roles[PROCESSES] = {"w0", "w1", "r", "r"};
+    char seeds[PROCESSES][24];
+    mob m = {.n = PROCESSES, .record_bytes = sizeof(ack)};
+    told.n = 0;
+    for (uint64_t i = 0; i < PROCESSES; i++) {
+        snprintf(seeds[i], sizeof seeds[i], "%llu", (unsigned long long)(seed + i * 100000));
+        const char *args[] = {"--child", k->path, roles[i], seeds[i]};
+        memcpy(m.args[i], args, sizeof args);
     }
-    pause_for(trust_below(random, 12000000));
-    uint64_t victims = 1 + trust_below(random, (1 << PROCESSES) - 1);
-    for (int i = 0; i < PROCESSES; i++)
-        if (victims >> i & 1)
-            kill_one(t, &all[i]);
-    if (victims + 1 != 1 << PROCESSES) /* the others go on for a while */
-        pause_for(trust_below(random, 4000000));
-    for (int i = 0; i < PROCESSES; i++)
-        kill_one(t, &all[i]);
-    for (int i = 0; i < PROCESSES; i++) {
-        ack one;
-        while (read(all[i].acks, &one, sizeof one) == (ssize_t)sizeof one)
-            if (i < 2 && n < ACKS)
-                acks[n++] = one;
-        close(all[i].acks);
-    }
+    mob_play(t, &m, random, note_ack, &told);
     if (!kit_reopen(k)) {
         trust_bad(t, "does not open: %s", k->err.detail);
         return;
     }
     if (kit_verify(k, true) != 0)
         trust_bad(t, "damaged: %s", k->err.detail);
-    check_acks(t, k, acks, n);
-    trust_count(t, "acknowledged", n);
+    check_acks(t, k, told.list, told.n);
+    trust_count(t, "acknowledged", told.n);
     tarnp_store_close(k->store);
     k->store = NULL;
 }
