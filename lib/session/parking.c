@@ -172,5 +172,8 @@ tarn_status tarni_parking_admit(tarn_session *s, tarn_error *err)
     tarn_status status = tarni_slots_take(slots, &slot, err);
     if (status == TARN_OK)
         s->next_slot = slot;
-    return status;
+    if (status != TARN_E_LIMIT)
+        return status;
+    tarni_session_encode(s); /* then its own slot may be free to be written */
+    return tarni_slots_shared(slots, s->live.slot) ? status : TARN_OK;
 }

@@ -197,9 +197,9 @@ static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
         return TARN_OK;
     }
     tarn_status status = tarni_slots_take(slots, &s->step_slot, err);
-    if (status != TARN_E_LIMIT || !s->capture)
+    if (status != TARN_E_LIMIT)
         return status;
-    tarni_session_encode(s);
+    tarni_session_encode(s); /* unless it was written while the take looked for room */
     s->step_slot = s->live.slot;
     return tarni_slots_shared(slots, s->live.slot) ? tarni_slots_take(slots, &s->step_slot, err)
                                                    : TARN_OK;

@@ -375,6 +375,40 @@ CASE(a_commit_without_room_for_a_second_state)
     rig_close(&r);
 }
 
+/* In a full engine a step that looks for a slot waits for commits of others, and meanwhile its
+ * session's own commit may be written: then its own slot is free to be written. Who is first,
+ * nobody can say; so many times. */
+CASE(a_commit_that_lands_while_a_step_looks_for_room)
+{
+    enum { ROUNDS = RIG_FEW(1500, 100) };
+    rig r;
+    uint32_t ids[100];
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, NULL);
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    rig_restart_engine(
+        &r, &(tarn_engine_options){.n_threads = 1, .slots_bytes_max = 5 * plan.slot_bytes});
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    rig_ids(&r, 5, ids, 100);
+    tarn_session *s = rig_session(&r, "a", NULL), *other = rig_session(&r, "b", NULL);
+    tarn_session *busy = rig_loose(&r, "busy");
+    rig_feed(busy, ids, 1);
+    rig_feed(s, ids, 1);
+    rig_feed(other, ids, 1);
+    for (uint32_t round = 0; round < ROUNDS && check_failures == 0; round++) {
+        tarn_ticket ticket;
+        OK(tarn_session_commit_begin(other, &ticket, ERR));
+        rig_feed(other, ids + round % 100, 1); /* so that it cannot be parked */
+        OK(tarn_session_append_tokens(s, ids + round % 100, 1, ERR));
+        OK(tarn_session_commit_begin(s, &ticket, ERR));
+        CHECK_STATUS(tarn_session_run(s, NULL, NULL, ERR), TARN_OK);
+    }
+    tarn_session_close(s);
+    tarn_session_close(other);
+    tarn_session_close(busy);
+    rig_close(&r);
+}
+
 /* What needs the node of a commit waits for it; listing the store waits for its turn only. */
 CASE(forks_and_rewinds_of_a_session_being_committed)
 {
@@ -417,4 +451,5 @@ CHECK_MAIN(ENTRY(a_session_goes_on_while_it_is_committed_tiny),
            ENTRY(segments_do_not_depend_on_when), ENTRY(a_failed_commit_is_told_and_made_good),
            ENTRY(many_commits_at_once), ENTRY(a_flush_waits_for_what_was_begun),
            ENTRY(a_commit_without_room_for_a_second_state),
+           ENTRY(a_commit_that_lands_while_a_step_looks_for_room),
            ENTRY(forks_and_rewinds_of_a_session_being_committed))
