@@ -17,7 +17,7 @@ flags="-fprofile-instr-generate -fcoverage-mapping"
 {
     cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_COMPILER=clang \
         -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" \
-        -DCMAKE_EXE_LINKER_FLAGS="$flags" &&
+        -DCMAKE_EXE_LINKER_FLAGS="$flags" -DTARN_CUDA=OFF -DTARN_EXAMPLES=OFF &&
         cmake --build "$build" -j "${TARN_JOBS:-2}"
 } > "$build.log" 2>&1 || {
     tail -n 30 "$build.log"

@@ -5,49 +5,11 @@
  *   - it succeeds, or says what failed in one line, and gives back all it took;
  *   - the store is as before or as after (in part only where the verb says so), and verifies;
  *   - unless the handle is poisoned, the same call then works. */
-#include "disk.h"
 #include "oracle.h"
+#include "refuse.h"
 #include "salvage.h"
 #include "tarn.h"
 #include "trust.h"
-
-#include <dirent.h>
-#include <errno.h>
-
-/* ---- memory that is refused ------------------------------------------------------------------ */
-
-typedef struct purse {
-    uint64_t n_calls, at;
-    bool on, for_good;
-    long live;
-} purse;
-
-static bool refuses(purse *p)
-{
-    uint64_t now = p->n_calls++;
-    return p->on && (now == p->at || (p->for_good && now > p->at));
-}
-
-static void *purse_resize(void *user, void *memory, size_t n)
-{
-    purse *p = user;
-    if (refuses(p))
-        return NULL;
-    void *got = realloc(memory, n);
-    p->live += got && !memory;
-    return got;
-}
-
-static void *purse_alloc(void *user, size_t n)
-{
-    return purse_resize(user, NULL, n);
-}
-
-static void purse_release(void *user, void *memory)
-{
-    ((purse *)user)->live -= memory != NULL;
-    free(memory);
-}
 
 /* ---- a store to try things on ---------------------------------------------------------------- */
 
@@ -106,7 +68,7 @@ static bool make_bench(bench *b)
     b->file = malloc(b->n_bytes);
     good = fread(b->file, 1, b->n_bytes, in) == b->n_bytes;
     fclose(in);
-    b->allocator = (tarn_allocator){purse_alloc, purse_resize, purse_release, &b->purse};
+    b->allocator = refuse_allocator(&b->purse);
     b->options = (tarn_store_options){
         .size = sizeof b->options, .allocator = &b->allocator, .map_bytes = (uint64_t)1 << 26};
     return good;
@@ -515,43 +477,7 @@ static const struct trial {
 
 enum { N_TRIALS = sizeof trials / sizeof trials[0] };
 
-/* ---- what may be refused --------------------------------------------------------------------- */
-
-static const struct refusal {
-    const char *name;
-    unsigned calls; /* 0: the caller's allocator */
-    int error;
-    bool is_short;
-} refusals[] = {
-    {"the allocator", 0, 0, false},
-    {"malloc", DISK_MEMORY, ENOMEM, false},
-    {"open", DISK_OPEN, EMFILE, false},
-    {"read: EIO", DISK_READ, EIO, false},
-    {"read: short", DISK_READ, EIO, true},
-    {"write: EIO", DISK_WRITE, EIO, false},
-    {"write: ENOSPC", DISK_WRITE, ENOSPC, false},
-    {"write: short", DISK_WRITE, ENOSPC, true},
-    {"sync", DISK_SYNC, EIO, false},
-    {"mmap", DISK_MAP, ENOMEM, false},
-    {"size", DISK_SIZE, ENOSPC, false},
-    {"rename", DISK_NAME, EIO, false},
-    {"stat", DISK_LOOK, EIO, false},
-};
-
-enum { N_REFUSALS = sizeof refusals / sizeof refusals[0] };
-
 /* ---- trying ---------------------------------------------------------------------------------- */
-
-static unsigned count_fds(void)
-{
-    unsigned n = 0;
-    DIR *folder = opendir("/proc/self/fd");
-    while (folder && readdir(folder))
-        n++;
-    if (folder)
-        closedir(folder);
-    return n;
-}
 
 static bool open_bench(bench *b, const struct trial *trial)
 {
@@ -613,22 +539,6 @@ typedef struct expected {
     char before[1000], after[1000];
 } expected;
 
-static void arm(bench *b, const struct refusal *r, uint64_t at, bool for_good)
-{
-    b->purse.n_calls = 0;
-    b->purse.at = at;
-    b->purse.for_good = for_good;
-    b->purse.on = r->calls == 0;
-    disk_fail((disk_fault){r->calls, at, for_good, r->is_short, r->error});
-}
-
-static uint64_t disarm(bench *b, const struct refusal *r)
-{
-    uint64_t n = disk_fail_end();
-    b->purse.on = false;
-    return r->calls ? n : b->purse.n_calls;
-}
-
 static void judge(trust *t, bench *b, const struct trial *trial, const expected *e,
                   tarn_status status, bool again, const tarn_error *err)
 {
@@ -639,7 +549,7 @@ static void judge(trust *t, bench *b, const struct trial *trial, const expected 
     if (status == TARN_E_CORRUPT || status == TARN_E_NOT_FOUND)
         trust_bad(t, "says %s: %s", tarn_status_name(status), err->detail);
     if (b->purse.live != 0)
-        trust_bad(t, "%ld blocks are still held", b->purse.live);
+        trust_bad(t, "%ld blocks are still held", (long)b->purse.live);
     if (!describe(b, now, sizeof now, why)) {
         trust_bad(t, "the store %s", why);
         return;
@@ -653,24 +563,24 @@ static void judge(trust *t, bench *b, const struct trial *trial, const expected 
 }
 
 /* One refusal; false where the verb did not come so far. */
-static bool refuse(trust *t, bench *b, const struct trial *trial, const struct refusal *r,
-                   uint64_t at, bool for_good, const expected *e)
+static bool refuse(trust *t, bench *b, const struct trial *trial, const refusal *r, uint64_t at,
+                   bool for_good, const expected *e)
 {
     if (!reset_bench(b) || !open_bench(b, trial)) {
         trust_bad(t, "cannot begin: %s", b->err.detail);
         close_bench(b);
         return false;
     }
-    unsigned n_fds = count_fds();
+    unsigned n_fds = refuse_open_files();
     memset(&b->err, 0, sizeof b->err);
-    arm(b, r, at, for_good);
+    refuse_begin(&b->purse, r, at, for_good);
     tarn_status status = trial->run(b);
-    uint64_t n_calls = disarm(b, r);
+    uint64_t n_calls = refuse_end(&b->purse, r);
     tarn_error err = b->err;
     t->n++;
     trust_count(t, status == TARN_OK ? "borne" : "refused", 1);
-    if (count_fds() != n_fds)
-        trust_bad(t, "%u files are open, %u were", count_fds(), n_fds);
+    if (refuse_open_files() != n_fds)
+        trust_bad(t, "%u files are open, %u were", refuse_open_files(), n_fds);
     bool again = false,
          done = status == TARN_OK || status == TARN_E_IO || status == TARN_E_POISONED;
     if (!done) {
