@@ -958,8 +958,9 @@ typedef struct tarn_sync {
  * What the session held stays in the store: going back is tarn_session_rewind, which commits first.
  * CONFLICT while tokens wait, a message is open or a generation runs; INVALID naming the field;
  * LIMIT beyond the context, and what rewind returns. After an error nothing has changed, but that
- * it may have been committed, or parked. A session without a store is emptied instead of going
- * back, and then stays empty where what is new finds no room. *out may be NULL. */
+ * it may have been committed, or parked; only where what is new finds no room, and coming back from
+ * where the texts part none either, it stays there. A session without a store is emptied instead of
+ * going back, and then stays empty. *out may be NULL. */
 TARN_API tarn_status tarn_session_sync(tarn_session *session, const char *json, size_t n_bytes,
                                        tarn_sync *out, tarn_error *err) TARN_MUST_CHECK;
 /* The same for messages that are no JSON. */

@@ -141,8 +141,9 @@ bool live_read_kept(live *l, live_session *x, size_t n_least, char why[LIVE_WHY]
     live_all_ids(l, x, &all);
     if (tarn_store_tokens(l->r.store, name, NULL, &ids, ERR) != TARN_OK)
         return LIVE_SAY("tokens of %s: %.180s", name, rig_error.detail);
-    bool fits = ids.n_ids >= n_least && ids.n_ids <= all.n &&
-                memcmp(ids.ids, all.ids, ids.n_ids * sizeof ids.ids[0]) == 0;
+    bool fits = ids.n_ids >= n_least && ids.n_ids <= all.n;
+    if (fits && ids.n_ids > 0)
+        fits = memcmp(ids.ids, all.ids, ids.n_ids * sizeof ids.ids[0]) == 0;
     if (!fits)
         LIVE_SAY("the store holds %zu ids of %s, which has %zu and kept %zu", ids.n_ids, name,
                  all.n, n_least);
