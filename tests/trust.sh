@@ -3,11 +3,18 @@
 #
 #     sh tests/trust.sh            every run for 20 seconds
 #     sh tests/trust.sh SECONDS    every run for so long
-#     sh tests/trust.sh full       the full counts (see below)
+#     sh tests/trust.sh full       the full counts (see below): more than a day
 #
 # Environment: TARN_TRUST_SEED    first seed, default 1
-#              TARN_TRUST_ONLY    only runs whose name begins so
+#              TARN_TRUST_ONLY    only runs whose name begins so, as trust.NAME, fuzz.NAME, suite.NAME
 #              TARN_BUILD         a build folder with tests, default build/release (made if absent)
+#              TARN_BUILD_FUZZ    one with fuzzers, default build/fuzz (made if absent; needs clang)
+#              TARN_TRUST_CORPUS  where the fuzzers keep what they find, default a folder that goes
+#
+# The rows: images of power cuts; bits turned over; random operations on stores, and on sessions
+# against a replay from the first token; processes that are killed; every point at which memory or a
+# file is refused; the fuzzers, whose counts add up over seeds; the store's tests under valgrind, and
+# all tests under the sanitizers. Totals so far: tests/trust/README.md.
 #
 # Stores are made below TMPDIR, by default /dev/shm: what is tried is the order of writes and syncs,
 # not the disk. Exit 0 if nothing was bad.
@@ -23,6 +30,7 @@ full) seconds=0 ;;
 *) seconds=$how ;;
 esac
 build=${TARN_BUILD:-build/release}
+fuzzers=${TARN_BUILD_FUZZ:-build/fuzz}
 if [ ! -d "$build/tests/trust" ]; then
     { cmake --preset release && cmake --build --preset release; } > /dev/null || exit 2
 fi
@@ -34,13 +42,24 @@ log=$(mktemp) || exit 2
 trap 'rm -f "$log"' EXIT
 bad=0
 
+wanted()
+{
+    case $1 in
+    "${TARN_TRUST_ONLY:-}"*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+# row NAME SEEDS CASES BAD CRASHES SECONDS [more]
+row()
+{
+    printf '%-20s seeds %-14s cases %10s  bad %3s  crashes %3s  %5d s  %s\n' "$@"
+}
+
 # one PROGRAM CASE COUNT: a run of a program of tests/trust, COUNT cases in full.
 one()
 {
-    case trust.$1.$2 in
-    "trust.${TARN_TRUST_ONLY:-}"*) ;;
-    *) return ;;
-    esac
+    wanted "trust.$1.$2" || return
     if [ "$seconds" -gt 0 ]; then
         TARN_TRUST_COUNT=1000000000 TARN_TRUST_SECONDS=$seconds
     else
@@ -52,10 +71,82 @@ one()
         bad=1
         grep -v '^trust ' "$log"
     }
-    grep '^trust ' "$log" | awk -v s=$(($(date +%s) - start)) '{
-        printf "%-20s seeds %-14s cases %9s  bad %3s  crashes %3s  %5d s ", $2, $4, $6, $8, $10, s
-        for (i = 11; i <= NF; i++) printf " %s", $i
-        print "" }'
+    now=$(date +%s)
+    grep '^trust ' "$log" | while read -r _ name _ seeds _ cases _ n_bad _ crashes more; do
+        row "$name" "$seeds" "$cases" "$n_bad" "$crashes" $((now - start)) "$more"
+    done
+}
+
+# fuzz TARGET COUNT: libFuzzer for so many inputs in full, beginning with the ones in tests/data.
+fuzz()
+{
+    wanted "fuzz.$1" || return
+    command -v clang > /dev/null || return
+    if [ ! -x "$fuzzers/tests/fuzz/fuzz_$1" ]; then
+        { cmake --preset fuzz -DTARN_CUDA=OFF && cmake --build --preset fuzz --target "fuzz_$1"; } \
+            > "$log" 2>&1 || {
+            cat "$log"
+            bad=1
+            return
+        }
+    fi
+    corpus=${TARN_TRUST_CORPUS:-$(mktemp -d)}/$1
+    mkdir -p "$corpus"
+    limit=-runs=$2
+    [ "$seconds" -eq 0 ] || limit=-max_total_time=$seconds
+    start=$(date +%s)
+    n_bad=0
+    "$fuzzers/tests/fuzz/fuzz_$1" "$limit" -seed="$TARN_TRUST_SEED" -timeout=600 \
+        -print_final_stats=1 -artifact_prefix="$corpus/" "$corpus" "tests/data/fuzz/$1" \
+        > "$log" 2>&1 || {
+        n_bad=1
+        bad=1
+        tail -n 30 "$log"
+    }
+    row "fuzz.$1" "$TARN_TRUST_SEED" \
+        "$(sed -n 's/.*number_of_executed_units: *//p' "$log")" "$n_bad" "$n_bad" \
+        $(($(date +%s) - start)) "kept $(find "$corpus" -type f | wc -l)"
+    [ -n "${TARN_TRUST_CORPUS:-}" ] || rm -rf "${corpus%/*}"
+}
+
+# The programs of tests/persist under valgrind, which stands in for a sanitizer of uninitialised
+# memory: LMDB and zstd are not built for one.
+under_valgrind()
+{
+    wanted suite.valgrind || return
+    command -v valgrind > /dev/null || return
+    start=$(date +%s)
+    n=0 n_bad=0
+    for program in "$build"/tests/persist/persist_*_test; do
+        if [ "$seconds" -gt 0 ] && [ $(($(date +%s) - start)) -ge "$seconds" ]; then
+            break
+        fi
+        n=$((n + 1))
+        valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite "$program" \
+            > "$log" 2>&1 || {
+            n_bad=$((n_bad + 1))
+            bad=1
+            grep -E '^(FAIL|==)' "$log" | head -n 30
+        }
+    done
+    row suite.valgrind - "$n" "$n_bad" 0 $(($(date +%s) - start)) "programs of tests/persist"
+}
+
+# suite PRESET: all tests of a build with sanitizers; only in full.
+suite()
+{
+    wanted "suite.$1" && [ "$seconds" -eq 0 ] || return
+    start=$(date +%s)
+    { cmake --preset "$1" && cmake --build --preset "$1"; } > "$log" 2>&1 || {
+        tail -n 30 "$log"
+        bad=1
+        return
+    }
+    ctest --preset "$1" -LE '^(emulated|full)$' -E '^tidy\.' > "$log" 2>&1 || bad=1
+    n=$(sed -n 's/.*tests failed out of \([0-9]*\).*/\1/p' "$log")
+    n_bad=$(sed -n 's/.* \([0-9]*\) tests failed out of.*/\1/p' "$log")
+    [ "$n_bad" = 0 ] || sed -n '/tests FAILED/,$p' "$log"
+    row "suite.$1" - "$n" "$n_bad" 0 $(($(date +%s) - start)) tests
 }
 
 one images durable 100000
@@ -65,7 +156,25 @@ one flips bits 100000
 one flips spoilt 100000
 one flips bundles 100000
 one random operations 1000000
+one live ids 1000000
+one live talk 1000000
 one kills processes 10000
+one kills_live engines 10000
 one points memory 1000000
 one points calls 1000000
+one points_live memory 1000000
+one points_live calls 1000000
+for target in calls chat config header names node stream; do
+    fuzz "$target" 100000000
+done
+for target in ranks text; do
+    fuzz "$target" 10000000
+done
+for target in import store; do
+    fuzz "$target" 1000000
+done
+fuzz ops 100000
+under_valgrind
+suite asan
+suite tsan
 exit "$bad"

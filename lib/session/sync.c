@@ -16,6 +16,7 @@
 #include "keep.h"
 #include "log.h"
 #include "message.h"
+#include "parking.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -273,6 +274,8 @@ static tarn_status apply(script *c, tarn_sync *out, tarn_error *err)
         out->kind = f.kept > 0 ? TARN_SYNC_MOVED : TARN_SYNC_REBUILT;
         out->differs = true;
         out->message = message;
+        /* What a parked session needs to go on it must be able to have before it is moved. */
+        TARNI_TRY(tarni_parking_wake(s, err));
         TARNI_TRY(go_back(s, f.kept, &head, &out->reuse, err));
     }
     tarn_status status = queue_rest(c, &f, &out->tokens_appended, err);
