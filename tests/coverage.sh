@@ -30,6 +30,11 @@ case $build in /*) LLVM_PROFILE_FILE="$build/profiles/%m.profraw" ;; esac
 export LLVM_PROFILE_FILE
 ctest --test-dir "$build" -j "${TARN_JOBS:-2}" -R "${TARN_TESTS:-^(persist|trust|session|fuzz)\.}" \
     > "$build.log" 2>&1 || grep -A 20 'tests FAILED' "$build.log"
+for what in memory calls; do # every point, of which ctest tries some
+    for program in points points_live; do
+        TARN_TRUST_COUNT=1000000 "$build/tests/trust/trust_${program}_test" $what || exit 1
+    done
+done > "$build.points.log" 2>&1 || grep -B 5 FAIL "$build.points.log"
 "$merge" merge -sparse "$build"/profiles/*.profraw -o "$build/all.profdata" || exit 2
 objects=$(find "$build/tests" -type f -perm -100 \( -name 'persist_*' -o -name 'trust_*' \
     -o -name 'session_*' -o -name 'replay_*' \) | sed 's/^/-object /')

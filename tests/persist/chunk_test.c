@@ -92,5 +92,50 @@ CASE(newer_header)
     }
 }
 
+/* Behind sums that agree, each field alone. */
+CASE(every_field_is_compared)
+{
+    uint8_t value[120];
+    tarnp_chunk_ref ref;
+    tarnp_chunk_head head;
+    for (int field = 0; field < 6; field++) {
+        size_t n = make(value, &ref);
+        ref.id += field == 0;
+        ref.raw_bytes += field == 1;
+        ref.first += field == 2;
+        ref.count += field == 3;
+        if (field == 4)
+            ref.kind = TARNP_SECTION_TOKENS;
+        if (field == 5)
+            ref.elem = TARNP_ELEM_F32;
+        CHECK_STATUS(tarnp_chunk_check((tarnp_span){value, n}, &ref, &head, &err), TARN_E_CORRUPT);
+        CHECK_HAS(err.detail, "the header is of chunk 77");
+    }
+    size_t n = make(value, &ref);
+    ref.stored_bytes = TARNP_CHUNK_HEAD_BYTES - 1;
+    CHECK_STATUS(tarnp_chunk_check((tarnp_span){value, ref.stored_bytes}, &ref, &head, &err),
+                 TARN_E_CORRUPT);
+    n = make(value, &ref); /* a payload of another size than is stored */
+    tarni_store_u32(value + 12, 19);
+    tarni_store_u64(value + 72, tarnp_sum64(value, 72, 0));
+    tarnp_sum128(value, TARNP_CHUNK_HEAD_BYTES, ref.sum);
+    CHECK_STATUS(tarnp_chunk_check((tarnp_span){value, n}, &ref, &head, &err), TARN_E_CORRUPT);
+}
+
+CASE(bytes_that_mean_nothing_are_zero)
+{
+    static const size_t reserved[] = {7, 41, 42, 43};
+    for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++) {
+        uint8_t value[120];
+        tarnp_chunk_ref ref;
+        tarnp_chunk_head head;
+        make(value, &ref);
+        value[reserved[i]] = 1;
+        tarni_store_u64(value + 72, tarnp_sum64(value, 72, 0));
+        CHECK_STATUS(tarnp_chunk_head_get(value, &head, &err), TARN_E_FORMAT);
+    }
+}
+
 CHECK_MAIN(ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(another_chunk_in_its_place),
-           ENTRY(newer_header))
+           ENTRY(newer_header), ENTRY(every_field_is_compared),
+           ENTRY(bytes_that_mean_nothing_are_zero))

@@ -183,6 +183,26 @@ CASE(a_collection_enforces_quotas)
     kit_end(&k);
 }
 
+/* The reasons of what goes by the quota of a group. */
+CASE(a_collection_says_whose_quota_it_was)
+{
+    kit k;
+    tarnp_gc_report report;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "a");
+    for (uint64_t i = 0; i < 4; i++)
+        rk_append(&k, "a", 1 + i, 10);
+    REQUIRE_OK(tarnp_session_set_group(k.store, "a", "team", &k.err), &k.err);
+    REQUIRE_OK(set_quota(&k, "team", rk_session(&k, "a").bytes_owned * 3 / 4), &k.err);
+    REQUIRE_OK(tarnp_store_gc(k.store, NULL, &report, &k.err), &k.err);
+    CHECK(report.n_dropped > 0);
+    for (size_t i = 0; i < report.n_dropped; i++)
+        CHECK_HAS(report.dropped[i].why, "quota of its group");
+    tarni_free(tarnp_store_allocator(k.store), report.dropped);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
 /* ---- the file ---- */
 
 static uint64_t file_bytes(kit *k)
@@ -238,4 +258,5 @@ CASE(cycles_do_not_bloat_the_file)
 
 CHECK_MAIN(ENTRY(quotas_are_kept_and_checked), ENTRY(a_session_lives_within_a_quota),
            ENTRY(pinned_sessions_and_the_writer_are_never_touched), ENTRY(a_group_pays_for_itself),
-           ENTRY(a_collection_enforces_quotas), ENTRY(cycles_do_not_bloat_the_file))
+           ENTRY(a_collection_enforces_quotas), ENTRY(a_collection_says_whose_quota_it_was),
+           ENTRY(cycles_do_not_bloat_the_file))

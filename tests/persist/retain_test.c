@@ -228,6 +228,59 @@ static void check_ladder(kit *k, const uint64_t *nodes, size_t n, uint32_t newes
     }
 }
 
+/* Somebody has it open: it goes when it is let go. */
+CASE(an_expired_session_that_is_open_stays)
+{
+    kit k;
+    size_t n[5];
+    tarnp_lease lease;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    rk_append(&k, "main", 1, 10);
+    REQUIRE_OK(tarnp_session_expire(k.store, "main", 5000, &k.err), &k.err);
+    REQUIRE_OK(tarnp_lease_take(k.store, kit_id(&k, "main"), 60000, "n", &lease, &k.err), &k.err);
+    rk_gc(&k, (tarnp_gc_options){.now_ms = 5000}, n);
+    CHECK_EQ(n[TARNP_DROPPED_SESSION], 0);
+    REQUIRE_OK(tarnp_lease_release(k.store, &lease, &k.err), &k.err);
+    rk_gc(&k, (tarnp_gc_options){.now_ms = 5000}, n);
+    CHECK_EQ(n[TARNP_DROPPED_SESSION], 1);
+    CHECK_EQ(kit_id(&k, "main"), 0);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
+/* Rungs so far apart that nothing is old enough for the second. */
+CASE(rungs_of_any_size)
+{
+    static const uint32_t sizes[] = {1, 1u << 20, UINT32_MAX};
+    for (size_t i = 0; i < 3; i++)
+        for (size_t j = 0; j < 3; j++) {
+            kit k;
+            size_t n[5];
+            REQUIRE(kit_begin(&k));
+            kit_create(&k, "main");
+            for (uint64_t seed = 1; seed <= 12; seed++)
+                rk_append(&k, "main", seed, 40);
+            rk_gc(&k, (tarnp_gc_options){.keep_newest = sizes[i], .rung_tokens = sizes[j]}, n);
+            CHECK_EQ(n[TARNP_DROPPED_STATE] > 0, i == 0);
+            KIT_CLEAN(&k);
+            kit_end(&k);
+        }
+}
+
+CASE(latents_alone_are_evicted)
+{
+    kit k;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    uint64_t first = rk_append(&k, "main", 1, 10);
+    rk_append(&k, "main", 2, 10);
+    CHECK(evict(&k, first, TARNP_PART_LATENTS) > 0);
+    CHECK_TEXT(rk_has(&k, first), "st");
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
 CASE(states_are_thinned_with_age)
 {
     kit k;
@@ -368,5 +421,6 @@ CASE(no_memory_changes_nothing)
 CHECK_MAIN(ENTRY(parts_leave_and_every_counter_knows), ENTRY(evicting_refuses_nonsense),
            ENTRY(a_reader_from_before_is_told), ENTRY(what_a_crash_leaves_is_freed_later),
            ENTRY(verify_finds_lies_about_eviction), ENTRY(expired_sessions_go_unless_pinned),
-           ENTRY(states_are_thinned_with_age),
+           ENTRY(an_expired_session_that_is_open_stays), ENTRY(rungs_of_any_size),
+           ENTRY(latents_alone_are_evicted), ENTRY(states_are_thinned_with_age),
            ENTRY(heads_branches_tips_and_pins_keep_their_states), ENTRY(no_memory_changes_nothing))
