@@ -60,8 +60,24 @@ for room in ("persist/", "lib/session/"):
     line("all of " + room, [sum(r[i] for n, r in rows.items() if n.startswith(room))
                             for i in range(4)])
 '
-for file in "$@"; do
-    # shellcheck disable=SC2086
-    "$cov" show -show-branches=count -instr-profile="$build/all.profdata" \
-        ${objects#-object } "$PWD/$file" 2> /dev/null | grep -E "Branch.*(True: 0,|False: 0\\])"
-done
+[ $# -gt 0 ] || exit 0
+# shellcheck disable=SC2086
+"$cov" show -show-branches=count -instr-profile="$build/all.profdata" ${objects#-object } \
+    2> /dev/null | python3 -c '
+import re, sys
+name, source, taken = None, {}, {}
+for line in sys.stdin:
+    if line.startswith("/") and line.rstrip().endswith(":"):
+        name = line.strip()[:-1]
+    m = re.match(r"\s+(\d+)\|\s*[\d.kMG]*\|(.*)", line)
+    if m:
+        source[name, int(m[1])] = m[2]
+    m = re.search(r"Branch \((\d+):(\d+)\): \[True: (\S+), False: (\S+)\]", line)
+    for side, n in (("true", m[3]), ("false", m[4])) if m else ():
+        at = name, int(m[1]), int(m[2]), side
+        taken[at] = taken.get(at, False) or n != "0"
+for at in sorted(at for at in taken if not taken[at]):
+    if any(at[0].endswith("/" + wanted) for wanted in sys.argv[1:]):
+        print("%s:%d never %s: %s" % (at[0].split("/")[-1], at[1], at[3],
+                                       source.get(at[:2], "").strip()))
+' "$@"
