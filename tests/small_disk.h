@@ -31,7 +31,7 @@ static inline bool small_disk_mount(small_disk *d, unsigned mib)
         return false;
     snprintf(d->filler, sizeof d->filler, "%s/filler", d->folder);
     if ((unshare(CLONE_NEWNS) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0) &&
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) == 0 &&
         mount("tmpfs", d->folder, "tmpfs", 0, options) == 0)
         return true;
     rmdir(d->folder);

@@ -110,26 +110,32 @@ fuzz()
 }
 
 # The programs of tests/persist under valgrind, which stands in for a sanitizer of uninitialised
-# memory: LMDB and zstd are not built for one.
+# memory: LMDB and zstd are not built for one. It has no room for the 1 TiB of address space that is
+# the default, so cases that open stores with that fail by themselves; what counts is its own errors.
 under_valgrind()
 {
     wanted suite.valgrind || return
     command -v valgrind > /dev/null || return
     start=$(date +%s)
-    n=0 n_bad=0
+    n=0 n_bad=0 n_part=0
     for program in "$build"/tests/persist/persist_*_test; do
         if [ "$seconds" -gt 0 ] && [ $(($(date +%s) - start)) -ge "$seconds" ]; then
             break
         fi
         n=$((n + 1))
         valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite "$program" \
-            > "$log" 2>&1 || {
+            > "$log" 2>&1
+        status=$?
+        if [ "$status" -eq 9 ]; then
             n_bad=$((n_bad + 1))
             bad=1
-            grep -E '^(FAIL|==)' "$log" | head -n 30
-        }
+            grep '^==' "$log" | head -n 30
+        elif [ "$status" -ne 0 ]; then
+            n_part=$((n_part + 1))
+        fi
     done
-    row suite.valgrind - "$n" "$n_bad" 0 $(($(date +%s) - start)) "programs of tests/persist"
+    row suite.valgrind - "$n" "$n_bad" 0 $(($(date +%s) - start)) \
+        "programs of tests/persist, $n_part of them in part"
 }
 
 # suite PRESET: all tests of a build with sanitizers; only in full.
