@@ -6,15 +6,15 @@
 #     sh tests/trust.sh full       the full counts (see below): more than a day
 #
 # Environment: TARN_TRUST_SEED    first seed, default 1
-#              TARN_TRUST_ONLY    only runs whose name begins so, as trust.NAME, fuzz.NAME, suite.NAME
+#              TARN_TRUST_ONLY    only runs whose name begins so: trust.NAME, fuzz.NAME, suite.NAME
 #              TARN_BUILD         a build folder with tests, default build/release (made if absent)
 #              TARN_BUILD_FUZZ    one with fuzzers, default build/fuzz (made if absent; needs clang)
-#              TARN_TRUST_CORPUS  where the fuzzers keep what they find, default a folder that goes
+#              TARN_TRUST_CORPUS  where the fuzzers keep what they find, default nowhere
 #
 # The rows: images of power cuts; bits turned over; random operations on stores, and on sessions
-# against a replay from the first token; processes that are killed; every point at which memory or a
-# file is refused; the fuzzers, whose counts add up over seeds; the store's tests under valgrind, and
-# all tests under the sanitizers. Totals so far: tests/trust/README.md.
+# against a replay from the first token; processes that are killed; every point at which memory or
+# a file is refused; the fuzzers, whose counts add up over seeds; the store's tests under valgrind,
+# and all tests under the sanitizers. Totals so far: tests/trust/README.md.
 #
 # Stores are made below TMPDIR, by default /dev/shm: what is tried is the order of writes and syncs,
 # not the disk. Exit 0 if nothing was bad.
@@ -110,8 +110,8 @@ fuzz()
 }
 
 # The programs of tests/persist under valgrind, which stands in for a sanitizer of uninitialised
-# memory: LMDB and zstd are not built for one. It has no room for the 1 TiB of address space that is
-# the default, so cases that open stores with that fail by themselves; what counts is its own errors.
+# memory: LMDB and zstd are not built for one. It has no room for the 1 TiB of address space that
+# is the default: cases that open stores with that fail by themselves, only its own errors count.
 under_valgrind()
 {
     wanted suite.valgrind || return
@@ -123,8 +123,8 @@ under_valgrind()
             break
         fi
         n=$((n + 1))
-        valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite "$program" \
-            > "$log" 2>&1
+        valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
+            "$program" > "$log" 2>&1
         status=$?
         if [ "$status" -eq 9 ]; then
             n_bad=$((n_bad + 1))
