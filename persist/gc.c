@@ -39,9 +39,9 @@ typedef struct collection {
 static uint64_t rung_at(const collection *c, uint64_t distance)
 {
     uint64_t rung = c->options.rung_tokens, reach = rung * c->options.keep_newest;
-    while (distance / 2 >= reach && rung < (uint64_t)1 << 62) {
+    while (distance / 2 >= reach) { /* so neither can be more than the distance */
         rung *= 2;
-        reach = reach > UINT64_MAX / 2 ? UINT64_MAX : reach * 2;
+        reach *= 2;
     }
     return rung;
 }
