@@ -1,15 +1,22 @@
 /* matmul.cu - see matmul.h; how sums are made is in product.cuh.
  *
- * stream: a block is 8 warps, one slice each, over MT x 16 rows of weights and NT x 8 tokens, for
- * any number of rows: above 64 the grid gets a second dimension and weights come again, from the
- * second-level cache. Registers at most 255, shared up to 17 KB, bytes: the weights once for each
- * 64 rows, x from the second-level cache once for each MT x 16 outputs. More than 16 rows are first
- * turned to bf16, once, as each block reads all of them.
+ * stream, up to 64 rows: a block is 8 warps, one slice each, over MT x 16 rows of weights and NT x 8
+ * tokens. Bytes: the weights once, x from the second-level cache once for each MT x 16 outputs; 2
+ * n_rows n_out n_in FLOPs. Shared: up to 17 KB. Registers: at most 80 for up to 16 rows, 192 above.
+ * wide, more rows: wide.cuh. The weights once, x from the second-level cache once for each 128
+ * outputs. Blocks of the same outputs run side by side, so that weights are read once.
  * plain: a warp is one output for 8 tokens, fp32.
+ * More than 16 rows are first turned to bf16, once, as each block reads all of them.
+ *
+ * What stream can reach on an H200: one row of 2304 x 163,840 weights is 755 MB, 176 us at 4.3 TB/s.
+ * That wants 26 KB under way on each multiprocessor at any time. A block asks for 32 KB ahead and
+ * three fit side by side (78 registers), so there are up to 96 KB; a warp spends about 100 clocks
+ * on the 1 KB of a unit, 24 warps 240 bytes a clock, the memory gives 19. 10,240 blocks are 26
+ * waves: the last one costs 2 %. 75 % of a wide margin is what 200 us asks for.
  *
  * Rejected: cuBLASLt for many rows. Its algorithms change with the number of rows and so do a row's
  * bits; until one is shown, on the device, to give bits that do not, these kernels serve all. */
-#include "product.cuh"
+#include "wide.cuh"
 
 #include <cstring>
 
@@ -24,7 +31,7 @@ struct product_part {
     size_t x_stride;
     size_t out_stride;
     uint32_t n_out, n_in, n_rows;
-    uint32_t first_block; /* of the grid's x */
+    uint32_t first_block; /* of the blocks along the outputs */
     tarnk_dtype dtype;
     uint32_t accumulate, round;
 };
@@ -34,10 +41,10 @@ struct product_parts {
     uint32_t n;
 };
 
-TARNK_DEVICE uint32_t part_of_block(const product_parts &p)
+TARNK_DEVICE uint32_t part_of_block(const product_parts &p, uint32_t block)
 {
     uint32_t i = 0;
-    while (i + 1 < p.n && blockIdx.x >= p.part[i + 1].first_block)
+    while (i + 1 < p.n && block >= p.part[i + 1].first_block)
         i++;
     return i;
 }
@@ -53,7 +60,7 @@ static __global__ void __launch_bounds__(PRODUCT_THREADS)
     matmul_stream_kernel(const __grid_constant__ product_parts parts)
 {
     auto *sums = reinterpret_cast<float *>(shared_bytes());
-    const product_part &p = parts.part[part_of_block(parts)];
+    const product_part &p = parts.part[part_of_block(parts, blockIdx.x)];
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
     const uint32_t first = (blockIdx.x - p.first_block) * (MT * 16), token = blockIdx.y * (NT * 8);
     if (token >= p.n_rows) {
@@ -89,7 +96,7 @@ static __global__ void __launch_bounds__(PRODUCT_THREADS)
 static __global__ void __launch_bounds__(PLAIN_WARPS * 32)
     matmul_plain_kernel(const __grid_constant__ product_parts parts)
 {
-    const product_part &p = parts.part[part_of_block(parts)];
+    const product_part &p = parts.part[part_of_block(parts, blockIdx.x)];
     const uint32_t lane = threadIdx.x % 32, token = blockIdx.y * PLAIN_ROWS;
     const uint32_t o = (blockIdx.x - p.first_block) * PLAIN_WARPS + threadIdx.x / 32;
     previous_wait();
@@ -111,17 +118,36 @@ static __global__ void __launch_bounds__(PLAIN_WARPS * 32)
             put(p, token + n, o, sums[n]);
 }
 
-/* fp32 rows to dense bf16 rows; n_in is a multiple of 8. */
-static __global__ void __launch_bounds__(256)
-    narrow_kernel(const float *x, size_t x_stride, uint16_t *out, uint32_t n_in, size_t n_eights)
+static __global__ void __launch_bounds__(WIDE_THREADS, 1)
+    matmul_wide_kernel(const __grid_constant__ product_parts parts)
 {
-    const size_t i = static_cast<size_t>(blockIdx.x) * 256 + threadIdx.x;
+    auto *stages = reinterpret_cast<wide_stage *>(shared_bytes());
+    const product_part &p = parts.part[part_of_block(parts, blockIdx.y)];
+    const uint32_t first = (blockIdx.y - p.first_block) * WIDE_SIDE, token = blockIdx.x * WIDE_SIDE;
     previous_wait();
     next_start();
-    if (i >= n_eights)
+    if (token >= p.n_rows)
         return;
-    const size_t row = i / (n_in / 8), k = i % (n_in / 8) * 8;
-    *reinterpret_cast<uint4 *>(out + row * n_in + k) = load_eight(x + row * x_stride + k);
+    const auto *w = static_cast<const uint16_t *>(p.w), *x = static_cast<const uint16_t *>(p.x);
+    wide_rows from = {{}, {}, w};
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t o = first + wide_row(i), row = token + wide_row(i);
+        from.row[i] = o < p.n_out ? w + static_cast<size_t>(o) * p.n_in : nullptr;
+        from.token[i] = row < p.n_rows ? x + row * p.x_stride : nullptr;
+    }
+    float total[4][4][4];
+    wide_product(total, stages, from, p.n_in);
+#pragma unroll
+    for (uint32_t m = 0; m < 4; m++)
+#pragma unroll
+        for (uint32_t n = 0; n < 4; n++)
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) {
+                const uint32_t o = first + wide_out(m, i), row = token + wide_token(n, i);
+                if (o < p.n_out && row < p.n_rows)
+                    put(p, row, o, total[m][n][i]);
+            }
 }
 
 static bool can_stream(const tarnk_matmul_args *a, const tarnk_cuda *cuda)
@@ -193,9 +219,8 @@ static int narrow_inputs(product_parts *parts, const tarnk_context *context, boo
             break;
         }
         auto *to = reinterpret_cast<uint16_t *>(static_cast<uint8_t *>(cuda->workspace) + at);
-        const size_t n_eights = static_cast<size_t>(p->n_rows) * p->n_in / 8;
-        TRY_LAUNCH(LAUNCH(narrow_kernel, div_up(n_eights, 256), 256, 0, context,
-                          static_cast<const float *>(p->x), p->x_stride, to, p->n_in, n_eights));
+        TRY_LAUNCH(launch_narrow(static_cast<const float *>(p->x), p->x_stride, to, p->n_in,
+                                 p->n_rows, context));
         p->x = to;
         p->x_stride = p->n_in;
         at += n_bytes;
@@ -203,6 +228,13 @@ static int narrow_inputs(product_parts *parts, const tarnk_context *context, boo
     if (!*all)
         memcpy(parts->part, before, parts->n * sizeof before[0]);
     return 0;
+}
+
+static int launch_wide(product_parts *parts, const tarnk_context *context)
+{
+    uint32_t n_tokens, n_blocks = place_blocks(parts, WIDE_SIDE, &n_tokens);
+    return LAUNCH(matmul_wide_kernel, dim3(div_up(n_tokens, WIDE_SIDE), n_blocks), WIDE_THREADS,
+                  WIDE_SHARED, context, *parts);
 }
 
 static int run_stream(product_parts *parts, const tarnk_context *context)
@@ -220,7 +252,9 @@ static int run_stream(product_parts *parts, const tarnk_context *context)
         return launch_stream<1, 2, 4, float>(parts, context);
     if (n_tokens <= 32)
         return launch_stream<2, 4, 2, uint16_t>(&wide, context);
-    return launch_stream<2, 8, 2, uint16_t>(&wide, context);
+    if (n_tokens <= 64)
+        return launch_stream<2, 8, 2, uint16_t>(&wide, context);
+    return launch_wide(&wide, context);
 }
 
 static int run_plain(product_parts *parts, const tarnk_context *context)

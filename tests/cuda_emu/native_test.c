@@ -35,10 +35,10 @@ CASE(products_match_the_twin_and_rows_keep_their_bits)
 {
     const tarnk_ops *ops = mirror_ops(true, 0);
     REQUIRE(ops);
-    const uint32_t shapes[][2] = {{8, 5}, {40, 17}, {128, 33}, {264, 100}, {2304, 24}};
-    const uint32_t batches[] = {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 100};
+    const uint32_t shapes[][2] = {{8, 5}, {40, 17}, {128, 33}, {264, 150}, {600, 3}, {2304, 24}};
+    const uint32_t batches[] = {1, 2, 7, 8, 9, 16, 17, 33, 64, 65, 100, 128, 129};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        const uint32_t n_in = shapes[s][0], n_out = shapes[s][1], n_rows = 100;
+        const uint32_t n_in = shapes[s][0], n_out = shapes[s][1], n_rows = 140;
         const size_t all = (size_t)n_rows * n_out;
         tarnk_matmul_args a = {.x = rounded_floats((size_t)n_rows * n_in, s, 1),
                                .x_stride = n_in,
