@@ -1,18 +1,18 @@
 /* matmul.cu - see matmul.h; how sums are made is in product.cuh.
  *
- * stream, up to 64 rows: a block is 8 warps, one slice each, over MT x 16 rows of weights and NT x 8
- * tokens. Bytes: the weights once, x from the second-level cache once for each MT x 16 outputs; 2
+ * stream, up to 64 rows: a block is 8 warps, one slice each, over MT x 16 rows of weights and NT x
+ * 8 tokens. Bytes: the weights once, x from the second-level cache once for each MT x 16 outputs; 2
  * n_rows n_out n_in FLOPs. Shared: up to 17 KB. Registers: at most 80 for up to 16 rows, 192 above.
  * wide, more rows: wide.cuh. The weights once, x from the second-level cache once for each 128
  * outputs. Blocks of the same outputs run side by side, so that weights are read once.
  * plain: a warp is one output for 8 tokens, fp32.
  * More than 16 rows are first turned to bf16, once, as each block reads all of them.
  *
- * What stream can reach on an H200: one row of 2304 x 163,840 weights is 755 MB, 176 us at 4.3 TB/s.
- * That wants 26 KB under way on each multiprocessor at any time. A block asks for 32 KB ahead and
- * three fit side by side (78 registers), so there are up to 96 KB; a warp spends about 100 clocks
- * on the 1 KB of a unit, 24 warps 240 bytes a clock, the memory gives 19. 10,240 blocks are 26
- * waves: the last one costs 2 %. 75 % of a wide margin is what 200 us asks for.
+ * What stream can reach on an H200: one row of 2304 x 163,840 weights is 755 MB, 176 us at 4.3
+ * TB/s. That wants 26 KB under way on each multiprocessor at any time. A block asks for 32 KB ahead
+ * and three fit side by side (78 registers), so there are up to 96 KB; a warp spends about 100
+ * clocks on the 1 KB of a unit, 24 warps 240 bytes a clock, the memory gives 19. 10,240 blocks are
+ * 26 waves: the last one costs 2 %. 75 % of a wide margin is what 200 us asks for.
  *
  * Rejected: cuBLASLt for many rows. Its algorithms change with the number of rows and so do a row's
  * bits; until one is shown, on the device, to give bits that do not, these kernels serve all. */
@@ -136,7 +136,7 @@ static __global__ void __launch_bounds__(WIDE_THREADS, 1)
         from.row[i] = o < p.n_out ? w + static_cast<size_t>(o) * p.n_in : nullptr;
         from.token[i] = row < p.n_rows ? x + row * p.x_stride : nullptr;
     }
-    float total[4][4][4];
+    float total[4][4][4] = {};
     wide_product(total, stages, from, p.n_in);
 #pragma unroll
     for (uint32_t m = 0; m < 4; m++)

@@ -86,8 +86,9 @@ TARNK_DEVICE void wide_unit(float acc[4][4][4], const uint16_t *rows, const uint
     }
 }
 
-/* The end of a slice. */
-TARNK_DEVICE void wide_add(float total[4][4][4], float acc[4][4][4], bool first)
+/* The end of a slice. Sums begin with 0 and so never are -0, and slices of no terms, or a first one
+ * that is added to 0, change nothing. */
+TARNK_DEVICE void wide_add(float total[4][4][4], float acc[4][4][4])
 {
 #pragma unroll
     for (uint32_t m = 0; m < 4; m++)
@@ -95,13 +96,13 @@ TARNK_DEVICE void wide_add(float total[4][4][4], float acc[4][4][4], bool first)
         for (uint32_t n = 0; n < 4; n++)
 #pragma unroll
             for (uint32_t i = 0; i < 4; i++) {
-                total[m][n][i] = first ? acc[m][n][i] : total[m][n][i] + acc[m][n][i];
+                total[m][n][i] += acc[m][n][i];
                 acc[m][n][i] = 0;
             }
 }
 
-/* total[m][n][i]: output wide_out(m, i) times token wide_token(n, i). All threads of the block come
- * here, and the stages are free again when they have met once more. */
+/* total[m][n][i], 0 before: output wide_out(m, i) times token wide_token(n, i). All threads of the
+ * block come here, and the stages are free again when they have met once more. */
 TARNK_DEVICE void wide_product(float total[4][4][4], wide_stage *stages, const wide_rows &from,
                                uint32_t n_in)
 {
@@ -111,13 +112,13 @@ TARNK_DEVICE void wide_product(float total[4][4][4], wide_stage *stages, const w
     const uint32_t each = (n_units + SLICES - 1) / SLICES;
     float acc[4][4][4] = {};
     uint32_t left = each; /* units of this slice */
-    bool first = true;
 #pragma unroll
     for (uint32_t s = 0; s + 1 < WIDE_STAGES; s++) {
         if (s < n_steps)
             wide_fetch(&stages[s], from, s, n_in);
         copy_commit();
     }
+#pragma unroll 1
     for (uint32_t step = 0; step < n_steps; step++) {
         const uint32_t next = step + WIDE_STAGES - 1;
         copy_wait<WIDE_STAGES - 2>();
@@ -132,19 +133,13 @@ TARNK_DEVICE void wide_product(float total[4][4][4], wide_stage *stages, const w
                 break;
             wide_unit(acc, stage->rows[u], stage->tokens[u], warp, lane);
             if (--left == 0) {
-                wide_add(total, acc, first);
-                first = false;
+                wide_add(total, acc);
                 left = each;
             }
         }
     }
     copy_wait<0>();
-    if (n_units % each != 0) {
-        wide_add(total, acc, first);
-        first = false;
-    }
-    if (n_units <= (SLICES - 1) * each) /* slices of no terms are added too: -0 becomes 0 */
-        wide_add(total, acc, first);
+    wide_add(total, acc);
 }
 
 TARNK_DEVICE uint32_t wide_out(uint32_t m, uint32_t i)

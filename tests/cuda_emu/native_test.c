@@ -124,9 +124,9 @@ CASE(experts_match_the_twin_and_rows_keep_their_bits)
 {
     const tarnk_ops *ops = mirror_ops(true, 0);
     REQUIRE(ops);
-    const uint32_t n = 136, width = 56, n_rows = 90;
+    const uint32_t n = 136, width = 88, n_rows = 140;
     tarnk_matrix w1[EXPERTS], w3[EXPERTS], w2[EXPERTS];
-    uint32_t experts[90 * TOP_K];
+    uint32_t experts[140 * TOP_K];
     for (uint32_t e = 0; e < EXPERTS; e++) {
         w1[e] = bed_matrix(width, n, TARNK_BF16, 0, e);
         w3[e] = bed_matrix(width, n, TARNK_BF16, 0, 100 + e);
@@ -155,7 +155,8 @@ CASE(experts_match_the_twin_and_rows_keep_their_bits)
     twin_moe(&a, want);
     run_moe(ops, a, 0, n_rows, out);
     CHECK(bed_error(out, want, all) <= BF16_ERROR);
-    const uint32_t batches[][2] = {{0, 1}, {5, 2}, {3, 7}, {10, 8}, {40, 9}, {11, 64}};
+    const uint32_t batches[][2] = {{0, 1},  {5, 2},   {3, 7},   {10, 8},
+                                   {40, 9}, {11, 64}, {30, 90}, {8, 132}};
     for (size_t b = 0; b < sizeof batches / sizeof batches[0]; b++) {
         run_moe(ops, a, batches[b][0], batches[b][1], part);
         if (memcmp(part, out + (size_t)batches[b][0] * n, (size_t)batches[b][1] * n * 4) != 0)
