@@ -135,7 +135,8 @@ void tarnk_cuda_close(tarnk_cuda *cuda)
 
 size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *s)
 {
-    constexpr size_t KEYS = 4096, KEY_BYTES = 512, RECORD_BYTES = 74240, CHUNKS = 16;
+    constexpr size_t KEYS = 8192, KEY_BYTES = 512, ROPE_BYTES = 128, RECORD_BYTES = 74240,
+                     CHUNKS = 16;
     const size_t rows = s->n_rows_max, chunks = rows / TARNK_KDA_CHUNK_MIN;
     const size_t n_long = chunks < s->n_seqs_max ? chunks : s->n_seqs_max;
     const size_t each = n_long == 0 ? 0 : (chunks + n_long - 1) / n_long + 1;
@@ -143,7 +144,8 @@ size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *s)
     const size_t kda = n_long * (each < CHUNKS ? each : CHUNKS) * s->kda_heads * RECORD_BYTES;
     const size_t mla = rows < TARNK_MLA_APPEND_MIN
                            ? 0
-                           : s->mla_heads * (rows * 2 * sizeof(float) + KEYS * KEY_BYTES) + 512;
+                           : s->mla_heads * (rows * 2 * sizeof(float) + KEYS * KEY_BYTES) +
+                                 KEYS * ROPE_BYTES + 512;
     size_t most = inputs > kda ? inputs : kda;
     return most > mla ? most : mla;
 }

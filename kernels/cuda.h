@@ -84,7 +84,7 @@ void tarnk_cuda_close(tarnk_cuda *cuda);
 
 /* A workspace that serves steps of up to n_rows_max rows of up to n_seqs_max sequences without
  * taking slower ways: bf16 copies of inputs, the chunks of KDA, expanded keys. Less is right too,
- * as long as it holds one chunk of each long sequence and 64 keys. */
+ * as long as it holds one chunk of each long sequence and 128 keys. */
 typedef struct tarnk_cuda_sizes {
     uint32_t n_rows_max;
     uint32_t n_seqs_max;

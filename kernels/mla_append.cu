@@ -2,61 +2,59 @@
  *
  * Absorbed, a query and key cost 2 * 1088 FLOPs a head, expanded 2 * 320, and each key once 2 * 512
  * * 256 more: from about 170 rows on expanding pays. Keys are taken in chunks that the workspace
- * has room for. expand makes K|V of a chunk, [key][head][128 + 128] bf16, with the sums of
- * product.cuh; attend walks it in tiles of 64 keys for 64 rows of a head, S = Q K^T and O += P V in
- * registers. Between chunks O stays in `out`, its largest exponent and sum in the workspace, all
- * fp32: where chunks begin does not show in the bits. Tiles begin at multiples of 64 of the
- * position.
+ * has room for. expand makes K|V of a chunk, bf16, with the sums of product.cuh, in tiles of 128
+ * keys of a head as mla_append.cuh has them; attend walks them. Between chunks O stays in `out`,
+ * its largest score and sum in the workspace, all fp32: where chunks begin does not show in the
+ * bits.
  *
- * Bytes: expand 16 KB a key and the latents once for each 32 outputs, from the second-level cache;
- * attend 640 a key and head for each 64 rows, likewise. FLOPs as above. Shared: 109 KB with two
- * stages, 67 KB with one. Registers at most 192.
+ * Here is attend for 8.0 and 8.9 (9.0: mla_hopper.cu): 64 keys at a time for 64 rows of a head, S =
+ * Q K^T and O += P V in registers. Tiles begin at multiples of 64 of the position.
  *
- * Rejected for now: wgmma with a warp that only copies. It should reach half as much again, and it
- * waits for a device to be measured on; this kernel stays its twin. */
+ * Bytes: expand 16 KB a key, the latents once for each 128 outputs, from the second-level cache;
+ * attend 640 a key and head for each 64 rows, likewise. FLOPs as above. Shared: expand 96 KB;
+ * attend 109 KB with two stages, 67 KB with one. Registers: expand at most 216, attend 168. */
 #include "mla_append.cuh"
 
-#include "product.cuh"
+#include "wide.cuh"
 
-#define NOPE           128u
-#define ROPE           64u
-#define QK             (NOPE + ROPE)
-#define V_DIM          128u
-#define RANK           512u
-#define LATENT         (RANK + ROPE)
-#define EXPANDED       (NOPE + V_DIM) /* of a key and head */
-#define TILE           64u            /* rows, and keys, of a step of attend */
-#define K_STRIDE       (QK + 8u)
-#define V_STRIDE       (V_DIM + 8u)
+#define TILE           64u /* rows, and keys, of a step of attend */
+#define K_STRIDE       (APPEND_QK + 8u)
+#define V_STRIDE       (APPEND_V + 8u)
 #define ATTEND_THREADS 128u
+#define EXPANDED       (APPEND_NOPE + APPEND_V) /* of a key and head */
 #define CHUNK_KEYS_MAX 8192u
-#define LOG2_E         1.44269504088896340736f
-
-struct append_chunk {
-    uint16_t *kv;  /* [n_keys][n_heads][EXPANDED] */
-    float *limits; /* [rows of the step][n_heads][2]: largest exponent, sum */
-    uint32_t key, n_keys;
-    uint32_t which; /* of the long sequences */
-};
+#define OUT_STRIDE     (WIDE_SIDE + 8u)
+static_assert(APPEND_KEYS == WIDE_SIDE, "a block of expand is a tile of keys");
+static_assert(WIDE_SIDE * OUT_STRIDE * 2 <= WIDE_SHARED, "results pass through the stages");
 
 TARNK_DEVICE const uint16_t *latent_of(const tarnk_mla_args &a, const tarnk_seq &s, uint32_t key)
 {
     return reinterpret_cast<const uint16_t *>(s.pages[key / TARNK_PAGE_TOKENS] + a.latent_offset) +
-           static_cast<size_t>(key % TARNK_PAGE_TOKENS) * LATENT;
+           static_cast<size_t>(key % TARNK_PAGE_TOKENS) * APPEND_LATENT;
 }
 
 /* ---- expand ---------------------------------------------------------------------------------- */
 
-#define EXPAND_MT 2
-#define EXPAND_NT 8
-
-static __global__ void __launch_bounds__(PRODUCT_THREADS)
-    mla_expand_kernel(tarnk_mla_args a, append_chunk c)
+/* The shared parts of a tile's keys. */
+TARNK_DEVICE void put_ropes(const tarnk_mla_args &a, const tarnk_seq &s, uint32_t key,
+                            uint32_t n_keys, append_block *to)
 {
-    auto *sums = reinterpret_cast<float *>(shared_bytes());
-    constexpr uint32_t OUTS = EXPAND_MT * 16, KEYS = EXPAND_NT * 8, STRIDE = KEYS + 1;
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
-    const uint32_t first = blockIdx.x * OUTS, key = blockIdx.y * KEYS;
+    for (uint32_t i = threadIdx.x; i < APPEND_KEYS * (APPEND_ROPE / 8); i += WIDE_THREADS) {
+        const uint32_t r = i / (APPEND_ROPE / 8), at = i % (APPEND_ROPE / 8) * 8;
+        uint4 rope = make_uint4(0, 0, 0, 0);
+        if (key + r < n_keys)
+            rope = load_eight(latent_of(a, s, key + r) + APPEND_RANK + at);
+        *reinterpret_cast<uint4 *>(to->row + append_place(r, at)) = rope;
+    }
+}
+
+/* A block is a tile of keys and the 128 keys' or values' elements of a head. */
+static __global__ void __launch_bounds__(WIDE_THREADS, 1)
+    mla_expand_wide_kernel(tarnk_mla_args a, append_chunk c)
+{
+    auto *stages = reinterpret_cast<wide_stage *>(shared_bytes());
+    auto *results = reinterpret_cast<uint16_t *>(shared_bytes());
+    const uint32_t first = blockIdx.x * WIDE_SIDE, key = c.key + blockIdx.y * APPEND_KEYS;
     previous_wait();
     next_start();
     const uint32_t idx = long_append(a.seqs, a.n_seqs, c.which);
@@ -64,27 +62,36 @@ static __global__ void __launch_bounds__(PRODUCT_THREADS)
         return;
     const tarnk_seq s = a.seqs[idx];
     const uint32_t n_keys = s.position + s.n_rows;
-    if (c.key + key >= n_keys)
+    if (key >= n_keys)
         return;
+    if (blockIdx.x == 0)
+        put_ropes(a, s, key, n_keys, c.ropes + blockIdx.y);
     const auto *w = static_cast<const uint16_t *>(a.kv_b.data);
-    const uint16_t *rows[EXPAND_MT][2], *tokens[EXPAND_NT];
+    wide_rows from = {{}, {}, w};
 #pragma unroll
-    for (int m = 0; m < EXPAND_MT; m++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) /* n_heads * 256 outputs: no tile reaches behind the end */
-            rows[m][h] = w + static_cast<size_t>(first + m * 16 + h * 8 + g) * RANK;
-#pragma unroll
-    for (int n = 0; n < EXPAND_NT; n++) {
-        const uint32_t at = c.key + key + n * 8 + g;
-        tokens[n] = at < n_keys ? latent_of(a, s, at) : nullptr;
+    for (uint32_t i = 0; i < 2; i++) { /* n_heads * 256 outputs: no tile reaches behind the end */
+        const uint32_t at = key + wide_row(i);
+        from.row[i] = w + static_cast<size_t>(first + wide_row(i)) * APPEND_RANK;
+        from.token[i] = at < n_keys ? latent_of(a, s, at) : nullptr;
     }
-    float acc[EXPAND_MT][EXPAND_NT][4] = {};
-    product_slice<EXPAND_MT, EXPAND_NT, 2, uint16_t>(acc, rows, tokens, RANK, warp, lane);
-    product_gather<EXPAND_MT, EXPAND_NT>(sums, acc, warp, lane);
-    for (uint32_t i = threadIdx.x; i < OUTS * KEYS; i += PRODUCT_THREADS) {
-        const uint32_t o = i % OUTS, at = i / OUTS;
-        c.kv[static_cast<size_t>(key + at) * a.n_heads * EXPANDED + first + o] =
-            static_cast<uint16_t>(bf16_bits(sums[o * STRIDE + at]));
+    float total[4][4][4] = {};
+    wide_product(total, stages, from, APPEND_RANK);
+    __syncthreads(); /* the stages are free */
+#pragma unroll
+    for (uint32_t m = 0; m < 4; m++)
+#pragma unroll
+        for (uint32_t n = 0; n < 4; n++)
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++)
+                results[wide_token(n, i) * OUT_STRIDE + wide_out(m, i)] =
+                    static_cast<uint16_t>(bf16_bits(total[m][n][i]));
+    __syncthreads();
+    append_tile *tile = c.tiles + static_cast<size_t>(blockIdx.y) * a.n_heads + blockIdx.x / 2;
+    append_block *to = blockIdx.x % 2 == 0 ? tile->k : tile->v;
+    for (uint32_t i = threadIdx.x; i < APPEND_KEYS * (WIDE_SIDE / 8); i += WIDE_THREADS) {
+        const uint32_t r = i / (WIDE_SIDE / 8), at = i % (WIDE_SIDE / 8) * 8;
+        *reinterpret_cast<uint4 *>(to[at / 64].row + append_place(r, at % 64)) =
+            *reinterpret_cast<const uint4 *>(results + r * OUT_STRIDE + at);
     }
 }
 
@@ -98,33 +105,27 @@ template <int STAGES> struct attend_shared {
 static_assert(sizeof(attend_shared<2>) <= 163 * 1024, "a block of 8.0 has no more");
 static_assert(sizeof(attend_shared<1>) <= 99 * 1024, "a block of 8.9 has no more");
 
-/* Keys from `key` on, of the chunk; those from key_end on become zeros. */
-TARNK_DEVICE void fetch_keys(const tarnk_mla_args &a, const append_chunk &c, const tarnk_seq &s,
-                             uint32_t head, uint32_t key, uint32_t key_end, uint16_t *k,
-                             uint16_t *v)
+/* Keys from `key` on, of the chunk; those from key_end on are zeros or become them. */
+TARNK_DEVICE void fetch_keys(const tarnk_mla_args &a, const append_chunk &c, uint32_t head,
+                             uint32_t key, uint32_t key_end, uint16_t *k, uint16_t *v)
 {
     if (key < key_end) {
-        for (uint32_t i = threadIdx.x; i < TILE * (EXPANDED / 8); i += ATTEND_THREADS) {
-            const uint32_t r = i / (EXPANDED / 8), at = i % (EXPANDED / 8) * 8;
-            const uint16_t *from =
-                c.kv + (static_cast<size_t>(key - c.key + r) * a.n_heads + head) * EXPANDED + at;
-            uint16_t *to = at < NOPE ? k + r * K_STRIDE + at : v + r * V_STRIDE + at - NOPE;
-            copy_async16(to, from, key + r < key_end);
+        const uint32_t tile = (key - c.key) / APPEND_KEYS, from = (key - c.key) % APPEND_KEYS;
+        const append_tile *kv = c.tiles + static_cast<size_t>(tile) * a.n_heads + head;
+        for (uint32_t i = threadIdx.x; i < TILE * (APPEND_NOPE / 8); i += ATTEND_THREADS) {
+            const uint32_t r = i / (APPEND_NOPE / 8), at = i % (APPEND_NOPE / 8) * 8;
+            const uint32_t place = append_place(from + r, at % 64);
+            copy_async16(k + r * K_STRIDE + at, kv->k[at / 64].row + place, true);
+            copy_async16(v + r * V_STRIDE + at, kv->v[at / 64].row + place, true);
         }
-        for (uint32_t i = threadIdx.x; i < TILE * (ROPE / 8); i += ATTEND_THREADS) {
-            const uint32_t r = i / (ROPE / 8), at = i % (ROPE / 8) * 8;
-            const bool there = key + r < key_end;
-            copy_async16(k + r * K_STRIDE + NOPE + at,
-                         latent_of(a, s, there ? key + r : key) + RANK + at, there);
+        for (uint32_t i = threadIdx.x; i < TILE * (APPEND_ROPE / 8); i += ATTEND_THREADS) {
+            const uint32_t r = i / (APPEND_ROPE / 8), at = i % (APPEND_ROPE / 8) * 8;
+            copy_async16(k + r * K_STRIDE + APPEND_NOPE + at,
+                         c.ropes[tile].row + append_place(from + r, at), true);
         }
     }
     copy_commit();
 }
-
-/* A row's softmax so far, of rows g and g + 8 of the warp. */
-struct row_state {
-    float top[2], sum[2];
-};
 
 /* S of 16 rows and 64 keys. */
 TARNK_DEVICE void tile_scores(float score[8][4], const uint16_t *q, const uint16_t *k,
@@ -133,7 +134,7 @@ TARNK_DEVICE void tile_scores(float score[8][4], const uint16_t *q, const uint16
     const uint16_t *q_row = q + (warp * 16 + lane % 16) * K_STRIDE + lane / 16 * 8;
     const uint16_t *k_row = k + (lane / 16 * 8 + lane % 8) * K_STRIDE + lane / 8 % 2 * 8;
 #pragma unroll 2
-    for (uint32_t d = 0; d < QK; d += 16) {
+    for (uint32_t d = 0; d < APPEND_QK; d += 16) {
         uint32_t x[4];
         load_tiles<false>(x, q_row + d);
 #pragma unroll
@@ -210,36 +211,16 @@ TARNK_DEVICE void tile_values(float o[16][4], const float p[8][4], const uint16_
 TARNK_DEVICE void fetch_queries(const tarnk_mla_args &a, const tarnk_seq &s, uint32_t head,
                                 uint32_t first, uint16_t *to)
 {
-    for (uint32_t i = threadIdx.x; i < TILE * (QK / 8); i += ATTEND_THREADS) {
-        const uint32_t r = i / (QK / 8), at = i % (QK / 8) * 8;
+    for (uint32_t i = threadIdx.x; i < TILE * (APPEND_QK / 8); i += ATTEND_THREADS) {
+        const uint32_t r = i / (APPEND_QK / 8), at = i % (APPEND_QK / 8) * 8;
         uint4 q = make_uint4(0, 0, 0, 0);
         if (first + r < s.n_rows)
-            q = load_eight(
-                a.q + ((s.row_begin + static_cast<size_t>(first + r)) * a.n_heads + head) * QK +
-                at);
+            q = load_eight(a.q +
+                           ((s.row_begin + static_cast<size_t>(first + r)) * a.n_heads + head) *
+                               APPEND_QK +
+                           at);
         *reinterpret_cast<uint4 *>(to + r * K_STRIDE + at) = q;
     }
-}
-
-/* Where the thread's two rows and their O stand; out[n * 8 + 0 or 1]. */
-struct row_place {
-    float *out[2];
-    float *limits[2];
-    bool there[2];
-};
-
-TARNK_DEVICE row_place place_rows(const tarnk_mla_args &a, const append_chunk &c,
-                                  const tarnk_seq &s, uint32_t head, uint32_t row, uint32_t t)
-{
-    row_place p;
-#pragma unroll
-    for (uint32_t h = 0; h < 2; h++) {
-        const size_t at = (s.row_begin + static_cast<size_t>(row + 8 * h)) * a.n_heads + head;
-        p.there[h] = row + 8 * h < s.n_rows;
-        p.out[h] = a.out + at * V_DIM + 2 * t;
-        p.limits[h] = c.limits + at * 2;
-    }
-    return p;
 }
 
 TARNK_DEVICE void load_rows(const row_place &p, bool anew, float o[16][4], row_state *state)
@@ -257,27 +238,6 @@ TARNK_DEVICE void load_rows(const row_place &p, bool anew, float o[16][4], row_s
     }
 }
 
-TARNK_DEVICE void store_rows(const row_place &p, bool last, bool round, const float o[16][4],
-                             const row_state &state, uint32_t t)
-{
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        if (!p.there[h])
-            continue;
-        if (!last && t == 0) {
-            p.limits[h][0] = state.top[h];
-            p.limits[h][1] = state.sum[h];
-        }
-#pragma unroll
-        for (int n = 0; n < 16; n++)
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                const float y = last ? o[n][2 * h + c] / state.sum[h] : o[n][2 * h + c];
-                p.out[h][n * 8 + c] = last && round ? bf16_round(y) : y;
-            }
-    }
-}
-
 template <int STAGES>
 static __global__ void __launch_bounds__(ATTEND_THREADS)
     mla_attend_kernel(tarnk_mla_args a, append_chunk c)
@@ -285,7 +245,7 @@ static __global__ void __launch_bounds__(ATTEND_THREADS)
     auto *shared = reinterpret_cast<attend_shared<STAGES> *>(shared_bytes());
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y;
     const uint32_t first = (gridDim.x - 1 - blockIdx.x) * TILE; /* the longest begin first */
-    const float scale = LOG2_E / sqrtf(static_cast<float>(QK));
+    const float scale = APPEND_LOG2_E / sqrtf(static_cast<float>(APPEND_QK));
     previous_wait();
     next_start();
     const uint32_t idx = long_append(a.seqs, a.n_seqs, c.which);
@@ -303,11 +263,11 @@ static __global__ void __launch_bounds__(ATTEND_THREADS)
     load_rows(place, c.key == 0, o, &state);
 #pragma unroll
     for (uint32_t p = 0; p + 1 < STAGES; p++)
-        fetch_keys(a, c, s, head, c.key + p * TILE, key_end, shared->k[p], shared->v[p]);
+        fetch_keys(a, c, head, c.key + p * TILE, key_end, shared->k[p], shared->v[p]);
     fetch_queries(a, s, head, first, shared->q);
     for (uint32_t key = c.key, i = 0; key < key_end; key += TILE, i++) {
         const uint32_t next = (i + STAGES - 1) % STAGES;
-        fetch_keys(a, c, s, head, key + (STAGES - 1) * TILE, key_end, shared->k[next],
+        fetch_keys(a, c, head, key + (STAGES - 1) * TILE, key_end, shared->k[next],
                    shared->v[next]);
         copy_wait<STAGES - 1>();
         __syncthreads();
@@ -325,23 +285,44 @@ static __global__ void __launch_bounds__(ATTEND_THREADS)
 
 /* ---- the host's part ------------------------------------------------------------------------- */
 
-/* Keys of a chunk that the workspace has room for, behind the limits of all rows. */
-static uint32_t chunk_keys(const tarnk_mla_args *a, const tarnk_cuda *cuda)
+static size_t limits_bytes(const tarnk_mla_args *a)
 {
-    const size_t limits = static_cast<size_t>(a->n_rows) * a->n_heads * 2 * sizeof(float) + 256;
-    const size_t key = static_cast<size_t>(a->n_heads) * EXPANDED * sizeof(uint16_t);
-    if (cuda->workspace_bytes < limits)
+    const size_t n_bytes = static_cast<size_t>(a->n_rows) * a->n_heads * 2 * sizeof(float);
+    return (n_bytes + 255) / 256 * 256;
+}
+
+/* Tiles of keys of a chunk that the workspace has room for, behind the limits of all rows. */
+static uint32_t chunk_tiles(const tarnk_mla_args *a, const tarnk_cuda *cuda)
+{
+    const size_t tile = a->n_heads * sizeof(append_tile) + sizeof(append_block);
+    if (cuda->workspace_bytes < limits_bytes(a))
         return 0;
-    const size_t n = (cuda->workspace_bytes - limits) / key / TILE * TILE;
-    return n < CHUNK_KEYS_MAX ? static_cast<uint32_t>(n) : CHUNK_KEYS_MAX;
+    const size_t n = (cuda->workspace_bytes - limits_bytes(a)) / tile,
+                 most = CHUNK_KEYS_MAX / APPEND_KEYS;
+    return static_cast<uint32_t>(n < most ? n : most);
 }
 
 bool mla_append_can(const tarnk_mla_args *a, const tarnk_cuda *cuda)
 {
-    return cuda->native && a->nope == NOPE && a->rope == ROPE && a->v_dim == V_DIM &&
-           a->rank == RANK && a->latent_dtype == TARNK_BF16 && a->kv_b.dtype == TARNK_BF16 &&
-           aligned16(a->kv_b.data) && aligned16(a->q) && a->latent_offset % 16 == 0 &&
-           sizeof(attend_shared<1>) <= cuda->shared_bytes_max;
+    return cuda->native && a->nope == APPEND_NOPE && a->rope == APPEND_ROPE &&
+           a->v_dim == APPEND_V && a->rank == APPEND_RANK && a->latent_dtype == TARNK_BF16 &&
+           a->kv_b.dtype == TARNK_BF16 && aligned16(a->kv_b.data) && aligned16(a->q) &&
+           a->latent_offset % 16 == 0 && sizeof(attend_shared<1>) <= cuda->shared_bytes_max &&
+           WIDE_SHARED <= cuda->shared_bytes_max;
+}
+
+static int attend(const tarnk_mla_args *a, const append_chunk *c, const tarnk_context *context)
+{
+    const tarnk_cuda *cuda = cuda_of(context);
+    const uint32_t rows_max = cuda->step.rows_max;
+    const dim3 grid(div_up(rows_max, TILE), a->n_heads);
+    if (cuda->arch == 90 && mla_hopper_shared() <= cuda->shared_bytes_max)
+        return mla_hopper_attend(a, c, rows_max, context);
+    if (sizeof(attend_shared<2>) <= cuda->shared_bytes_max)
+        return LAUNCH(mla_attend_kernel<2>, grid, ATTEND_THREADS, sizeof(attend_shared<2>), context,
+                      *a, *c);
+    return LAUNCH(mla_attend_kernel<1>, grid, ATTEND_THREADS, sizeof(attend_shared<1>), context, *a,
+                  *c);
 }
 
 int mla_append_run(const tarnk_mla_args *a, const tarnk_context *context)
@@ -349,24 +330,22 @@ int mla_append_run(const tarnk_mla_args *a, const tarnk_context *context)
     const tarnk_cuda *cuda = cuda_of(context);
     const tarnk_cuda_step *step = &cuda->step;
     const uint32_t n_long = min_u32(a->n_seqs, a->n_rows / TARNK_MLA_APPEND_MIN);
-    const uint32_t room = chunk_keys(a, cuda), tiles = div_up(step->rows_max, TILE);
-    const bool two = sizeof(attend_shared<2>) <= cuda->shared_bytes_max;
+    const uint32_t room = chunk_tiles(a, cuda);
     if (room == 0)
         return cudaErrorMemoryAllocation;
+    auto *memory = static_cast<uint8_t *>(cuda->workspace);
     append_chunk c;
-    const size_t limits = (static_cast<size_t>(a->n_rows) * a->n_heads * 2 * 4 + 255) / 256 * 256;
-    c.limits = static_cast<float *>(cuda->workspace);
-    c.kv = reinterpret_cast<uint16_t *>(static_cast<uint8_t *>(cuda->workspace) + limits);
+    c.limits = reinterpret_cast<float *>(memory);
+    c.tiles = reinterpret_cast<append_tile *>(memory + limits_bytes(a));
+    c.ropes = reinterpret_cast<append_block *>(c.tiles + static_cast<size_t>(room) * a->n_heads);
     for (c.which = 0; c.which < n_long; c.which++)
         for (c.key = 0; c.key < step->keys_max; c.key += c.n_keys) {
-            c.n_keys = min_u32(room, (step->keys_max - c.key + TILE - 1) / TILE * TILE);
-            TRY_LAUNCH(LAUNCH(
-                mla_expand_kernel, dim3(a->n_heads * EXPANDED / (EXPAND_MT * 16), c.n_keys / TILE),
-                PRODUCT_THREADS, (product_shared<EXPAND_MT, EXPAND_NT>()), context, *a, c));
-            TRY_LAUNCH(two ? LAUNCH(mla_attend_kernel<2>, dim3(tiles, a->n_heads), ATTEND_THREADS,
-                                    sizeof(attend_shared<2>), context, *a, c)
-                           : LAUNCH(mla_attend_kernel<1>, dim3(tiles, a->n_heads), ATTEND_THREADS,
-                                    sizeof(attend_shared<1>), context, *a, c));
+            const uint32_t n_tiles = min_u32(room, div_up(step->keys_max - c.key, APPEND_KEYS));
+            c.n_keys = n_tiles * APPEND_KEYS;
+            TRY_LAUNCH(LAUNCH(mla_expand_wide_kernel,
+                              dim3(a->n_heads * EXPANDED / WIDE_SIDE, n_tiles), WIDE_THREADS,
+                              WIDE_SHARED, context, *a, c));
+            TRY_LAUNCH(attend(a, &c, context));
         }
     return 0;
 }

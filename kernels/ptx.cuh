@@ -85,13 +85,13 @@ TARNK_DEVICE float exp2_fast(float x)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
-/* The block's dynamic shared memory. */
+/* The block's dynamic shared memory, at a multiple of 1024. */
 TARNK_DEVICE unsigned char *shared_bytes()
 {
 #if defined(TARN_CUDA_EMU)
     return static_cast<unsigned char *>(emu::shared_memory());
 #else
-    extern __shared__ __align__(128) unsigned char tarnk_shared[];
+    extern __shared__ __align__(1024) unsigned char tarnk_shared[];
     return tarnk_shared;
 #endif
 }
@@ -256,6 +256,170 @@ TARNK_DEVICE void mma_bf16(float d[4], const uint32_t a[4], const uint32_t b[2])
                  "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/* ---- tensor cores of 9.0 ----------------------------------------------------------------------
+ *
+ * Products of a warpgroup (four warps, the first of them a multiple of four): d [64][128] of fp32,
+ * 64 sums a thread, d[n][i] as mma_bf16 lays out columns 8n to 8n + 7 of the warp's 16 rows. They
+ * run by themselves: between wgmma_fence, which every group of them begins with, and the wait for
+ * their group neither sums nor operands may be touched. Compiled for 9.0a only; elsewhere nothing
+ * is done. */
+
+#if !defined(TARN_CUDA_EMU) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+#    define TARNK_WGMMA 1
+#endif
+
+#if defined(TARN_CUDA_EMU) || defined(TARNK_WGMMA)
+constexpr bool WGMMA_HERE = true;
+#else
+constexpr bool WGMMA_HERE = false;
+#endif
+
+/* A tile in shared memory: rows of 128 bytes, the 16-byte piece p of row r at p ^ r % 8, eight rows
+ * to 1024 bytes, at whose multiples tiles begin. `next_eight`: bytes from 8 rows to the next 8;
+ * `next_column`: from 64 elements of a row to the next 64, where a product takes that many. */
+TARNK_DEVICE uint64_t wgmma_tile(const void *start, uint32_t next_eight, uint32_t next_column)
+{
+#if defined(TARN_CUDA_EMU)
+    const auto at = static_cast<uint32_t>(static_cast<const unsigned char *>(start) -
+                                          static_cast<unsigned char *>(emu::shared_memory()));
+#else
+    const uint32_t at = shared_address(start);
+#endif
+    return static_cast<uint64_t>((at & 0x3ffff) >> 4) |
+           static_cast<uint64_t>(next_column >> 4) << 16 |
+           static_cast<uint64_t>(next_eight >> 4) << 32 | static_cast<uint64_t>(1) << 62;
+}
+
+/* The tile that begins n_bytes behind. */
+TARNK_DEVICE uint64_t wgmma_behind(uint64_t tile, uint32_t n_bytes)
+{
+    return tile + (n_bytes >> 4);
+}
+
+/* Keeps the compiler from working out ahead, or keeping in registers, what is made of it. */
+TARNK_DEVICE void anew(uint64_t *x)
+{
+#if defined(TARNK_WGMMA)
+    asm volatile("" : "+l"(*x));
+#else
+    (void)x;
+#endif
+}
+
+TARNK_DEVICE void anew(uint32_t *x)
+{
+#if defined(TARNK_WGMMA)
+    asm volatile("" : "+r"(*x));
+#else
+    (void)x;
+#endif
+}
+
+#define WGMMA_4(d)  "+f"((d)[0]), "+f"((d)[1]), "+f"((d)[2]), "+f"((d)[3])
+#define WGMMA_16(d) WGMMA_4((d)[0]), WGMMA_4((d)[1]), WGMMA_4((d)[2]), WGMMA_4((d)[3])
+#define WGMMA_64(d) WGMMA_16(d), WGMMA_16((d) + 4), WGMMA_16((d) + 8), WGMMA_16((d) + 12)
+#define WGMMA_SUMS                                                                                 \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, "  \
+    "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, "   \
+    "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, "   \
+    "%56, %57, %58, %59, %60, %61, %62, %63}"
+
+/* d = a b^T, or d += with `add`, over 16 terms: a 64 rows, b 128 rows, 16 elements of each. */
+TARNK_DEVICE void wgmma_rows(float (&d)[16][4], uint64_t a, uint64_t b, bool add)
+{
+#if defined(TARN_CUDA_EMU)
+    emu::wgmma(&d[0][0], nullptr, a, b, false, add);
+#elif defined(TARNK_WGMMA)
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_SUMS
+                 ", %64, %65, p, 1, 1, 0, 0;\n}"
+                 : WGMMA_64(d)
+                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));
+#else
+    (void)d, (void)a, (void)b, (void)add;
+#endif
+}
+
+/* d += a b over 16 terms: a as of mma_bf16, the warp's 16 rows; b 16 rows of 128 elements. */
+TARNK_DEVICE void wgmma_columns(float (&d)[16][4], const uint32_t (&a)[4], uint64_t b)
+{
+#if defined(TARN_CUDA_EMU)
+    emu::wgmma(&d[0][0], a, 0, b, true, true);
+#elif defined(TARNK_WGMMA)
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " WGMMA_SUMS
+                 ", {%64, %65, %66, %67}, %68, p, 1, 1, 1;\n}"
+                 : WGMMA_64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+#else
+    (void)d, (void)a, (void)b;
+#endif
+}
+
+TARNK_DEVICE void wgmma_fence()
+{
+#if defined(TARN_CUDA_EMU)
+    emu::wgmma_fence();
+#elif defined(TARNK_WGMMA)
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+TARNK_DEVICE void wgmma_commit()
+{
+#if defined(TARN_CUDA_EMU)
+    emu::wgmma_commit();
+#elif defined(TARNK_WGMMA)
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+/* Until no more than GROUPS of this warp's groups are under way. */
+template <int GROUPS> TARNK_DEVICE void wgmma_wait()
+{
+#if defined(TARN_CUDA_EMU)
+    emu::wgmma_wait(GROUPS);
+#elif defined(TARNK_WGMMA)
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(GROUPS) : "memory");
+#endif
+}
+
+/* Keeps the compiler from moving what it does with the sums over this place. */
+TARNK_DEVICE void wgmma_settle(float (&d)[16][4])
+{
+#if defined(TARNK_WGMMA)
+    asm volatile("" : WGMMA_64(d)::"memory");
+#else
+    (void)d;
+#endif
+}
+
+/* This warpgroup, all of it, has N registers a thread from here on. */
+template <int N> TARNK_DEVICE void registers_more()
+{
+#if defined(TARNK_WGMMA)
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
+
+template <int N> TARNK_DEVICE void registers_fewer()
+{
+#if defined(TARNK_WGMMA)
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+#endif
+}
+
+/* What this thread stored in shared memory may be read by wgmma and bulk copies, of this thread
+ * and, after a barrier, of others. */
+TARNK_DEVICE void fence_async()
+{
+#if defined(TARN_CUDA_EMU)
+    emu::fence_async();
+#elif defined(TARNK_WGMMA)
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 

@@ -19,6 +19,7 @@ struct copy {
     uint8_t *to;
     const uint8_t *from;
     uint32_t n_bytes, n_read;
+    uint32_t thread;
 };
 struct thread_copies {
     std::vector<std::vector<copy>> groups; /* committed, oldest first */
@@ -54,7 +55,8 @@ void start(const copy &c)
         memset(c.to, 0xff, c.n_bytes);
 }
 
-void land(const copy &c)
+/* A bulk copy's landing is told to who acquires `clocks`; without, the thread itself has waited. */
+void land(const copy &c, uint32_t *clocks)
 {
     if (!is_shared(c.to) || offset_of(c.to) + c.n_bytes > shared_bytes)
         return;
@@ -62,7 +64,10 @@ void land(const copy &c)
     memset(c.to, 0, c.n_bytes);
     if (c.n_read > 0)
         memcpy(c.to, c.from, c.n_read);
-    race_touch(offset_of(c.to), c.n_bytes, true);
+    if (clocks)
+        race_land(c.thread, offset_of(c.to), c.n_bytes, clocks);
+    else
+        race_touch(offset_of(c.to), c.n_bytes, true);
 }
 
 mbarrier *find(uint64_t *bar, const char *what)
@@ -89,8 +94,7 @@ void try_flip(mbarrier &b)
         fault("an mbarrier expects %ld bytes and %ld are on their way", long(b.tx_bytes),
               long(in_flight));
     for (const copy &c : b.copies)
-        land(c);
-    race_release(b.clocks.data()); /* the bytes are there for whoever waited */
+        land(c, b.clocks.data());
     b.copies.clear();
     b.tx_bytes = 0;
     b.missing = b.arrivals;
@@ -132,7 +136,8 @@ void copy_async(void *to, const void *from, uint32_t n_bytes, uint32_t n_read)
 {
     if (uintptr_t(to) % n_bytes || (n_read > 0 && uintptr_t(from) % n_bytes))
         fault("an asynchronous copy of %u bytes is not aligned to that", n_bytes);
-    copy c = {static_cast<uint8_t *>(to), static_cast<const uint8_t *>(from), n_bytes, n_read};
+    copy c = {static_cast<uint8_t *>(to), static_cast<const uint8_t *>(from), n_bytes, n_read,
+              thread_idx()};
     start(c);
     copies[thread_idx()].open.push_back(c);
 }
@@ -149,7 +154,7 @@ void copy_wait(uint32_t groups_left)
     auto &groups = copies[thread_idx()].groups;
     while (groups.size() > groups_left) {
         for (const copy &c : groups.front())
-            land(c);
+            land(c, nullptr);
         groups.erase(groups.begin());
     }
 }
@@ -157,7 +162,8 @@ void copy_wait(uint32_t groups_left)
 void mbarrier_init(uint64_t *bar, uint32_t arrivals)
 {
     touch(bar, 8, true);
-    mbarriers[bar] = {arrivals, arrivals, 0, 0, {}, {}, std::vector<uint32_t>(THREADS_MAX, 0), {}};
+    const std::vector<uint32_t> none(THREADS_MAX, 0);
+    mbarriers[bar] = {arrivals, arrivals, 0, 0, {}, {}, none, none};
 }
 
 void mbarrier_arrive(uint64_t *bar, uint32_t tx_bytes)
@@ -204,7 +210,8 @@ void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *bar)
               from);
     if (!b)
         return;
-    copy c = {static_cast<uint8_t *>(to), static_cast<const uint8_t *>(from), n_bytes, n_bytes};
+    copy c = {static_cast<uint8_t *>(to), static_cast<const uint8_t *>(from), n_bytes, n_bytes,
+              thread_idx()};
     start(c);
     b->copies.push_back(c);
     try_flip(*b);

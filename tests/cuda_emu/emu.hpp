@@ -104,6 +104,15 @@ void mbarrier_arrive(uint64_t *bar, uint32_t tx_bytes);
 bool mbarrier_done(uint64_t *bar, uint32_t parity);
 void mbarrier_wait(uint64_t *bar, uint32_t parity);
 void bulk_copy(void *to, const void *from, uint32_t n_bytes, uint64_t *bar);
+/* What the calling thread stored so far may be read by the tensor cores and the copy engine. */
+void fence_async();
+/* Products of a warpgroup, see ptx.cuh: d [16][4] of each thread, a [4] or NULL and a descriptor.
+ */
+void wgmma(float *d, const uint32_t *a, uint64_t a_tile, uint64_t b_tile, bool b_by_column,
+           bool add);
+void wgmma_fence();
+void wgmma_commit();
+void wgmma_wait(uint32_t groups_left);
 /* A read or write made inside the emulator for a kernel: ldmatrix, atomics. */
 void touch(const void *at, size_t n_bytes, bool write);
 void dependency_wait();

@@ -143,6 +143,7 @@ extern "C" void emu_fiber_main()
     if (!fibers[current].waited)
         fault("ends without previous_wait");
     asyncs_end_thread();
+    wgmma_end_thread();
     fibers[current].done = true;
     n_live--;
     if (at_barrier > 0 && at_barrier == n_live) /* who has left is waited for no longer */
@@ -190,6 +191,7 @@ void run_block(const launch &l, uint3 block)
         b.arrived = 0;
     race_begin_block(n_all);
     asyncs_begin_block();
+    wgmma_begin_block();
     for (uint32_t i = 0; i < n_all; i++) {
         make_fiber(i);
         here &h = fibers[i].seen;

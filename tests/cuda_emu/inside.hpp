@@ -44,6 +44,11 @@ void race_release(uint32_t *clocks); /* clocks[THREADS_MAX] := max with this thr
 void race_acquire(const uint32_t *clocks);
 void race_touch(size_t offset, size_t n_bytes, bool write);
 void race_in_flight(size_t offset, size_t n_bytes, bool begins);
+/* The copy engine and the tensor cores see what a thread stored itself only after its fence. */
+void race_fence();
+void race_read_by_engine(size_t offset, size_t n_bytes);
+/* A copy that `thread` asked for has landed; who acquires `clocks` knows of it. */
+void race_land(uint32_t thread, size_t offset, size_t n_bytes, uint32_t *clocks);
 
 /* memory.cpp */
 void check_global(const void *at, size_t n_bytes, bool write);
@@ -53,6 +58,10 @@ bool is_shared(const void *at);
 void asyncs_begin_block();
 void asyncs_end_thread();
 void asyncs_end_block();
+
+/* wgmma.cpp */
+void wgmma_begin_block();
+void wgmma_end_thread();
 
 /* Blocks the running thread until wake(its index). */
 void sleep_on(const char *what);

@@ -462,7 +462,7 @@ CASE(long_appends_match_the_twin_whatever_the_room)
         if (!(error <= BF16_ERROR))
             CHECK_FAIL("session %d is off by %.3g", i, error);
         for (int room = 0; room < 2; room++) {
-            ops = mirror_ops(true, room ? 5000 + 64 * HEADS_HERE * 512 : 0);
+            ops = mirror_ops(true, room ? 5000 + 128 * (HEADS_HERE * 512 + 128) : 0);
             memset(one.out, 0xff, n * 4);
             CHECK_EQ(ops->mla(&one, mirror_context()), 0);
             CHECK_BYTES(one.out, a.out + at * V, n * 4);

@@ -32,10 +32,12 @@ struct place {
     mark written;
     mark read[2];
     uint32_t in_flight;
+    bool by_engine; /* written by the copy engine */
 };
 
 std::vector<place> places;
 uint32_t clocks[THREADS_MAX], base[THREADS_MAX];
+uint32_t fenced[THREADS_MAX]; /* the clock up to which a thread's stores are behind its fence */
 uint32_t lanes_know[THREADS_MAX][32];
 std::vector<uint32_t> own[THREADS_MAX]; /* empty until needed */
 bool own_used;
@@ -162,6 +164,42 @@ void race_acquire(const uint32_t *in)
             own[t][i] = in[i];
 }
 
+void race_fence()
+{
+    uint32_t t = thread_idx();
+    fenced[t] = clocks[t]++;
+}
+
+void race_read_by_engine(size_t offset, size_t n_bytes)
+{
+    race_touch(offset, n_bytes, false);
+    for (size_t i = offset / 2; i < (offset + n_bytes + 1) / 2 && i < shared_bytes / 2; i++) {
+        const place &p = places[i];
+        if (!p.by_engine && p.written.clock > fenced[p.written.thread])
+            fault("the tensor cores read shared byte %zu, which thread %u stored with no "
+                  "fence_async since",
+                  i * 2, p.written.thread);
+    }
+}
+
+void race_land(uint32_t t, size_t offset, size_t n_bytes, uint32_t *out)
+{
+    for (size_t i = offset / 2; i < (offset + n_bytes + 1) / 2; i++) {
+        place &p = places[i];
+        if (p.written.thread != t)
+            fault("race: a copy of thread %u lands on shared byte %zu, which thread %u wrote since",
+                  t, i * 2, p.written.thread);
+        for (const mark &r : p.read)
+            if (!known(t, r))
+                fault("race: a copy lands on shared byte %zu, which thread %u read since it began",
+                      i * 2, r.thread);
+        p.written = {clocks[t], t};
+        p.by_engine = true;
+    }
+    out[t] = clocks[t] > out[t] ? clocks[t] : out[t];
+    clocks[t]++;
+}
+
 void race_touch(size_t offset, size_t n_bytes, bool write)
 {
     uint32_t t = thread_idx();
@@ -185,6 +223,7 @@ void race_touch(size_t offset, size_t n_bytes, bool write)
                           "between",
                           i * 2, r.thread);
             p.written = {clocks[t], t};
+            p.by_engine = false;
         } else {
             mark *r = p.read[0].thread == t || known(t, p.read[0]) ? &p.read[0] : &p.read[1];
             *r = {clocks[t], t};
