@@ -348,6 +348,161 @@ CASE(tiles_and_products)
     cudaFree(out);
 }
 
+/* ---- a producer, consumers, and products of a warpgroup ---- */
+
+/* One warp copies, another adds up; two stages that must be free before they are filled again. */
+static void relay(const float *from, float *out, uint32_t wait_free)
+{
+    previous_wait();
+    auto *full = reinterpret_cast<uint64_t *>(shared_bytes()), *empty = full + 2;
+    auto *stage = reinterpret_cast<float *>(shared_bytes() + 128);
+    if (threadIdx.x < 2) {
+        mbarrier_init(&full[threadIdx.x], 1);
+        mbarrier_init(&empty[threadIdx.x], 32);
+    }
+    __syncthreads();
+    float sum = 0;
+    for (uint32_t i = 0; i < 6; i++) {
+        const uint32_t s = i % 2, phase = i / 2 % 2;
+        if (threadIdx.x == 0) {
+            if (wait_free)
+                mbarrier_wait(&empty[s], phase ^ 1);
+            mbarrier_arrive(&full[s], 128);
+            copy_bulk(stage + s * 32, from + i * 32, 128, &full[s]);
+        }
+        if (threadIdx.x >= 32) {
+            mbarrier_wait(&full[s], phase);
+            sum += stage[s * 32 + threadIdx.x - 32];
+            mbarrier_arrive(&empty[s], 0);
+        }
+    }
+    if (threadIdx.x >= 32)
+        out[threadIdx.x - 32] = sum;
+}
+
+CASE(a_stage_filled_before_it_is_free)
+{
+    float *from = device_floats(192), *out = device_floats(32);
+    const char *text;
+    for (int i = 0; i < 192; i++)
+        from[i] = float(i);
+    for (uint64_t seed = 1; seed < 6; seed++) {
+        emu::seed(seed);
+        LAUNCH(relay, 1, 64, 1024, &context, from, out, 1u);
+        CHECK_CLEAN();
+        CHECK(out[3] == 6 * 3 + 32 * 15);
+        LAUNCH(relay, 1, 64, 1024, &context, from, out, 0u);
+        CHECK(run(&text) > 0);
+    }
+    cudaFree(from);
+    cudaFree(out);
+}
+
+enum slip { NO_SLIP, NO_WGMMA_FENCE, NO_ASYNC_FENCE, NO_WAIT, SUMS_TOUCHED, OPERAND_TOUCHED, LEFT };
+
+/* x [64][16] times y^T, y [128][16]; the first 16 columns of that, as an operand, times z
+ * [16][128]: out [64][128]. */
+static void warpgroup(const float *x, const float *y, const float *z, float *out, uint32_t slip)
+{
+    previous_wait();
+    auto *a = reinterpret_cast<uint16_t *>(shared_bytes()); /* rows of 64 elements, 48 unused */
+    auto *b = reinterpret_cast<uint16_t *>(shared_bytes() + 8192);
+    auto *c = reinterpret_cast<uint16_t *>(shared_bytes() + 24576); /* two blocks of 16 rows */
+    for (uint32_t i = threadIdx.x; i < 128 * 16; i += 128) {
+        const uint32_t r = i / 16, k = i % 16, at = r * 64 + ((k / 8 ^ r % 8) * 8 + k % 8);
+        if (r < 64)
+            a[at] = uint16_t(bf16_bits(x[i]));
+        b[at] = uint16_t(bf16_bits(y[i]));
+        const uint32_t row = i / 128, n = i % 128;
+        c[n / 64 * 1024 + row * 64 + ((n % 64 / 8 ^ row % 8) * 8 + n % 8)] =
+            uint16_t(bf16_bits(z[i]));
+    }
+    if (slip != NO_ASYNC_FENCE)
+        fence_async();
+    __syncthreads();
+    float s[16][4], o[16][4] = {};
+    uint32_t p[4];
+    if (slip != NO_WGMMA_FENCE)
+        wgmma_fence();
+    wgmma_rows(s, wgmma_tile(a, 1024, 16), wgmma_tile(b, 1024, 16), false);
+    wgmma_commit();
+    if (slip != NO_WAIT)
+        wgmma_wait<0>();
+    for (uint32_t i = 0; i < 4; i++)
+        p[i] = bf16_pack(s[i / 2][i % 2 * 2], s[i / 2][i % 2 * 2 + 1]);
+    wgmma_fence();
+    wgmma_columns(o, p, wgmma_tile(c, 1024, 2048));
+    wgmma_commit();
+    if (slip == SUMS_TOUCHED)
+        o[0][0] += 1000;
+    if (slip == OPERAND_TOUCHED && threadIdx.x == 5)
+        c[0] = 0;
+    if (slip == LEFT)
+        return;
+    wgmma_wait<0>();
+    const uint32_t lane = threadIdx.x % 32;
+    for (uint32_t n = 0; n < 16; n++)
+        for (uint32_t i = 0; i < 4; i++)
+            out[(threadIdx.x / 32 * 16 + lane / 4 + i / 2 * 8) * 128 + n * 8 + lane % 4 * 2 +
+                i % 2] = o[n][i];
+}
+
+/* How many of the elements are not what they should be. */
+static uint32_t wrong_of(const float *x, const float *y, const float *z, const float *out)
+{
+    uint32_t wrong = 0;
+    for (uint32_t r = 0; r < 64; r++)
+        for (uint32_t n = 0; n < 128; n++) {
+            float sum = 0;
+            for (uint32_t j = 0; j < 16; j++) {
+                float s = 0;
+                for (uint32_t k = 0; k < 16; k++)
+                    s += x[r * 16 + k] * y[j * 16 + k];
+                sum += bf16_round(s) * z[j * 128 + n];
+            }
+            wrong += !(out[r * 128 + n] == sum);
+        }
+    return wrong;
+}
+
+CASE(products_of_a_warpgroup)
+{
+    float *x = device_floats(1024), *y = device_floats(2048), *z = device_floats(2048);
+    float *out = device_floats(8192);
+    const char *text;
+    for (int i = 0; i < 2048; i++) {
+        x[i % 1024] = float(i * 37 % 5 - 2);
+        y[i] = float(i * 29 % 7 - 3);
+        z[i] = float(i * 31 % 9 - 4);
+    }
+    for (uint64_t seed = 1; seed < 4; seed++) {
+        emu::seed(seed);
+        LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(NO_SLIP));
+        CHECK_CLEAN();
+        CHECK_EQ(wrong_of(x, y, z, out), 0);
+    }
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(NO_WGMMA_FENCE));
+    CHECK_CAUGHT("no wgmma_fence");
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(LEFT));
+    CHECK_CAUGHT("never waited for");
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(NO_WAIT));
+    run(&text);
+    CHECK_EQ(wrong_of(x, y, z, out), 8192);
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(SUMS_TOUCHED));
+    run(&text);
+    CHECK_EQ(wrong_of(x, y, z, out), 0); /* what was done to a sum under way is lost */
+#if !defined(EMU_ASAN)
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(NO_ASYNC_FENCE));
+    CHECK_CAUGHT("no fence_async");
+    LAUNCH(warpgroup, 1, 128, 32768, &context, x, y, z, out, uint32_t(OPERAND_TOUCHED));
+    CHECK(run(&text) > 0);
+#endif
+    cudaFree(x);
+    cudaFree(y);
+    cudaFree(z);
+    cudaFree(out);
+}
+
 CASE(device_memory_is_nan_until_written)
 {
     float *memory = device_floats(3);
@@ -482,6 +637,7 @@ CASE(devices_that_are_not_there_are_refused_by_name)
 #endif
 
 CHECK_MAIN(ENTRIES_THAT_WATCH ENTRY(threads_that_wait_for_ever), ENTRY(tiles_and_products),
+           ENTRY(a_stage_filled_before_it_is_free), ENTRY(products_of_a_warpgroup),
            ENTRY(device_memory_is_nan_until_written),
            ENTRY(kernels_that_do_not_wait_for_the_one_before),
            ENTRY(work_waits_until_somebody_does), ENTRY(a_graph_records_and_repeats),

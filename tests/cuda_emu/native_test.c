@@ -419,13 +419,12 @@ CASE(attention_matches_the_twin_and_rows_keep_their_bits)
 }
 
 /* A long append, expanded, beside a decode row and a short one; its bits alone, with room for all
- * keys or for one tile of them. */
-CASE(long_appends_match_the_twin_whatever_the_room)
+ * keys or for one tile of them. `arch`: as if the device were of that one. */
+static void check_long_appends(uint32_t arch)
 {
-    const tarnk_ops *ops = mirror_ops(true, 0);
-    REQUIRE(ops);
     enum { LONG = 200, BEFORE = 70, HEADS_HERE = 2, Q = HEADS_HERE * 192, V = HEADS_HERE * 128 };
     const uint32_t n_rows = LONG + 4;
+    const tarnk_ops *ops = mirror_ops(true, 0);
     tarnk_mla_args a = {.q = rounded_floats((size_t)n_rows * Q, 5, 2),
                         .kv_b = bed_matrix(HEADS_HERE * 256, RANK, TARNK_BF16, 0, 6),
                         .out = bed_alloc((size_t)n_rows * V * 4),
@@ -445,6 +444,7 @@ CASE(long_appends_match_the_twin_whatever_the_room)
                           .pages = latent_pages(BEFORE + LONG, 2)},
                          {.row_begin = 1 + LONG, .n_rows = 3, .pages = latent_pages(3, 3)}};
     a.seqs = seqs;
+    mirror_cuda()->arch = arch;
     CHECK_EQ(ops->mla(&a, mirror_context()), 0);
     for (int i = 0; i < 3; i++) {
         const size_t n = (size_t)seqs[i].n_rows * V, at = seqs[i].row_begin;
@@ -460,15 +460,28 @@ CASE(long_appends_match_the_twin_whatever_the_room)
         twin_mla(&one, want);
         double error = bed_error(a.out + at * V, want, n);
         if (!(error <= BF16_ERROR))
-            CHECK_FAIL("session %d is off by %.3g", i, error);
+            CHECK_FAIL("arch %u: session %d is off by %.3g", arch, i, error);
         for (int room = 0; room < 2; room++) {
             ops = mirror_ops(true, room ? 5000 + 128 * (HEADS_HERE * 512 + 128) : 0);
+            mirror_cuda()->arch = arch;
             memset(one.out, 0xff, n * 4);
             CHECK_EQ(ops->mla(&one, mirror_context()), 0);
             CHECK_BYTES(one.out, a.out + at * V, n * 4);
         }
     }
     bed_end();
+}
+
+CASE(long_appends_match_the_twin_whatever_the_room)
+{
+    REQUIRE(mirror_ops(true, 0));
+    check_long_appends(mirror_cuda()->arch);
+}
+
+CASE(long_appends_match_the_twin_without_wgmma)
+{
+    REQUIRE(mirror_ops(true, 0));
+    check_long_appends(80);
 }
 
 /* ---- sampling -------------------------------------------------------------------------------- */
@@ -561,4 +574,5 @@ CHECK_MAIN(ENTRY(products_match_the_twin_and_rows_keep_their_bits),
            ENTRY(sessions_keep_their_bits_beside_others),
            ENTRY(attention_matches_the_twin_and_rows_keep_their_bits),
            ENTRY(long_appends_match_the_twin_whatever_the_room),
+           ENTRY(long_appends_match_the_twin_without_wgmma),
            ENTRY(samples_are_those_of_a_sorted_vocabulary))
