@@ -5,23 +5,6 @@
 
 #include <cstdint>
 
-static __global__ void fill_kernel(uint16_t *x, size_t n, uint32_t seed)
-{
-    for (size_t i = blockIdx.x * 256ull + threadIdx.x; i < n; i += gridDim.x * 256ull) {
-        uint32_t z = static_cast<uint32_t>(i) * 2654435761u + seed;
-        z = (z ^ z >> 15) * 2246822519u;
-        z ^= z >> 13;
-        x[i] = static_cast<uint16_t>((z & 0x807fu) | 0x3c80u); /* +-0.015 to 0.03 */
-    }
-}
-
-/* n_values random bf16 values, small and of both signs. */
-extern "C" int bench_cuda_fill(void *memory, size_t n_values, uint32_t seed)
-{
-    fill_kernel<<<1024, 256>>>(static_cast<uint16_t *>(memory), n_values, seed);
-    return cudaDeviceSynchronize();
-}
-
 /* FLOP/s of n x n x n, best of ten; 0 where it fails. */
 extern "C" double bench_cuda_peak_flops(void *memory, int n)
 {
