@@ -136,7 +136,7 @@ void tarnk_cuda_close(tarnk_cuda *cuda)
 size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *s)
 {
     constexpr size_t KEYS = 8192, KEY_BYTES = 512, ROPE_BYTES = 128, RECORD_BYTES = 74240,
-                     CHUNKS = 16;
+                     CHUNKS = 64;
     const size_t rows = s->n_rows_max, chunks = rows / TARNK_KDA_CHUNK_MIN;
     const size_t n_long = chunks < s->n_seqs_max ? chunks : s->n_seqs_max;
     const size_t each = n_long == 0 ? 0 : (chunks + n_long - 1) / n_long + 1;

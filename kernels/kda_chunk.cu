@@ -5,361 +5,31 @@
  *   M = (I + A)^-1     W = M (beta k 2^G)     U = M (beta v)
  *   v' = U - W S       o = (q 2^G) S + P v'   S <- 2^G_last S + (k 2^(G_last - G))^T v'
  *
- * prepare (a block a chunk and head) makes W, U, P, q 2^G, k 2^(G_last - G) and 2^G_last, which
- * depend on no state; pass (a block a head and 32 columns of V) walks the chunks in order with its
- * part of S in fp32 registers. Columns of V never meet, so cutting them is exact.
- *
- * No exponent is positive, whatever the gate: of a 16 x 16 block below the diagonal blocks both
- * factors are anchored at the row block's first row; on the diagonal blocks 2^(G_r - G_s) is taken
- * pair by pair and channel by channel in fp32. M comes by forward substitution in fp32, 16 rows at
- * a time, and block by block from there; a Neumann series would cancel where keys are alike.
- * Rounded to bf16: q, k, v, what the products read, and S as an operand; S itself never.
+ * prepare (kda_prepare.cu: a block a chunk and head) makes W, U, P, q 2^G, k 2^(G_last - G) and
+ * 2^G_last, which depend on no state; pass, here (a block a head and 32 columns of V), walks the
+ * chunks in order with its part of S in fp32 registers. Columns of V never meet, so cutting them is
+ * exact. Rounded to bf16: q, k, v, what the products read, and S as an operand; S itself never.
  *
  * A row that is not there has beta 0, g 0, k, q, v 0 and leaves all as it is. Chunks count from the
  * start of the append. Appends are taken in segments of as many chunks as the workspace holds; the
- * state goes through its slot between them.
+ * state goes through its slot between them. States asked for inside an append are stored on the
+ * way.
  *
- * Bytes: prepare reads 20 a channel and token and writes 74,240 a chunk and head, which pass reads
- * 4 times from the second-level cache (60 KB each); state 8 K V a segment. FLOPs: about 110,000 a
- * token and head. Shared: prepare 99 KB; pass 146 KB with two stages, 80 KB with one. Registers: at
- * most 168. */
+ * Bytes of pass: 60 KB a chunk, head and 32 columns, from the second-level cache; O 4 V a token and
+ * head; state 8 K V a segment. FLOPs: about 50,000 a token and head. Shared: 146 KB with two
+ * stages, 80 KB with one. Registers: at most 128.
+ *
+ * What it can reach on an H200, 8192 tokens of 32 heads: 128 blocks on 132 multiprocessors, 128
+ * chunks one after the other. A warp issues 120 mmas a chunk at 13 clocks, 1550, and waits four
+ * times for about 100: 1.1 us. But 128 blocks that read 60 KB each in 1.1 us ask 7 TB/s of a cache
+ * that gives about 5.5: 1.4 us, 0.18 ms in all. With prepare's 0.17 ms, 0.35 of the 0.40 ms asked
+ * for. A cluster that shares the three tiles which all four blocks of a head read would take the
+ * cache out of the way, and is worth 0.04 ms. */
 #include "kda_chunk.cuh"
 
-#define CHUNK           64u
-#define DIM             128u /* K and V of a head */
-#define SUB             16u
-#define SLICE           32u /* columns of V of a block of pass */
-#define PREPARE_THREADS 256u
-#define PASS_THREADS    128u
-#define LOG2_E          1.44269504088896340736f
-
-/* 2^-160 is 0 in fp32: a channel forgets all of it. Sums of less would only lose digits. */
-#define FORGOTTEN (-160.0f)
-
-#define G_STRIDE     (DIM + 2u) /* floats; beta of the row is in the first of the two behind */
-#define X_STRIDE     (DIM + 8u) /* bf16 */
-#define A_STRIDE     (CHUNK + 1u)
-#define M_STRIDE     (CHUNK + 8u)
+#define SLICE        32u /* columns of V of a block of pass */
+#define PASS_THREADS 128u
 #define V_STRIDE     (SLICE + 8u)
-#define DIAG_TILES   36u /* of 2 x 2 on and below the diagonal of a 16 x 16 block */
-#define DIAG_THREADS (4 * DIAG_TILES)
-
-/* What prepare leaves of a chunk and head, in bf16 but for the last. */
-struct chunk_record {
-    uint16_t w[CHUNK * DIM];
-    uint16_t q[CHUNK * DIM];
-    uint16_t k[CHUNK * DIM];
-    uint16_t u[CHUNK * DIM];
-    uint16_t p[CHUNK * CHUNK];
-    float decay[DIM];
-};
-static_assert(sizeof(chunk_record) == 74240, "the workspace is counted in these");
-
-struct chunk_segment {
-    chunk_record *records;    /* [long sequences][n_chunks][n_heads] */
-    uint32_t chunk, n_chunks; /* first one, and how many, of each sequence */
-    const tarnk_export *exports;
-    uint32_t n_exports;
-};
-
-/* The i-th sequence that is long enough; n_seqs if there are not so many. */
-TARNK_DEVICE uint32_t long_seq(const tarnk_kda_args &a, uint32_t i)
-{
-    for (uint32_t s = 0; s < a.n_seqs; s++)
-        if (a.seqs[s].n_rows >= TARNK_KDA_CHUNK_MIN && i-- == 0)
-            return s;
-    return a.n_seqs;
-}
-
-/* ---- prepare --------------------------------------------------------------------------------- */
-
-struct prepare_shared {
-    float g[CHUNK * G_STRIDE];
-    uint16_t q[CHUNK * X_STRIDE]; /* later the block sums of the inverse, then operands */
-    uint16_t k[CHUNK * X_STRIDE];
-    float a[CHUNK * A_STRIDE]; /* later M as bf16 */
-    float m[CHUNK * A_STRIDE];
-};
-static_assert(sizeof(prepare_shared) <= 99 * 1024, "a block of 8.9 has no more");
-
-struct chunk_place {
-    size_t token;  /* of row 0: index of its head's vectors */
-    size_t stride; /* from row to row: heads */
-    uint32_t n_rows;
-};
-
-TARNK_DEVICE void load_chunk(const tarnk_kda_args &a, const chunk_place &c, prepare_shared *s)
-{
-    for (uint32_t i = threadIdx.x; i < CHUNK * DIM; i += PREPARE_THREADS) {
-        const uint32_t r = i / DIM, d = i % DIM;
-        const size_t at = (c.token + r * c.stride) * DIM + d;
-        const bool there = r < c.n_rows;
-        s->g[r * G_STRIDE + d] = there ? fmaxf(a.g[at] * LOG2_E, FORGOTTEN) : 0.0f;
-        s->q[r * X_STRIDE + d] = there ? static_cast<uint16_t>(bf16_bits(a.q[at])) : uint16_t(0);
-        s->k[r * X_STRIDE + d] = there ? static_cast<uint16_t>(bf16_bits(a.k[at])) : uint16_t(0);
-    }
-    if (threadIdx.x < CHUNK)
-        s->g[threadIdx.x * G_STRIDE + DIM] =
-            threadIdx.x < c.n_rows ? a.beta[c.token + threadIdx.x * c.stride] : 0.0f;
-    __syncthreads();
-    if (threadIdx.x < DIM) {
-        float sum = 0;
-        for (uint32_t r = 0; r < CHUNK; r++) {
-            sum += s->g[r * G_STRIDE + threadIdx.x];
-            s->g[r * G_STRIDE + threadIdx.x] = sum;
-        }
-    }
-    __syncthreads();
-}
-
-TARNK_DEVICE void put_pair(prepare_shared *s, chunk_record *out, uint32_t r, uint32_t c, float a,
-                           float p)
-{
-    s->a[r * A_STRIDE + c] = c < r ? s->g[r * G_STRIDE + DIM] * a : 0.0f;
-    out->p[r * CHUNK + c] = static_cast<uint16_t>(bf16_bits(c <= r ? p : 0.0f));
-}
-
-TARNK_DEVICE uint32_t pair_at(const uint16_t *x, uint32_t row, uint32_t d)
-{
-    return *reinterpret_cast<const uint32_t *>(x + row * X_STRIDE + d);
-}
-
-TARNK_DEVICE float2 g_at(const prepare_shared *s, uint32_t row, uint32_t d)
-{
-    return *reinterpret_cast<const float2 *>(s->g + row * G_STRIDE + d);
-}
-
-/* Two rows times two columns of a diagonal block, exactly. */
-TARNK_DEVICE void diagonal_tile(prepare_shared *s, chunk_record *out)
-{
-    const uint32_t block = threadIdx.x / DIAG_TILES, tile = threadIdx.x % DIAG_TILES;
-    uint32_t y = 0;
-    while ((y + 1) * (y + 2) / 2 <= tile)
-        y++;
-    const uint32_t x = tile - y * (y + 1) / 2;
-    const uint32_t r = block * SUB + 2 * y, c = block * SUB + 2 * x;
-    float a[2][2] = {}, p[2][2] = {};
-#pragma unroll 2
-    for (uint32_t d = 0; d < DIM; d += 2) {
-        float2 gr[2], gc[2];
-        uint32_t kr[2], kc[2], qr[2];
-#pragma unroll
-        for (uint32_t i = 0; i < 2; i++) {
-            gr[i] = g_at(s, r + i, d);
-            gc[i] = g_at(s, c + i, d);
-            kr[i] = pair_at(s->k, r + i, d);
-            kc[i] = pair_at(s->k, c + i, d);
-            qr[i] = pair_at(s->q, r + i, d);
-        }
-#pragma unroll
-        for (uint32_t i = 0; i < 2; i++)
-#pragma unroll
-            for (uint32_t j = 0; j < 2; j++) {
-                /* Above the diagonal the exponent would be positive; what comes of it is dropped.
-                 */
-                const float low = bf16_low(kc[j]) * exp2_fast(fminf(gr[i].x - gc[j].x, 0.0f));
-                const float high = bf16_high(kc[j]) * exp2_fast(fminf(gr[i].y - gc[j].y, 0.0f));
-                a[i][j] = fmaf(bf16_low(kr[i]), low, fmaf(bf16_high(kr[i]), high, a[i][j]));
-                p[i][j] = fmaf(bf16_low(qr[i]), low, fmaf(bf16_high(qr[i]), high, p[i][j]));
-            }
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < 2; i++)
-#pragma unroll
-        for (uint32_t j = 0; j < 2; j++)
-            put_pair(s, out, r + i, c + j, a[i][j], p[i][j]);
-}
-
-TARNK_DEVICE uint32_t scaled_pair(uint32_t pair, const float2 &over, const float2 &under)
-{
-    return bf16_pack(bf16_low(pair) * exp2_fast(over.x - under.x),
-                     bf16_high(pair) * exp2_fast(over.y - under.y));
-}
-
-/* Block (i, j), i > j, by one warp; both factors are anchored at the first row of i. */
-TARNK_DEVICE void lower_block(prepare_shared *s, chunk_record *out, uint32_t i, uint32_t j)
-{
-    const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, first = i * SUB;
-    float a[2][4] = {}, p[2][4] = {};
-#pragma unroll 1
-    for (uint32_t d0 = 0; d0 < DIM; d0 += 16) {
-        uint32_t left_k[4], left_q[4], right[2][2];
-#pragma unroll
-        for (uint32_t half = 0; half < 2; half++) {
-            const uint32_t d = d0 + half * 8 + 2 * t;
-            const float2 anchor = g_at(s, first, d);
-#pragma unroll
-            for (uint32_t h = 0; h < 2; h++) {
-                const uint32_t row = first + g + h * 8, column = j * SUB + h * 8 + g;
-                const float2 own = g_at(s, row, d);
-                left_k[half * 2 + h] = scaled_pair(pair_at(s->k, row, d), own, anchor);
-                left_q[half * 2 + h] = scaled_pair(pair_at(s->q, row, d), own, anchor);
-                right[h][half] = scaled_pair(pair_at(s->k, column, d), anchor, g_at(s, column, d));
-            }
-        }
-#pragma unroll
-        for (uint32_t n = 0; n < 2; n++) {
-            mma_bf16(a[n], left_k, right[n]);
-            mma_bf16(p[n], left_q, right[n]);
-        }
-    }
-#pragma unroll
-    for (uint32_t n = 0; n < 2; n++)
-#pragma unroll
-        for (uint32_t c = 0; c < 4; c++)
-            put_pair(s, out, first + g + c / 2 * 8, j * SUB + n * 8 + 2 * t + c % 2, a[n][c],
-                     p[n][c]);
-}
-
-/* A and P: diagonal blocks by the first threads, the six others by the last three warps. */
-TARNK_DEVICE void make_pairs(prepare_shared *s, chunk_record *out)
-{
-    const uint32_t warp = threadIdx.x / 32;
-    if (threadIdx.x < DIAG_THREADS) {
-        diagonal_tile(s, out);
-    } else if (warp >= 5) {
-        lower_block(s, out, warp - 4, 0);                          /* (1,0) (2,0) (3,0) */
-        lower_block(s, out, warp == 5 ? 2 : 3, warp == 7 ? 2 : 1); /* (2,1) (3,1) (3,2) */
-    }
-    for (uint32_t i = threadIdx.x; i < CHUNK * CHUNK; i += PREPARE_THREADS) {
-        const uint32_t r = i / CHUNK, c = i % CHUNK;
-        if (c / 2 > r / 2 && c / SUB == r / SUB)
-            put_pair(s, out, r, c, 0, 0);
-        else if (c / SUB > r / SUB)
-            out->p[i] = 0;
-    }
-    __syncthreads();
-}
-
-/* q 2^G, k 2^(G_last - G), 2^G_last. */
-TARNK_DEVICE void put_decayed(const prepare_shared *s, chunk_record *out)
-{
-    for (uint32_t i = threadIdx.x; i < CHUNK * DIM / 2; i += PREPARE_THREADS) {
-        const uint32_t r = i / (DIM / 2), d = i % (DIM / 2) * 2;
-        const float2 g = g_at(s, r, d), last = g_at(s, CHUNK - 1, d);
-        const float2 zero = make_float2(0, 0);
-        *reinterpret_cast<uint32_t *>(out->q + r * DIM + d) =
-            scaled_pair(pair_at(s->q, r, d), g, zero);
-        *reinterpret_cast<uint32_t *>(out->k + r * DIM + d) =
-            scaled_pair(pair_at(s->k, r, d), last, g);
-    }
-    if (threadIdx.x < DIM)
-        out->decay[threadIdx.x] = exp2_fast(s->g[(CHUNK - 1) * G_STRIDE + threadIdx.x]);
-    __syncthreads();
-}
-
-/* m = (I + a)^-1. */
-TARNK_DEVICE void invert(prepare_shared *s)
-{
-    auto *work = reinterpret_cast<float *>(s->q); /* [SUB][SUB + 1] */
-    for (uint32_t i = threadIdx.x; i < CHUNK * CHUNK; i += PREPARE_THREADS)
-        if (i / CHUNK / SUB != i % CHUNK / SUB)
-            s->m[i / CHUNK * A_STRIDE + i % CHUNK] = 0;
-    if (threadIdx.x < CHUNK) { /* a thread a column of a diagonal block */
-        const uint32_t first = threadIdx.x / SUB * SUB, c = threadIdx.x % SUB;
-        float column[SUB];
-#pragma unroll
-        for (uint32_t r = 0; r < SUB; r++) {
-            float sum = r == c ? 1.0f : 0.0f;
-#pragma unroll
-            for (uint32_t k = 0; k < r; k++)
-                sum = fmaf(-s->a[(first + r) * A_STRIDE + first + k], column[k], sum);
-            column[r] = sum;
-            s->m[(first + r) * A_STRIDE + first + c] = sum;
-        }
-    }
-    __syncthreads();
-    const uint32_t r = threadIdx.x / SUB, c = threadIdx.x % SUB;
-    for (uint32_t apart = 1; apart < CHUNK / SUB; apart++)
-        for (uint32_t j = 0; j + apart < CHUNK / SUB; j++) {
-            const uint32_t row = (j + apart) * SUB, column = j * SUB;
-            float sum = 0;
-            for (uint32_t k = column; k < row; k++)
-                sum = fmaf(s->a[(row + r) * A_STRIDE + k], s->m[k * A_STRIDE + column + c], sum);
-            work[r * (SUB + 1) + c] = sum;
-            __syncthreads();
-            sum = 0;
-#pragma unroll
-            for (uint32_t k = 0; k < SUB; k++)
-                sum = fmaf(-s->m[(row + r) * A_STRIDE + row + k], work[k * (SUB + 1) + c], sum);
-            s->m[(row + r) * A_STRIDE + column + c] = sum;
-            __syncthreads();
-        }
-    auto *narrow = reinterpret_cast<uint16_t *>(s->a);
-    for (uint32_t i = threadIdx.x; i < CHUNK * CHUNK; i += PREPARE_THREADS)
-        narrow[i / CHUNK * M_STRIDE + i % CHUNK] =
-            static_cast<uint16_t>(bf16_bits(s->m[i / CHUNK * A_STRIDE + i % CHUNK]));
-    __syncthreads();
-}
-
-/* out [64][128] = M x, x in shared memory as q was. */
-TARNK_DEVICE void times_inverse(const prepare_shared *s, uint16_t *out)
-{
-    const auto *m = reinterpret_cast<const uint16_t *>(s->a);
-    const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    const uint32_t row = warp % 4 * 16, column = warp / 4 * 64;
-    float acc[8][4] = {};
-#pragma unroll
-    for (uint32_t k = 0; k < CHUNK; k += 16) {
-        uint32_t a[4];
-        load_tiles<false>(a, m + (row + lane % 16) * M_STRIDE + k + lane / 16 * 8);
-#pragma unroll
-        for (uint32_t n = 0; n < 8; n += 2) {
-            uint32_t b[4];
-            load_tiles<true>(b, s->q + (k + lane % 16) * X_STRIDE + column + n * 8 + lane / 16 * 8);
-            mma_bf16(acc[n], a, b);
-            mma_bf16(acc[n + 1], a, b + 2);
-        }
-    }
-#pragma unroll
-    for (uint32_t n = 0; n < 8; n++)
-#pragma unroll
-        for (uint32_t h = 0; h < 2; h++)
-            *reinterpret_cast<uint32_t *>(out + (row + lane / 4 + h * 8) * DIM + column + n * 8 +
-                                          lane % 4 * 2) =
-                bf16_pack(acc[n][2 * h], acc[n][2 * h + 1]);
-    __syncthreads();
-}
-
-static __global__ void __launch_bounds__(PREPARE_THREADS)
-    kda_prepare_kernel(tarnk_kda_args a, chunk_segment segment)
-{
-    auto *s = reinterpret_cast<prepare_shared *>(shared_bytes());
-    const uint32_t head = blockIdx.y, chunk = segment.chunk + blockIdx.x;
-    previous_wait();
-    next_start();
-    const uint32_t idx = long_seq(a, blockIdx.z);
-    if (idx == a.n_seqs || chunk * CHUNK >= a.seqs[idx].n_rows)
-        return;
-    chunk_place c;
-    c.token = (a.seqs[idx].row_begin + static_cast<size_t>(chunk) * CHUNK) * a.n_heads + head;
-    c.stride = a.n_heads;
-    c.n_rows = min_u32(CHUNK, a.seqs[idx].n_rows - chunk * CHUNK);
-    chunk_record *out =
-        segment.records +
-        (static_cast<size_t>(blockIdx.z) * segment.n_chunks + blockIdx.x) * a.n_heads + head;
-    load_chunk(a, c, s);
-    make_pairs(s, out);
-    put_decayed(s, out);
-    invert(s);
-    for (uint32_t i = threadIdx.x; i < CHUNK * DIM; i += PREPARE_THREADS) {
-        const uint32_t r = i / DIM, d = i % DIM;
-        const float *g = s->g + r * G_STRIDE;
-        s->q[r * X_STRIDE + d] = static_cast<uint16_t>(
-            bf16_bits(g[DIM] * bf16_wide(s->k[r * X_STRIDE + d]) * exp2_fast(g[d])));
-    }
-    __syncthreads();
-    times_inverse(s, out->w);
-    for (uint32_t i = threadIdx.x; i < CHUNK * DIM; i += PREPARE_THREADS) {
-        const uint32_t r = i / DIM, d = i % DIM;
-        const float v = r < c.n_rows ? a.v[(c.token + r * c.stride) * DIM + d] : 0.0f;
-        s->q[r * X_STRIDE + d] = static_cast<uint16_t>(bf16_bits(s->g[r * G_STRIDE + DIM] * v));
-    }
-    __syncthreads();
-    times_inverse(s, out->u);
-}
-
-/* ---- pass ------------------------------------------------------------------------------------ */
 
 struct pass_stage {
     uint16_t w[CHUNK * X_STRIDE];
@@ -563,9 +233,10 @@ static __global__ void __launch_bounds__(PASS_THREADS)
 
 bool kda_chunk_can(const tarnk_kda_args *a, const tarnk_cuda *cuda)
 {
-    return cuda->native && a->k_dim == DIM && a->v_dim == DIM &&
+    return cuda->native && a->k_dim == DIM && a->v_dim == DIM && aligned16(a->q) &&
+           aligned16(a->k) && aligned16(a->g) && aligned16(a->v) &&
            sizeof(pass_shared<1>) <= cuda->shared_bytes_max &&
-           sizeof(prepare_shared) <= cuda->shared_bytes_max;
+           kda_prepare_shared_bytes() <= cuda->shared_bytes_max;
 }
 
 int kda_chunk_run(const tarnk_kda_args *a, const tarnk_context *context)
@@ -584,8 +255,7 @@ int kda_chunk_run(const tarnk_kda_args *a, const tarnk_context *context)
     const bool two = sizeof(pass_shared<2>) <= cuda->shared_bytes_max;
     const dim3 grid(DIM / SLICE, a->n_heads, n_long);
     for (segment.chunk = 0; segment.chunk < n_chunks; segment.chunk += segment.n_chunks) {
-        TRY_LAUNCH(LAUNCH(kda_prepare_kernel, dim3(segment.n_chunks, a->n_heads, n_long),
-                          PREPARE_THREADS, sizeof(prepare_shared), context, *a, segment));
+        TRY_LAUNCH(kda_prepare(a, &segment, n_long, context));
         TRY_LAUNCH(two ? LAUNCH(kda_pass_kernel<2>, grid, PASS_THREADS, sizeof(pass_shared<2>),
                                 context, *a, segment)
                        : LAUNCH(kda_pass_kernel<1>, grid, PASS_THREADS, sizeof(pass_shared<1>),

@@ -24,6 +24,11 @@ static inline
     return a < b ? a : b;
 }
 
+static inline bool aligned16(const void *p)
+{
+    return reinterpret_cast<uintptr_t>(p) % 16 == 0;
+}
+
 static inline uint32_t div_up(size_t a, uint32_t b)
 {
     return static_cast<uint32_t>((a + b - 1) / b);

@@ -152,9 +152,4 @@ TARNK_DEVICE void product_plain(float sums[N], const void *w, tarnk_dtype dtype,
         sums[n] = warp_sum(sums[n]);
 }
 
-static inline bool aligned16(const void *p)
-{
-    return reinterpret_cast<uintptr_t>(p) % 16 == 0;
-}
-
 #endif
