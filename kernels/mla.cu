@@ -2,22 +2,36 @@
  *
  * Appends of TARNK_MLA_APPEND_MIN rows go to mla_append.cu where it can; what follows is for all
  * other rows. They are taken 64 at a time, which bounds the workspace. Four kernels a block of
- * rows: query    qa_h = Wk_h^T q_h with q_h's shared part behind it, fp32; a thread is a column of
- * rank for 8 rows. Bytes: half of kv_b once for each 8 rows. attend   below combine  the partial
- * results of a row's splits, in the order of the splits value    Wv_h o_h, fp32; a warp is one
- * output for 8 rows.
+ * rows, fp32 but for attend.
+ * - query: qa_h = Wk_h^T q_h with q_h's shared part behind it. Any shape: a thread is a column of
+ *   rank for 8 rows. Where 16 bytes of a row of kv_b can be read at a time, a thread is 8 columns
+ *   and 8 terms, all of which it asks for at once, and 16 threads' sums are added in order.
+ * - attend: below.
+ * - combine: the partial results of a row's splits, in the order of the splits.
+ * - value: Wv_h o_h; a warp is one output for 8 rows, likewise 16 bytes at a time where it can.
+ * Bytes of query and value: half of kv_b each, once for each 8 rows, 4.2 MB; 128 and 1024 blocks
+ * ask for all of it in one go or two, so that each takes about 2 us, and with combine, 3 more
+ * launches in a graph, 8 us are added to attend: a ninth of 8 sessions of 32K keys.
  *
  * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are
  * the 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys
  * are cut into splits whose length depends on their number alone (split_keys); a block walks one
  * split of one row for 32 heads, a page of 64 keys at a time: S = K Q^T, softmax in base 2, O +=
- * K^T P with O [512][32] in registers over 8 warps. Pages come by cp.async, two of them in flight.
- * As many blocks as the device has room for take the (row, head group, split) items in turn; how
- * many there are is worked out by each block from `seqs`, so a graph serves any lengths. Keys
- * behind the row's own are zeros, never read: they may be NaN. Bytes: 1152 a key, split partials 64
- * KB each. FLOPs: 2 * 1088 a key and head. Shared: 192 KB with two stages, 117 KB with one.
- * Registers: at most 168. attend, any: a block is one row and head, fp32, keys in order, 64 at a
- * time. */
+ * K^T P with O [512][32] in registers over 8 warps. Half pages come by cp.async into a ring, so
+ * that three of them are under way while a page is computed. As many blocks as the device has
+ * multiprocessors take the (row, head group, split) items in turn; how many there are is worked out
+ * by each block from `seqs`, so a graph serves any lengths. Keys behind the row's own are zeros,
+ * never read: they may be NaN. Bytes: 1152 a key, split partials 64 KB each, written and read.
+ * FLOPs: 2 * 1088 a key and head. Shared: 225 KB with five halves, 152 KB with three. Registers: at
+ * most 200. attend, any: a block is one row and head, fp32, keys in order, 64 at a time.
+ *
+ * What attend can reach on an H200: a page is 74 KB, 2.3 us of a multiprocessor's share of 4.3
+ * TB/s. Shared memory gives it up at 128 bytes a clock: scores 2300 clocks, values 770, the copies
+ * 580; with the softmax between them about 4300, 2.3 us. So 110 KB, four times what has to be under
+ * way, hide the memory, and memory and multiprocessor are done together: 85 % and more of the copy
+ * rate, less what the partials cost: 11 % up to 64K keys, where they do not fit the second-level
+ * cache, 5 % above. One session of 32K keys is 64 items for 132 multiprocessors and reaches half of
+ * that; from 64K on, and for two sessions and more, all are busy. */
 #include "mla_append.cuh"
 #include "product.cuh"
 
@@ -27,7 +41,8 @@
 #define WIDTH        (RANK + ROPE)
 #define STRIDE       (WIDTH + 8u) /* of a latent in shared memory: 8 rows meet no bank twice */
 #define HEADS        32u
-#define KEYS         64u
+#define KEYS         64u /* of a page */
+#define HALF         32u
 #define P_STRIDE     (KEYS + 8u)
 #define FAST_THREADS 256u
 #define ANY_THREADS  128u
@@ -119,6 +134,99 @@ static __global__ void __launch_bounds__(128) mla_query_kernel(tarnk_mla_args a,
                     out[r * stride + a.rank + i] = q[r][a.nope + i];
 }
 
+#define QUERY_THREADS 256u
+#define QUERY_COLUMNS 128u /* of a block, 8 of a thread */
+#define QUERY_TERMS   8u   /* of a thread */
+#define QUERY_SLICES  (QUERY_THREADS * 8 / QUERY_COLUMNS)
+#define QUERY_NOPE    (QUERY_SLICES * QUERY_TERMS)
+
+/* As mla_query_kernel: nope 128, rank a multiple of 128, bf16 weights at multiples of 16 bytes. */
+static __global__ void __launch_bounds__(QUERY_THREADS)
+    mla_query_wide_kernel(tarnk_mla_args a, mla_block b)
+{
+    auto *parts = reinterpret_cast<float *>(shared_bytes()); /* [QUERY_SLICES][QUERY_COLUMNS] */
+    const uint32_t group = threadIdx.x % (QUERY_COLUMNS / 8), slice = threadIdx.x / 16;
+    const uint32_t head = blockIdx.y, first = blockIdx.z * ROWS_AT_ONCE;
+    const uint32_t col = blockIdx.x * QUERY_COLUMNS, q_dim = a.nope + a.rope;
+    const size_t len = static_cast<size_t>(a.rank) + a.rope;
+    const auto *w =
+        static_cast<const uint16_t *>(a.kv_b.data) +
+        (static_cast<size_t>(head) * (a.nope + a.v_dim) + slice * QUERY_TERMS) * a.rank + col +
+        group * 8;
+    uint4 weights[QUERY_TERMS];
+#pragma unroll
+    for (uint32_t n = 0; n < QUERY_TERMS; n++) /* weights depend on no kernel */
+        weights[n] = load_once(w + static_cast<size_t>(n) * a.rank);
+    previous_wait();
+    next_start();
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
+        const uint32_t row = row_of(a, b, first + r);
+        if (row == NO_ROW)
+            return;
+        const float *q = a.q + (static_cast<size_t>(row) * a.n_heads + head) * q_dim;
+        float *out = b.query + (static_cast<size_t>(first + r) * a.n_heads + head) * len;
+        float sum[8] = {};
+#pragma unroll
+        for (uint32_t n = 0; n < QUERY_TERMS; n++) {
+            const float x = q[slice * QUERY_TERMS + n];
+            const uint32_t pairs[4] = {weights[n].x, weights[n].y, weights[n].z, weights[n].w};
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) {
+                sum[2 * i] = fmaf(x, bf16_low(pairs[i]), sum[2 * i]);
+                sum[2 * i + 1] = fmaf(x, bf16_high(pairs[i]), sum[2 * i + 1]);
+            }
+        }
+        auto *to = reinterpret_cast<float4 *>(parts + slice * QUERY_COLUMNS + group * 8);
+        to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+        to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+        __syncthreads();
+        if (threadIdx.x < QUERY_COLUMNS) {
+            float total = 0;
+#pragma unroll
+            for (uint32_t i = 0; i < QUERY_SLICES; i++)
+                total += parts[i * QUERY_COLUMNS + threadIdx.x];
+            out[col + threadIdx.x] = total;
+        }
+        __syncthreads();
+        if (blockIdx.x == 0)
+            for (uint32_t i = threadIdx.x; i < a.rope; i += QUERY_THREADS)
+                out[a.rank + i] = q[a.nope + i];
+    }
+}
+
+/* Eight rows times 16 bytes a lane of a row of weights at a time. */
+TARNK_DEVICE void value_eights(float sums[ROWS_AT_ONCE], const uint16_t *w,
+                               const float *const (&tokens)[ROWS_AT_ONCE], uint32_t n,
+                               uint32_t lane)
+{
+#pragma unroll
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+        sums[r] = 0;
+#pragma unroll 2
+    for (uint32_t k = lane * 8; k < n; k += 256) {
+        const uint4 weight = load_once(w + k);
+        const uint32_t pairs[4] = {weight.x, weight.y, weight.z, weight.w};
+#pragma unroll
+        for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
+            if (!tokens[r])
+                continue;
+            const float4 low = *reinterpret_cast<const float4 *>(tokens[r] + k);
+            const float4 high = *reinterpret_cast<const float4 *>(tokens[r] + k + 4);
+            const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) {
+                sums[r] = fmaf(x[2 * i], bf16_low(pairs[i]), sums[r]);
+                sums[r] = fmaf(x[2 * i + 1], bf16_high(pairs[i]), sums[r]);
+            }
+        }
+    }
+#pragma unroll
+    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
+        sums[r] = warp_sum(sums[r]);
+}
+
+/* WIDE: rows of kv_b and of what was mixed can be read 16 bytes at a time. */
+template <bool WIDE>
 static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a, mla_block b)
 {
     const uint32_t lane = threadIdx.x % 32, head = blockIdx.y;
@@ -135,8 +243,12 @@ static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a,
                         ? b.mixed + (static_cast<size_t>(row + r) * a.n_heads + head) * a.rank
                         : nullptr;
     const size_t w_row = static_cast<size_t>(head) * (a.nope + a.v_dim) + a.nope + o;
-    product_plain<ROWS_AT_ONCE>(sums, a.kv_b.data, a.kv_b.dtype, w_row * a.rank, tokens, a.rank,
-                                lane);
+    if (WIDE)
+        value_eights(sums, static_cast<const uint16_t *>(a.kv_b.data) + w_row * a.rank, tokens,
+                     a.rank, lane);
+    else
+        product_plain<ROWS_AT_ONCE>(sums, a.kv_b.data, a.kv_b.dtype, w_row * a.rank, tokens, a.rank,
+                                    lane);
 #pragma unroll
     for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
         const uint32_t to = lane == r ? row_of(a, b, row + r) : NO_ROW;
@@ -214,12 +326,13 @@ struct fast_work {
     uint32_t begins[BLOCK_ROWS + 4]; /* of items, by row */
 };
 
-template <int STAGES> struct fast_shared {
-    uint16_t keys[STAGES][KEYS * STRIDE];
+/* A ring of half pages. */
+template <int HALVES> struct fast_shared {
+    uint16_t keys[HALVES][HALF * STRIDE];
     fast_work work;
 };
-static_assert(sizeof(fast_shared<2>) <= 227 * 1024, "a block of 9.0 has no more");
-static_assert(sizeof(fast_shared<1>) <= 163 * 1024, "a block of 8.0 has no more");
+static_assert(sizeof(fast_shared<5>) <= 227 * 1024, "a block of 9.0 has no more");
+static_assert(sizeof(fast_shared<3>) <= 163 * 1024, "a block of 8.0 has no more");
 
 /* The softmax so far of head `lane`, kept by warp 0. */
 struct fast_sum {
@@ -279,17 +392,19 @@ TARNK_DEVICE fast_item item_at(const tarnk_mla_args &a, const mla_block &b, cons
     return item;
 }
 
-/* Starts the copy of one page; keys from key_end on become zeros. */
-TARNK_DEVICE void fetch_page(const tarnk_mla_args &a, const fast_item &item, uint32_t key,
+/* Starts the copy of half a page, from `key` on; keys from key_end on become zeros, unless the page
+ * has none at all. */
+TARNK_DEVICE void fetch_half(const tarnk_mla_args &a, const fast_item &item, uint32_t key,
                              uint16_t *to)
 {
     constexpr uint32_t EIGHTS = WIDTH / 8;
-    if (key < item.key_end) {
+    if (key - key % KEYS < item.key_end) {
         const uint8_t *page = item.seq->pages[key / TARNK_PAGE_TOKENS] + a.latent_offset;
-        const uint32_t n = item.key_end - key;
-        for (uint32_t i = threadIdx.x; i < KEYS * EIGHTS; i += FAST_THREADS) {
+        const uint32_t n = item.key_end > key ? item.key_end - key : 0;
+        for (uint32_t i = threadIdx.x; i < HALF * EIGHTS; i += FAST_THREADS) {
             const uint32_t row = i / EIGHTS, at = i % EIGHTS;
-            copy_async16(to + row * STRIDE + at * 8, page + (row * WIDTH + at * 8) * 2, row < n);
+            copy_async16(to + row * STRIDE + at * 8,
+                         page + ((key % KEYS + row) * WIDTH + at * 8) * 2, row < n);
         }
     }
     copy_commit();
@@ -310,10 +425,11 @@ TARNK_DEVICE void fetch_query(const tarnk_mla_args &a, const mla_block &b, const
 }
 
 /* 16 keys times 16 heads of this warp. */
-TARNK_DEVICE void page_scores(float score[2][4], const uint16_t *keys, const uint16_t *query,
-                              uint32_t warp, uint32_t lane)
+TARNK_DEVICE void page_scores(float score[2][4], const uint16_t *const keys[2],
+                              const uint16_t *query, uint32_t warp, uint32_t lane)
 {
-    const uint16_t *key = keys + (warp % 4 * 16 + lane % 16) * STRIDE + lane / 16 * 8;
+    const uint16_t *half = warp / 2 % 2 == 0 ? keys[0] : keys[1];
+    const uint16_t *key = half + (warp % 2 * 16 + lane % 16) * STRIDE + lane / 16 * 8;
     const uint16_t *q =
         query + (warp / 4 * 16 + lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
 #pragma unroll 4
@@ -327,8 +443,8 @@ TARNK_DEVICE void page_scores(float score[2][4], const uint16_t *keys, const uin
 }
 
 /* out [64 dims of this warp][32 heads] += keys^T probs. */
-TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *keys, const uint16_t *probs,
-                              uint32_t warp, uint32_t lane)
+TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *const keys[2],
+                              const uint16_t *probs, uint32_t warp, uint32_t lane)
 {
 #pragma unroll
     for (uint32_t k = 0; k < KEYS; k += 16) {
@@ -340,8 +456,8 @@ TARNK_DEVICE void page_values(float out[4][4][4], const uint16_t *keys, const ui
 #pragma unroll
         for (uint32_t m = 0; m < 4; m++) {
             uint32_t v[4];
-            load_tiles<true>(v, keys + (k + lane / 16 * 8 + lane % 8) * STRIDE + warp * 64 +
-                                    m * 16 + lane / 8 % 2 * 8);
+            load_tiles<true>(v, keys[k / HALF] + (k % HALF + lane / 16 * 8 + lane % 8) * STRIDE +
+                                    warp * 64 + m * 16 + lane / 8 % 2 * 8);
 #pragma unroll
             for (uint32_t n = 0; n < 4; n++)
                 mma_bf16(out[m][n], v, p[n / 2] + n % 2 * 2);
@@ -440,11 +556,11 @@ TARNK_DEVICE void put_part(const tarnk_mla_args &a, const mla_block &b, const fa
         }
 }
 
-template <int STAGES>
+template <int HALVES>
 static __global__ void __launch_bounds__(FAST_THREADS, 1)
     mla_fast_kernel(tarnk_mla_args a, mla_block b)
 {
-    auto *shared = reinterpret_cast<fast_shared<STAGES> *>(shared_bytes());
+    auto *shared = reinterpret_cast<fast_shared<HALVES> *>(shared_bytes());
     fast_work *work = &shared->work;
     const uint32_t warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const uint32_t n_groups = (a.n_heads + HEADS - 1) / HEADS;
@@ -457,15 +573,16 @@ static __global__ void __launch_bounds__(FAST_THREADS, 1)
         const fast_item item = item_at(a, b, work->begins, i, n_groups);
         float out[4][4][4] = {};
         fast_sum state = {-INFINITY, 0};
-#pragma unroll
-        for (uint32_t p = 0; p + 1 < STAGES; p++)
-            fetch_page(a, item, item.key + p * KEYS, shared->keys[p]);
+        for (uint32_t h = 0; h + 2 < HALVES; h++)
+            fetch_half(a, item, item.key + h * HALF, shared->keys[h]);
         fetch_query(a, b, item, work->query);
-        for (uint32_t key = item.key, page = 0; key < item.key_end; key += KEYS, page++) {
-            const uint16_t *keys = shared->keys[page % STAGES];
-            fetch_page(a, item, key + (STAGES - 1) * KEYS,
-                       shared->keys[(page + STAGES - 1) % STAGES]);
-            copy_wait<STAGES - 1>();
+        for (uint32_t key = item.key, half = 0; key < item.key_end; key += KEYS, half += 2) {
+            const uint16_t *keys[2] = {shared->keys[half % HALVES],
+                                       shared->keys[(half + 1) % HALVES]};
+            /* Into the places of the two of the page before. */
+            for (uint32_t h = half + HALVES - 2; h < half + HALVES; h++)
+                fetch_half(a, item, item.key + h * HALF, shared->keys[h % HALVES]);
+            copy_wait<HALVES - 2>();
             __syncthreads();
             float score[2][4] = {};
             page_scores(score, keys, work->query, warp, lane);
@@ -547,20 +664,22 @@ extern "C" size_t tarnk_cuda_mla_workspace(uint32_t n_rows, uint32_t n_heads, ui
     return carve(&b, nullptr, n_rows, n_heads, rank, rope, keys_max);
 }
 
-static int stages_that_fit(const tarnk_mla_args *a, const tarnk_cuda *cuda)
+static int halves_that_fit(const tarnk_mla_args *a, const tarnk_cuda *cuda)
 {
     if (!cuda->native || a->latent_dtype != TARNK_BF16 || a->rank != RANK || a->rope != ROPE ||
         a->latent_offset % 16 != 0 || !aligned16(a->workspace))
         return 0;
-    return sizeof(fast_shared<2>) <= cuda->shared_bytes_max   ? 2
-           : sizeof(fast_shared<1>) <= cuda->shared_bytes_max ? 1
+    return sizeof(fast_shared<5>) <= cuda->shared_bytes_max   ? 5
+           : sizeof(fast_shared<3>) <= cuda->shared_bytes_max ? 3
                                                               : 0;
 }
 
 extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *context)
 {
     const tarnk_cuda *cuda = cuda_of(context);
-    const int stages = stages_that_fit(a, cuda);
+    const int halves = halves_that_fit(a, cuda);
+    const bool wide = cuda->native && a->kv_b.dtype == TARNK_BF16 && a->rank % 8 == 0 &&
+                      aligned16(a->kv_b.data) && aligned16(a->workspace);
     mla_block b;
     carve(&b, a->workspace, a->n_rows, a->n_heads, a->rank, a->rope, cuda->step.keys_max);
     b.compact = cuda->step.rows_max >= TARNK_MLA_APPEND_MIN && mla_append_can(a, cuda);
@@ -573,23 +692,27 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
     for (b.row = 0; b.row < n_rows; b.row += BLOCK_ROWS) {
         b.n_rows = min_u32(BLOCK_ROWS, n_rows - b.row);
         const uint32_t eights = div_up(b.n_rows, ROWS_AT_ONCE);
-        TRY_LAUNCH(LAUNCH(mla_query_kernel, dim3(div_up(a->rank, 128), a->n_heads, eights), 128, 0,
-                          context, *a, b));
-        if (stages == 2)
-            TRY_LAUNCH(LAUNCH(mla_fast_kernel<2>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<2>),
+        const dim3 query(div_up(a->rank, 128), a->n_heads, eights);
+        TRY_LAUNCH(wide && a->nope == QUERY_NOPE && a->rank % QUERY_COLUMNS == 0
+                       ? LAUNCH(mla_query_wide_kernel, query, QUERY_THREADS,
+                                QUERY_SLICES * QUERY_COLUMNS * sizeof(float), context, *a, b)
+                       : LAUNCH(mla_query_kernel, query, 128, 0, context, *a, b));
+        if (halves == 5)
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<5>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<5>),
                               context, *a, b));
-        else if (stages == 1)
-            TRY_LAUNCH(LAUNCH(mla_fast_kernel<1>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<1>),
+        else if (halves == 3)
+            TRY_LAUNCH(LAUNCH(mla_fast_kernel<3>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<3>),
                               context, *a, b));
         else
             TRY_LAUNCH(LAUNCH(mla_any_kernel, dim3(a->n_heads, b.n_rows), ANY_THREADS,
                               (KEYS + 2 * static_cast<size_t>(a->rank) + a->rope) * sizeof(float),
                               context, *a, b));
-        if (stages > 0)
+        if (halves > 0)
             TRY_LAUNCH(
                 LAUNCH(mla_combine_kernel, dim3(a->n_heads, b.n_rows), 128, 0, context, *a, b));
-        TRY_LAUNCH(LAUNCH(mla_value_kernel, dim3(div_up(a->v_dim, 4), a->n_heads, eights), 128, 0,
-                          context, *a, b));
+        const dim3 value(div_up(a->v_dim, 4), a->n_heads, eights);
+        TRY_LAUNCH(wide ? LAUNCH(mla_value_kernel<true>, value, 128, 0, context, *a, b)
+                        : LAUNCH(mla_value_kernel<false>, value, 128, 0, context, *a, b));
     }
     return 0;
 }
