@@ -29,9 +29,10 @@
  * TB/s. Shared memory gives it up at 128 bytes a clock: scores 2300 clocks, values 770, the copies
  * 580; with the softmax between them about 4300, 2.3 us. So 110 KB, four times what has to be under
  * way, hide the memory, and memory and multiprocessor are done together: 85 % and more of the copy
- * rate, less what the partials cost: 11 % up to 64K keys, where they do not fit the second-level
- * cache, 5 % above. One session of 32K keys is 64 items for 132 multiprocessors and reaches half of
- * that; from 64K on, and for two sessions and more, all are busy. */
+ * rate, less what the partials cost: 11 % up to 64K keys, 5 % above, less
+ * what of them stays in the second-level cache, which lets go of latents first. One session of 32K
+ * keys is 64 items for 132 multiprocessors and reaches half of that; from 64K on, and for two
+ * sessions and more, all are busy. */
 #include "mla_append.cuh"
 #include "product.cuh"
 
@@ -401,10 +402,11 @@ TARNK_DEVICE void fetch_half(const tarnk_mla_args &a, const fast_item &item, uin
     if (key - key % KEYS < item.key_end) {
         const uint8_t *page = item.seq->pages[key / TARNK_PAGE_TOKENS] + a.latent_offset;
         const uint32_t n = item.key_end > key ? item.key_end - key : 0;
+        const uint64_t once = policy_once(); /* the partial results stay in the cache instead */
         for (uint32_t i = threadIdx.x; i < HALF * EIGHTS; i += FAST_THREADS) {
             const uint32_t row = i / EIGHTS, at = i % EIGHTS;
             copy_async16(to + row * STRIDE + at * 8,
-                         page + ((key % KEYS + row) * WIDTH + at * 8) * 2, row < n);
+                         page + ((key % KEYS + row) * WIDTH + at * 8) * 2, row < n, once);
         }
     }
     copy_commit();

@@ -130,6 +130,33 @@ TARNK_DEVICE void copy_async16(void *to, const void *from, bool use)
 #endif
 }
 
+/* How the second-level cache treats what is read once: it goes first. */
+TARNK_DEVICE uint64_t policy_once()
+{
+#if defined(TARN_CUDA_EMU)
+    return 0;
+#else
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+#endif
+}
+
+/* As copy_async16, under a policy. */
+TARNK_DEVICE void copy_async16(void *to, const void *from, bool use, uint64_t policy)
+{
+#if defined(TARN_CUDA_EMU)
+    (void)policy;
+    emu::copy_async(to, from, 16, use ? 16 : 0);
+#else
+    int n = use ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(n), "l"(policy)
+                 : "memory");
+#endif
+}
+
 TARNK_DEVICE void copy_commit()
 {
 #if defined(TARN_CUDA_EMU)
