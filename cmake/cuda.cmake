@@ -2,7 +2,7 @@
 
 # The families, of which tests/cuda_emu also builds what runs without a device.
 set(TARN_CUDA_FAMILIES cuda pointwise norm matmul conv1d kda_gate kda kda_prepare kda_chunk
-    mla_latent mla mla_append mla_hopper moe_route moe sample random)
+    mla_latent mla mla_absorb mla_append mla_hopper moe_route moe sample random)
 list(TRANSFORM TARN_CUDA_FAMILIES APPEND .cu)
 
 set(TARN_CUDA_FOUND OFF)

@@ -3,15 +3,10 @@
  * Appends of TARNK_MLA_APPEND_MIN rows go to mla_append.cu where it can; what follows is for all
  * other rows. They are taken 64 at a time, which bounds the workspace. Four kernels a block of
  * rows, fp32 but for attend.
- * - query: qa_h = Wk_h^T q_h with q_h's shared part behind it. Any shape: a thread is a column of
- *   rank for 8 rows. Where 16 bytes of a row of kv_b can be read at a time, a thread is 8 columns
- *   and 8 terms, all of which it asks for at once, and 16 threads' sums are added in order.
+ * - query: qa_h = Wk_h^T q_h with q_h's shared part behind it (mla_absorb.cu).
  * - attend: below.
  * - combine: the partial results of a row's splits, in the order of the splits.
- * - value: Wv_h o_h; a warp is one output for 8 rows, likewise 16 bytes at a time where it can.
- * Bytes of query and value: half of kv_b each, once for each 8 rows, 4.2 MB; 128 and 1024 blocks
- * ask for all of it in one go or two, so that each takes about 2 us, and with combine, 3 more
- * launches in a graph, 8 us are added to attend: a ninth of 8 sessions of 32K keys.
+ * - value: Wv_h o_h (mla_absorb.cu).
  *
  * attend, fast (native, bf16 latents, rank 512, rope 64, room for it in shared memory): keys are
  * the 16 rows of an mma and heads its columns, so 32 heads fill it without padding. A row's keys
@@ -34,9 +29,9 @@
  * keys is 64 items for 132 multiprocessors and reaches half of that; from 64K on, and for two
  * sessions and more, all are busy. */
 #include "mla_append.cuh"
+#include "mla_block.cuh"
 #include "product.cuh"
 
-#define BLOCK_ROWS   64u /* as on the CPU */
 #define RANK         512u
 #define ROPE         64u
 #define WIDTH        (RANK + ROPE)
@@ -47,18 +42,7 @@
 #define P_STRIDE     (KEYS + 8u)
 #define FAST_THREADS 256u
 #define ANY_THREADS  128u
-#define ROWS_AT_ONCE 8
 #define LOG2_E       1.44269504088896340736f
-
-struct mla_block {
-    uint32_t row, n_rows; /* of the step; with `compact`, of those of short appends alone */
-    uint32_t compact;
-    uint32_t splits_max;
-    float *query;  /* [BLOCK_ROWS][n_heads][rank + rope] */
-    float *mixed;  /* [BLOCK_ROWS][n_heads][rank] */
-    float *limits; /* [BLOCK_ROWS][splits_max][n_heads][2]: largest exponent, sum */
-    float *parts;  /* [BLOCK_ROWS][splits_max][n_heads][rank] */
-};
 
 /* Keys of a split: enough splits to fill a device at one long row, few enough that their partial
  * results stay small beside the latents. */
@@ -70,193 +54,6 @@ static inline
         split_keys(uint32_t n_keys)
 {
     return n_keys <= 16384 ? 256 : n_keys <= 65536 ? 512 : n_keys <= 262144 ? 1024 : 2048;
-}
-
-#define NO_ROW 0xffffffffu
-
-/* The row of the step that is the r-th of the block. */
-TARNK_DEVICE uint32_t row_of(const tarnk_mla_args &a, const mla_block &b, uint32_t r)
-{
-    if (r >= b.n_rows)
-        return NO_ROW;
-    uint32_t i = b.row + r;
-    if (!b.compact)
-        return i;
-    for (uint32_t s = 0; s < a.n_seqs; s++) {
-        const uint32_t n = a.seqs[s].n_rows;
-        if (n >= TARNK_MLA_APPEND_MIN)
-            continue;
-        if (i < n)
-            return a.seqs[s].row_begin + i;
-        i -= n;
-    }
-    return NO_ROW;
-}
-
-/* ---- query and value ------------------------------------------------------------------------- */
-
-static __global__ void __launch_bounds__(128) mla_query_kernel(tarnk_mla_args a, mla_block b)
-{
-    const uint32_t col = blockIdx.x * 128 + threadIdx.x, head = blockIdx.y;
-    const uint32_t first = blockIdx.z * ROWS_AT_ONCE, q_dim = a.nope + a.rope;
-    const size_t len = static_cast<size_t>(a.rank) + a.rope, stride = a.n_heads * len;
-    float *out = b.query + (static_cast<size_t>(first) * a.n_heads + head) * len;
-    const size_t w = static_cast<size_t>(head) * (a.nope + a.v_dim) * a.rank + col;
-    const float *q[ROWS_AT_ONCE];
-    previous_wait();
-    next_start();
-#pragma unroll
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
-        const uint32_t row = row_of(a, b, first + r);
-        q[r] =
-            row == NO_ROW ? nullptr : a.q + (static_cast<size_t>(row) * a.n_heads + head) * q_dim;
-    }
-    if (col < a.rank) {
-        float sum[ROWS_AT_ONCE] = {};
-#pragma unroll 4
-        for (uint32_t n = 0; n < a.nope; n++) {
-            const float weight =
-                load_as(a.kv_b.data, a.kv_b.dtype, w + static_cast<size_t>(n) * a.rank);
-#pragma unroll
-            for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-                if (q[r])
-                    sum[r] = fmaf(q[r][n], weight, sum[r]);
-        }
-#pragma unroll
-        for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-            if (q[r])
-                out[r * stride + col] = sum[r];
-    }
-    if (blockIdx.x == 0)
-        for (uint32_t i = threadIdx.x; i < a.rope; i += 128)
-#pragma unroll
-            for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-                if (q[r])
-                    out[r * stride + a.rank + i] = q[r][a.nope + i];
-}
-
-#define QUERY_THREADS 256u
-#define QUERY_COLUMNS 128u /* of a block, 8 of a thread */
-#define QUERY_TERMS   8u   /* of a thread */
-#define QUERY_SLICES  (QUERY_THREADS * 8 / QUERY_COLUMNS)
-#define QUERY_NOPE    (QUERY_SLICES * QUERY_TERMS)
-
-/* As mla_query_kernel: nope 128, rank a multiple of 128, bf16 weights at multiples of 16 bytes. */
-static __global__ void __launch_bounds__(QUERY_THREADS)
-    mla_query_wide_kernel(tarnk_mla_args a, mla_block b)
-{
-    auto *parts = reinterpret_cast<float *>(shared_bytes()); /* [QUERY_SLICES][QUERY_COLUMNS] */
-    const uint32_t group = threadIdx.x % (QUERY_COLUMNS / 8), slice = threadIdx.x / 16;
-    const uint32_t head = blockIdx.y, first = blockIdx.z * ROWS_AT_ONCE;
-    const uint32_t col = blockIdx.x * QUERY_COLUMNS, q_dim = a.nope + a.rope;
-    const size_t len = static_cast<size_t>(a.rank) + a.rope;
-    const auto *w =
-        static_cast<const uint16_t *>(a.kv_b.data) +
-        (static_cast<size_t>(head) * (a.nope + a.v_dim) + slice * QUERY_TERMS) * a.rank + col +
-        group * 8;
-    uint4 weights[QUERY_TERMS];
-#pragma unroll
-    for (uint32_t n = 0; n < QUERY_TERMS; n++) /* weights depend on no kernel */
-        weights[n] = load_once(w + static_cast<size_t>(n) * a.rank);
-    previous_wait();
-    next_start();
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
-        const uint32_t row = row_of(a, b, first + r);
-        if (row == NO_ROW)
-            return;
-        const float *q = a.q + (static_cast<size_t>(row) * a.n_heads + head) * q_dim;
-        float *out = b.query + (static_cast<size_t>(first + r) * a.n_heads + head) * len;
-        float sum[8] = {};
-#pragma unroll
-        for (uint32_t n = 0; n < QUERY_TERMS; n++) {
-            const float x = q[slice * QUERY_TERMS + n];
-            const uint32_t pairs[4] = {weights[n].x, weights[n].y, weights[n].z, weights[n].w};
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                sum[2 * i] = fmaf(x, bf16_low(pairs[i]), sum[2 * i]);
-                sum[2 * i + 1] = fmaf(x, bf16_high(pairs[i]), sum[2 * i + 1]);
-            }
-        }
-        auto *to = reinterpret_cast<float4 *>(parts + slice * QUERY_COLUMNS + group * 8);
-        to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-        to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-        __syncthreads();
-        if (threadIdx.x < QUERY_COLUMNS) {
-            float total = 0;
-#pragma unroll
-            for (uint32_t i = 0; i < QUERY_SLICES; i++)
-                total += parts[i * QUERY_COLUMNS + threadIdx.x];
-            out[col + threadIdx.x] = total;
-        }
-        __syncthreads();
-        if (blockIdx.x == 0)
-            for (uint32_t i = threadIdx.x; i < a.rope; i += QUERY_THREADS)
-                out[a.rank + i] = q[a.nope + i];
-    }
-}
-
-/* Eight rows times 16 bytes a lane of a row of weights at a time. */
-TARNK_DEVICE void value_eights(float sums[ROWS_AT_ONCE], const uint16_t *w,
-                               const float *const (&tokens)[ROWS_AT_ONCE], uint32_t n,
-                               uint32_t lane)
-{
-#pragma unroll
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-        sums[r] = 0;
-#pragma unroll 2
-    for (uint32_t k = lane * 8; k < n; k += 256) {
-        const uint4 weight = load_once(w + k);
-        const uint32_t pairs[4] = {weight.x, weight.y, weight.z, weight.w};
-#pragma unroll
-        for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
-            if (!tokens[r])
-                continue;
-            const float4 low = *reinterpret_cast<const float4 *>(tokens[r] + k);
-            const float4 high = *reinterpret_cast<const float4 *>(tokens[r] + k + 4);
-            const float x[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                sums[r] = fmaf(x[2 * i], bf16_low(pairs[i]), sums[r]);
-                sums[r] = fmaf(x[2 * i + 1], bf16_high(pairs[i]), sums[r]);
-            }
-        }
-    }
-#pragma unroll
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++)
-        sums[r] = warp_sum(sums[r]);
-}
-
-/* WIDE: rows of kv_b and of what was mixed can be read 16 bytes at a time. */
-template <bool WIDE>
-static __global__ void __launch_bounds__(128) mla_value_kernel(tarnk_mla_args a, mla_block b)
-{
-    const uint32_t lane = threadIdx.x % 32, head = blockIdx.y;
-    const uint32_t o = blockIdx.x * 4 + threadIdx.x / 32, row = blockIdx.z * ROWS_AT_ONCE;
-    previous_wait();
-    next_start();
-    if (o >= a.v_dim)
-        return;
-    const float *tokens[ROWS_AT_ONCE];
-    float sums[ROWS_AT_ONCE];
-#pragma unroll
-    for (int r = 0; r < ROWS_AT_ONCE; r++)
-        tokens[r] = row + r < b.n_rows
-                        ? b.mixed + (static_cast<size_t>(row + r) * a.n_heads + head) * a.rank
-                        : nullptr;
-    const size_t w_row = static_cast<size_t>(head) * (a.nope + a.v_dim) + a.nope + o;
-    if (WIDE)
-        value_eights(sums, static_cast<const uint16_t *>(a.kv_b.data) + w_row * a.rank, tokens,
-                     a.rank, lane);
-    else
-        product_plain<ROWS_AT_ONCE>(sums, a.kv_b.data, a.kv_b.dtype, w_row * a.rank, tokens, a.rank,
-                                    lane);
-#pragma unroll
-    for (uint32_t r = 0; r < ROWS_AT_ONCE; r++) {
-        const uint32_t to = lane == r ? row_of(a, b, row + r) : NO_ROW;
-        if (to != NO_ROW)
-            a.out[(static_cast<size_t>(to) * a.n_heads + head) * a.v_dim + o] =
-                a.round ? bf16_round(sums[r]) : sums[r];
-    }
 }
 
 /* ---- any shape ------------------------------------------------------------------------------- */
@@ -680,8 +477,6 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
 {
     const tarnk_cuda *cuda = cuda_of(context);
     const int halves = halves_that_fit(a, cuda);
-    const bool wide = cuda->native && a->kv_b.dtype == TARNK_BF16 && a->rank % 8 == 0 &&
-                      aligned16(a->kv_b.data) && aligned16(a->workspace);
     mla_block b;
     carve(&b, a->workspace, a->n_rows, a->n_heads, a->rank, a->rope, cuda->step.keys_max);
     b.compact = cuda->step.rows_max >= TARNK_MLA_APPEND_MIN && mla_append_can(a, cuda);
@@ -693,12 +488,7 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
     }
     for (b.row = 0; b.row < n_rows; b.row += BLOCK_ROWS) {
         b.n_rows = min_u32(BLOCK_ROWS, n_rows - b.row);
-        const uint32_t eights = div_up(b.n_rows, ROWS_AT_ONCE);
-        const dim3 query(div_up(a->rank, 128), a->n_heads, eights);
-        TRY_LAUNCH(wide && a->nope == QUERY_NOPE && a->rank % QUERY_COLUMNS == 0
-                       ? LAUNCH(mla_query_wide_kernel, query, QUERY_THREADS,
-                                QUERY_SLICES * QUERY_COLUMNS * sizeof(float), context, *a, b)
-                       : LAUNCH(mla_query_kernel, query, 128, 0, context, *a, b));
+        TRY_LAUNCH(mla_query(a, &b, context));
         if (halves == 5)
             TRY_LAUNCH(LAUNCH(mla_fast_kernel<5>, cuda->n_sms, FAST_THREADS, sizeof(fast_shared<5>),
                               context, *a, b));
@@ -712,9 +502,7 @@ extern "C" int tarnk_mla_cuda(const tarnk_mla_args *a, const tarnk_context *cont
         if (halves > 0)
             TRY_LAUNCH(
                 LAUNCH(mla_combine_kernel, dim3(a->n_heads, b.n_rows), 128, 0, context, *a, b));
-        const dim3 value(div_up(a->v_dim, 4), a->n_heads, eights);
-        TRY_LAUNCH(wide ? LAUNCH(mla_value_kernel<true>, value, 128, 0, context, *a, b)
-                        : LAUNCH(mla_value_kernel<false>, value, 128, 0, context, *a, b));
+        TRY_LAUNCH(mla_value(a, &b, context));
     }
     return 0;
 }

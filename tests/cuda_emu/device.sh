@@ -36,7 +36,8 @@ step_build()
     # shellcheck disable=SC2086
     cmake -S . -B "$build" $generator -DTARN_CUDA=ON -DTARN_EXAMPLES=OFF \
         -DCMAKE_BUILD_TYPE=Release > "$build/device/configure.log" 2>&1 &&
-        cmake --build "$build" --target tarn_cuda_device -j "$cores" > "$build/device/build.log" 2>&1 && return
+        cmake --build "$build" --target tarn_cuda_device -j "$cores" \
+            > "$build/device/build.log" 2>&1 && return
     tail -n 40 "$build/device/configure.log" "$build/device/build.log"
     failed=$((failed + 1))
 }
@@ -67,7 +68,7 @@ all()
         case $status in
         0) echo "passed $prefix$stem" ;;
         *)
-            echo "FAILED $prefix$stem: exit status $status$([ "$status" -eq 124 ] && echo ", no end in $seconds s")"
+            echo "FAILED $prefix$stem: exit status $status (124: no end in $seconds s)"
             tail -n 15 "$build/device/$prefix$stem.log"
             failed=$((failed + 1))
             ;;

@@ -1,6 +1,7 @@
 #!/bin/sh
-# device_test.sh PROGRAMS_FOLDER: runs device.sh with a GPU that is not there: tests and benchmark of
-# the emulator in place of the device's, and compute-sanitizer as a program that fails one of them.
+# device_test.sh PROGRAMS_FOLDER: runs device.sh with a GPU that is not there: tests and benchmark
+# of the emulator in place of the device's, and compute-sanitizer as a program that fails one of
+# them.
 set -eu
 
 programs=$1
@@ -39,16 +40,18 @@ fail()
     exit 1
 }
 
-sh "$source/device.sh" "$scratch/build" test memcheck bench > "$scratch/out" 2>&1 || fail "it failed"
+sh "$source/device.sh" "$scratch/build" test memcheck bench > "$scratch/out" 2>&1 ||
+    fail "it failed"
 grep -q "^passed memcheck-norm" "$scratch/out" || fail "memcheck did not run"
 tsv=$scratch/results/ops-Emulated-GPU-1.tsv
 [ "$(head -n 1 "$tsv" | tr '\t' ' ')" = \
     "metric value unit floor ratio model numerics threads device commit" ] || fail "other columns"
-for metric in kda_step_us_b1 kda_step_us_b8 kda_step_us_b64 kda_append_ms_layer_8k mla_decode_bw_pct_32k \
-    moe_gate_up_us_b1 moe_down_us_b1 lm_head_us mla_append_tflops; do
-    [ "$(grep -c "^$metric	" "$tsv")" -eq 1 ] || fail "no row of $metric"
+for metric in kda_step_us_b1 kda_step_us_b8 kda_step_us_b64 kda_append_ms_layer_8k \
+    mla_decode_bw_pct_32k moe_gate_up_us_b1 moe_down_us_b1 lm_head_us mla_append_tflops; do
+    [ "$(cut -f 1 "$tsv" | grep -cx "$metric")" -eq 1 ] || fail "no row of $metric"
 done
-awk -F '\t' 'NF != 10 || (NR > 1 && ($2 + 0 <= 0 || $4 + 0 <= 0 || $10 != "abc1234"))' "$tsv" > "$scratch/odd"
+awk -F '\t' 'NF != 10 || (NR > 1 && ($2 + 0 <= 0 || $4 + 0 <= 0 || $10 != "abc1234"))' "$tsv" \
+    > "$scratch/odd"
 [ ! -s "$scratch/odd" ] || fail "odd rows: $(cat "$scratch/odd")"
 grep -q "emulated, driver 1.2.3" "$tsv" || fail "no driver"
 
@@ -57,5 +60,6 @@ grep -q "^FAILED racecheck-norm: exit status 9" "$scratch/out" || fail "the race
 grep -q "^passed racecheck-pointwise" "$scratch/out" || fail "the other test did not pass"
 rm "$scratch/bin/nvidia-smi"
 status=0
-PATH="$scratch/bin:/usr/bin:/bin" sh "$source/device.sh" "$scratch/build" test > "$scratch/out" 2>&1 || status=$?
+PATH="$scratch/bin:/usr/bin:/bin" sh "$source/device.sh" "$scratch/build" test \
+    > "$scratch/out" 2>&1 || status=$?
 command -v nvidia-smi > /dev/null || [ "$status" -eq 77 ] || fail "without a GPU: $status"
