@@ -397,6 +397,8 @@ void run_grid(const launch &l, void (*call)(const void *), const void *arguments
         if (p == MAP_FAILED)
             abort();
         stacks = static_cast<uint8_t *>(p);
+        if (const char *other = getenv("TARN_EMU_SEED"))
+            seed(strtoull(other, nullptr, 10));
     }
     call_now = call;
     memcpy(arguments_now, arguments, n_bytes);
