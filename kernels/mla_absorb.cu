@@ -7,7 +7,7 @@
  * bytes at a time where it can.
  *
  * Bytes: half of kv_b each, once for each 8 rows, 4.2 MB; FLOPs: 2 rank (nope + v_dim) a row and
- * head. Shared: query 8 KB. Registers: at most 64. On an H200 128 and 1024 blocks ask for all of it
+ * head. Shared: query 8 KB. Registers: at most 80. On an H200 128 and 1024 blocks ask for all of it
  * in one go or two, so that each takes about 2 us; with combine these are 3 more launches in a
  * graph, and 8 us come to attend: a ninth of 8 sessions of 32K keys. */
 #include "mla_block.cuh"

@@ -12,8 +12,8 @@ import sys
 import tempfile
 
 REGISTERS = {  # the first that is part of the name
-    "mla_query": 64, "_wide": 216, "matmul_stream": 192, "moe_gate_up": 168, "moe_down": 168,
-    "mla_fast": 200, "kda_pass": 128, "kda_step": 128, "kda_prepare": 128, "mla_value": 64,
+    "mla_query": 80, "_wide": 216, "matmul_stream": 192, "moe_gate_up": 168, "moe_down": 168,
+    "mla_fast": 200, "kda_pass": 168, "kda_step": 128, "kda_prepare": 128, "mla_value": 80,
     "mla_attend": 168, "mla_hopper": 168, "sample": 64,
 }
 REGISTERS_OTHERS = 48
