@@ -1,27 +1,29 @@
 /* cuda.h - the ops on a CUDA device: the table, and the device it runs on.
  *
- * The table has the contracts of the families' headers with these differences:
+ * The table has the contracts of the families' headers with these differences.
  *
- * Pointers    in the arguments point to device memory: activations, weights, workspaces, the arrays
- *             `seqs`, `pages` (and what their elements point to), and `w1`, `w3`, `w2` of moe. The
- *             argument structs themselves, and `parts` of matmul, are read on the host during the
- *             call.
- * Context     context->pool is the tarnk_cuda of the device; context->stream the cudaStream_t. An
- * op returns when its work is enqueued: 0, or the cudaError_t of the launch. Nothing is allocated
- * and nothing waits, so every op can be captured in a graph. Sequences   ascend by row_begin. A
- * sequence of no rows is skipped: a graph captured for 8 sessions serves 5, with rows that belong
- * to no sequence computed and never read. Sizes       that decide how much to launch come from
- * tarnk_cuda.step, because the host cannot see `seqs`; they are upper bounds, so a captured graph
- * keeps serving as sessions grow. Alignment   matrices and rows at multiples of their element; the
- * fast paths want 16 bytes and rows of a multiple of 8 elements, and others take a slower path with
- * the same contract. Numerics    with `native` set, operands of products with bf16 matrices are
- * taken as bf16 (they are already rounded in that numerics, but for the queries of mla), sums are
- * fp32. Without, everything is fp32. State       of a KDA head is [V][K] here, the key axis last
- * (tarnk_cuda_turn_state converts). Workspace   of mla and moe: tarnk_cuda_mla_workspace,
- * tarnk_cuda_moe_workspace; besides, the device keeps one of its own for what the CPU's contracts
- * give no room for. Determinism a row's bits depend on its own session's tokens and on how its own
- * appends were cut; never on other rows, their number, padding, or bounds in `step`. Same device
- * kind and build: same bits every time. */
+ * - Pointers in the arguments point to device memory: activations, weights, workspaces, the arrays
+ *   `seqs`, `pages` (and what their elements point to), and `w1`, `w3`, `w2` of moe. The argument
+ *   structs themselves, and `parts` of matmul, are read on the host during the call.
+ * - Context: context->pool is the tarnk_cuda of the device; context->stream the cudaStream_t. An op
+ *   returns when its work is enqueued: 0, or the cudaError_t of the launch. Nothing is allocated
+ *   and nothing waits, so every op can be captured in a graph.
+ * - Sequences ascend by row_begin. A sequence of no rows is skipped: a graph captured for 8
+ *   sessions serves 5, with rows that belong to no sequence computed and never read.
+ * - Sizes that decide how much to launch come from tarnk_cuda.step, because the host cannot see
+ *   `seqs`; they are upper bounds, so a captured graph keeps serving as sessions grow.
+ * - Alignment: matrices and rows at multiples of their element; the fast paths want 16 bytes and
+ *   rows of a multiple of 8 elements, and others take a slower path with the same contract.
+ * - Numerics: with `native` set, operands of products with bf16 matrices are taken as bf16 (they
+ *   are already rounded in that numerics, but for the queries of mla), sums are fp32. Without,
+ *   everything is fp32.
+ * - State of a KDA head is [V][K] here, the key axis last (tarnk_cuda_turn_state converts).
+ * - Workspace of mla and moe: tarnk_cuda_mla_workspace, tarnk_cuda_moe_workspace; besides, the
+ *   device keeps one of its own for what the CPU's contracts give no room for.
+ * - Determinism: a row's bits depend on its own session's tokens and on how its own appends were
+ *   cut; never on other rows, their number, padding, or bounds in `step`. Same device kind and
+ *   build: same bits every time.
+ */
 #ifndef TARNK_CUDA_H
 #define TARNK_CUDA_H
 
