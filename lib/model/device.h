@@ -104,8 +104,10 @@ typedef struct tarni_device_class {
 
 struct tarni_device {
     const tarni_device_class *class;
-    char name[96];     /* "cpu-avx512", "cuda:0 NVIDIA H200" */
-    char numerics[32]; /* devices with the same text give the same bits */
+    char name[96];       /* "cpu-avx512", "cuda:0 NVIDIA H200" */
+    char numerics[32];   /* devices with the same text give the same bits */
+    uint32_t exact_rows; /* cuts of a session's tokens into steps do not show in its bits as long
+                            as each has at most so many rows of it; 0: they never do */
     const tarnk_ops *ops;
     tarnk_context context;
     const tarni_spec *spec;

@@ -181,6 +181,18 @@ static tarn_status open_streams(tarni_device *d, tarn_error *err)
     return TARN_OK;
 }
 
+/* Long appends take other forms of the recurrence and of attention, where there are any for their
+ * shapes; with fp32 there are none. */
+static uint32_t exact_rows(const tarni_device *d)
+{
+    const tarni_spec *s = d->spec;
+    if (!d->layout->round)
+        return 0;
+    if (s->n_kda > 0 && s->kda_dim == 128)
+        return TARNK_KDA_CHUNK_MIN - 1;
+    return s->n_mla > 0 && s->rank == 512 ? TARNK_MLA_APPEND_MIN - 1 : 0;
+}
+
 tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_device_needs *needs,
                             tarn_error *err)
 {
@@ -206,6 +218,7 @@ tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_devic
     snprintf(out->name, sizeof out->name, "cuda:%u %s", index, c->cuda.name);
     snprintf(out->numerics, sizeof out->numerics, "%s-sm%u", out->ops->numerics, c->cuda.arch);
     c->cuda.native = out->layout->round;
+    out->exact_rows = exact_rows(out);
     c->cuda.expert_dtype = out->spec->dtype;
     out->context.pool = &c->cuda;
     tarn_status status = open_streams(out, err);

@@ -1,9 +1,10 @@
 #include "engine.h"
 
+#include "batch_space.h"
 #include "checkpoint.h"
 #include "parking.h"
 #include "plan.h"
-#include "schedule.h"
+#include "share.h"
 
 #include <string.h>
 
@@ -17,11 +18,14 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
     return value > 0 ? value : fallback;
 }
 
-static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
+static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o,
+                                const tarni_device_class *class, tarn_error *err)
 {
+    bool plans = class->plans;
     e->sessions_max = or_default(o->sessions_max, TARNI_SESSIONS_DEFAULT);
-    e->step_tokens_max = or_default(o->step_tokens_max, TARNI_STEP_TOKENS);
-    e->keep_every = or_default(o->keep_every, 1024);
+    e->step_tokens_max =
+        or_default(o->step_tokens_max, plans ? TARNI_STEP_TOKENS_DEVICE : TARNI_STEP_TOKENS);
+    e->keep_every = or_default(o->keep_every, plans ? TARNI_KEEP_EVERY_DEVICE : TARNI_KEEP_EVERY);
     e->latency_ns = or_default(o->decode_latency_ms, LATENCY_MS) * (uint64_t)1000000;
     if (e->sessions_max > SESSIONS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "sessions_max is %u, the limit is %d",
@@ -116,6 +120,7 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
                                       .progress_user = o->progress_user};
     TARNI_TRY(tarni_device_open(&e->device, o->device, &e->pools.spec, &e->pools.layout, &needs,
                                 e->threads, &e->pools.allocator, err));
+    tarni_share_init(e, o->exact);
     e->pools.device = &e->device;
     e->pools.numerics = e->device.numerics;
     return e->device.class->load_weights(&e->device, &e->model->weights, err);
@@ -124,14 +129,14 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
 static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     const tarn_allocator *a = &e->pools.allocator;
-    TARNI_TRY(check_limits(e, o, err));
+    const tarni_device_class *class;
+    TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
+    TARNI_TRY(check_limits(e, o, class, err));
     if (e->model->has_spec)
         tarni_layout_init(&e->model->spec,
                           o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32
                                                            : TARNI_NUMERICS_NATIVE,
                           &e->pools.layout);
-    const tarni_device_class *class;
-    TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
     TARNI_TRY(tarni_model_need_weights(e->model, err));
     e->pools.spec = e->model->spec;
     TARNI_TRY(tarni_checkpoint_check(&e->pools.spec, &e->pools.layout, err));

@@ -34,7 +34,8 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
     if (s->capture || tarni_timeline_dirty(live) || live->tokens.n_ids != live->base_position)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s is not committed at %zu", s->name,
                           live->tokens.n_ids);
-    if (!live->bit_exact || live->base_lossy)
+    bool kept = live->latents_kept == live->base_position; /* with a state of its own */
+    if (live->base_lossy || (!live->bit_exact && !kept))
         return tarni_fail(err, TARN_E_UNSUPPORTED,
                           "session %s would not come back the same: its state is kept with loss",
                           s->name);

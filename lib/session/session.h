@@ -94,6 +94,7 @@ struct tarn_session {
     tarni_ids queue;
     size_t queue_at;     /* the first id not fed */
     size_t n_replay;     /* of the ids from queue_at on */
+    size_t run_rows;     /* of them: that wait to be computed together (share.c) */
     tarni_segments plan; /* of the queued ids behind the replayed ones */
     size_t plan_at;
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */
