@@ -115,13 +115,14 @@ CASE(pieces_end_where_the_position_says)
              &(tarn_engine_options){.n_threads = 1, .step_tokens_max = 138, .sessions_max = 8});
     rig_ids(&r, 2, ids, N);
     for (int with_others = 0; with_others < 2; with_others++) {
-        tarn_session *others[N_OTHERS], *s = rig_loose(&r, "s");
+        tarn_session *others[N_OTHERS], *s;
         tarn_step step = {.size = sizeof step};
         if (with_others)
             add_others(&r, others);
-        OK(tarn_session_append_tokens(s, ids, N - 50, ERR));
+        s = rig_loose(&r, "s"); /* the last in the round */
+        OK(tarn_session_append_tokens(s, ids, 100, ERR));
         OK(tarn_engine_step(r.engine, &step, ERR));
-        OK(tarn_session_append_tokens(s, ids + N - 50, 50, ERR));
+        OK(tarn_session_append_tokens(s, ids + 100, 50, ERR));
         rig_drain(&r);
         outcome o = outcome_of(s);
         if (with_others)
