@@ -608,6 +608,8 @@ typedef struct tarn_engine_options {
     void *progress_user;
     bool exact; /* on a CUDA device: no bit depends on how appends are cut, as on the CPU. Of a long
                    append a session then has at most 63 rows in a step */
+    uint64_t pinned_bytes_max; /* on a CUDA device: host memory for sessions that are parked, pinned
+                                  and taken at once; 0: none, they come back from the store */
 } tarn_engine_options;
 
 /* Fast and exact. On the CPU, and on a CUDA device in f32 numerics or with `exact`, a session's
@@ -629,9 +631,11 @@ typedef struct tarn_engine_options {
  * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
  * used longest ago first: they keep their ids and give back state and latents. The next use of such
  * a session reads them from the store again, says so in an event and in tarn_session_info.reuse,
- * and goes on with the same bits. If nobody can be parked, what asked is refused (LIMIT, with
- * figures); a session that was admitted, because something was queued for it, is never refused in a
- * step. Only a generation needs more on the way: it then stops with LENGTH.
+ * and goes on with the same bits. Those used last are copied to pinned_bytes_max of host memory
+ * first and come back from there, as long as they are not pushed out: then bytes_read is 0. If
+ * nobody can be parked, what asked is refused (LIMIT, with figures); a session that was admitted,
+ * because something was queued for it, is never refused in a step. Only a generation needs more on
+ * the way: it then stops with LENGTH.
  *
  * NO_DEVICE, NO_MEMORY (host_bytes_max too), INVALID, LIMIT (a ceiling below one session), and what
  * opening the weights may return. Threads: any. */
@@ -765,7 +769,9 @@ typedef struct tarn_engine_stat {
     uint32_t parked;             /* of the sessions */
     uint32_t commits;            /* on their way */
     uint64_t slots_bytes_max, pages_bytes_max, host_bytes_max; /* 0: none */
-    uint64_t host_bytes;
+    uint64_t host_bytes;                     /* pinned memory for copies is part of it */
+    uint64_t pinned_bytes, pinned_bytes_max; /* of parked sessions */
+    uint32_t pinned;                         /* of the parked sessions */
 } tarn_engine_stat;
 
 /* What the engine holds now. Threads: one. */

@@ -117,7 +117,10 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
                                       .n_seqs_max = e->sessions_max,
                                       .n_logits_max = logits_max(e),
                                       .progress = o->progress,
-                                      .progress_user = o->progress_user};
+                                      .progress_user = o->progress_user,
+                                      .count = tarni_budget_count,
+                                      .uncount = tarni_budget_uncount,
+                                      .count_user = &e->budget};
     TARNI_TRY(tarni_device_open(&e->device, o->device, &e->pools.spec, &e->pools.layout, &needs,
                                 e->threads, &e->pools.allocator, err));
     tarni_share_init(e, o->exact);
@@ -149,6 +152,7 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     TARNI_TRY(tarni_batch_space_create(e, &e->space, err));
     TARNI_TRY(tarni_forward_create(&e->pools.spec, &e->pools.layout, &e->device, e->step_tokens_max,
                                    logits_max(e), a, &e->forward, err));
+    TARNI_TRY(tarni_tier_open(&e->tier, &e->device, o->pinned_bytes_max, err));
     return open_pools(e, o, err); /* last: from what is left */
 }
 
@@ -186,6 +190,7 @@ void tarni_engine_close(tarn_engine *e)
     tarni_writer_fini(&e->piece);
     tarni_sampler_fini(&e->sampler);
     tarni_pools_close(&e->pools);
+    tarni_tier_close(&e->tier, &e->device);
     tarni_device_close(&e->device);
     tarni_pool_free(e->threads);
     TARN_ASSERT(atomic_load(&e->budget.bytes) == 0);

@@ -11,6 +11,7 @@
 #include "sampler.h"
 #include "store.h"
 #include "threads.h"
+#include "tier.h"
 
 #define TARNI_SCORE_ROWS 16 /* rows of a step whose logits can be handed out one by one */
 
@@ -38,6 +39,7 @@ struct tarn_engine {
     tarn_session *using; /* the session a call works on: it is not parked meanwhile */
     uint64_t clock;      /* counts uses of sessions */
     uint32_t n_parked;
+    tarni_tier tier;                 /* of those that are parked */
     struct tarni_batch_space *space; /* the step's arrays, schedule.c */
     uint64_t rows_computed;
     bool in_callback; /* a caller's function runs: only looking is allowed */

@@ -153,6 +153,7 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->prefix_sought = false;
     tarni_session_end_intake(s);
     tarni_watch_fini(s);
+    tarni_tier_drop(s);
     s->engine->n_parked -= s->parked;
     s->parked = false;
     s->reuse = *reuse;

@@ -368,6 +368,11 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
     if (device_error && e->device.fault[0])
         return tarni_fail(err, TARN_E_DEVICE, "%s in a step of %u rows on %s", e->device.fault,
                           b->n_rows, e->device.name);
+    if (device_error == TARNI_STEP_NO_MEMORY)
+        return tarni_fail(err, TARN_E_NO_MEMORY,
+                          "%s has no memory for a step of %u rows of %u "
+                          "sessions",
+                          e->device.name, b->n_rows, b->n_parts);
     if (device_error)
         return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
                           b->n_rows);

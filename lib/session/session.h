@@ -87,6 +87,7 @@ struct tarn_session {
 
     tarni_timeline live;
     bool parked;
+    tarni_tier_place tier; /* while it is parked */
     uint32_t
         next_slot;    /* what a step will write if live.slot is shared; TARNI_SLOT_NONE: not yet */
     uint64_t used_at; /* the engine's clock */
