@@ -89,6 +89,8 @@ static const option table[OPTION_COUNT] = {
     [OPTION_TSV] = {"--tsv", KIND_TEXT, 0, NULL, "FILE", "append the rows there too"},
     [OPTION_PEERS] = {"--peers", KIND_TEXT, 0, NULL, "FILE",
                       "rates of other programs (TSV) to compare with"},
+    [OPTION_MACHINE] = {"--machine", KIND_TEXT, 0, NULL, "FILE",
+                        "rates of a device (TSV of bench_ops_cuda), for floors"},
     [OPTION_QUICK] = {"--quick", KIND_FLAG, 0, NULL, "", "leave out what takes minutes"},
     [OPTION_FORCE] = {"--force", KIND_FLAG, 0, NULL, "", "whichever call --tool names"},
 };

@@ -48,6 +48,7 @@ typedef enum option_id {
     OPTION_TSV,
     OPTION_PEERS,
     OPTION_QUICK,
+    OPTION_MACHINE,
     OPTION_DEVICE_BYTES,
     OPTION_CONTEXT,
     OPTION_SESSIONS,

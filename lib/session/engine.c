@@ -6,6 +6,7 @@
 #include "plan.h"
 #include "share.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define SESSIONS_MAX    65536
@@ -156,6 +157,17 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     return open_pools(e, o, err); /* last: from what is left */
 }
 
+/* An engine on a device takes what is left of its memory, unless it is told otherwise. */
+static void tell_of_others(tarni_model *model, tarn_error *err)
+{
+    uint32_t n = atomic_load(&model->n_engines) - 1;
+    size_t at = strlen(err->detail);
+    if (n > 0)
+        snprintf(err->detail + at, sizeof err->detail - at,
+                 " (%u more engine%s of this model %s open)", n, n == 1 ? "" : "s",
+                 n == 1 ? "is" : "are");
+}
+
 tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *options,
                               tarn_engine **out, tarn_error *err)
 {
@@ -170,6 +182,8 @@ tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *opt
     if (options->log)
         e->pools.log = *options->log;
     tarn_status status = open_parts(e, options, err);
+    if (status == TARN_E_NO_MEMORY)
+        tell_of_others(model, err);
     if (status != TARN_OK) {
         tarni_engine_close(e);
         return status;
