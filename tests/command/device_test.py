@@ -1,4 +1,4 @@
-"""The command on a device: what it measures there, and sessions that change between device and CPU."""
+"""The command on a device: what it measures, and sessions that change between device and CPU."""
 
 import json
 import os

@@ -1,10 +1,10 @@
 #!/bin/sh
-# sh tests/cuda_emu/device_sessions.sh [BUILD_FOLDER]: on a machine with a GPU, builds the library and
-# the command with CUDA, runs the tests of sessions on the device in full size, measures the 48B's
-# shapes with random weights and what sessions of them cost, and keeps it busy for some minutes
-# (SOAK=0: not). Writes tests/bench/results/model-GPU.tsv and sessions-GPU.tsv. Floors need the rates
-# that device.sh has measured. MODEL=DIR: a checkpoint to measure too. Exit 0 if every test passed
-# and everything was measured; 77 where there is no GPU.
+# sh tests/cuda_emu/device_sessions.sh [BUILD_FOLDER]: on a machine with a GPU, builds the library
+# and the command with CUDA, runs the tests of sessions on the device in full size, measures the
+# 48B's shapes with random weights and what sessions of them cost, and keeps it busy for some
+# minutes (SOAK=0: not). Writes tests/bench/results/model-GPU.tsv and sessions-GPU.tsv. Floors need
+# the rates that device.sh has measured. MODEL=DIR: a checkpoint to measure too. Exit 0 if every
+# test passed and everything was measured; 77 where there is no GPU.
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1

@@ -4,7 +4,11 @@
 #include "fixture.h"
 #include "small_disk.h"
 
-enum { PIECE = 50, PIECES = RIG_FEW(60, 12), SLACK = 8192 /* manifest, heads of chunks, indexes */ };
+enum {
+    PIECE = 50,
+    PIECES = RIG_FEW(60, 12),
+    SLACK = 8192 /* manifest, heads of chunks, indexes */
+};
 
 static void appends_of_fifty(rig_kind kind, bool is_long)
 {
