@@ -69,6 +69,7 @@ tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_
 {
     void *memory = NULL;
     (void)a;
+    tarni_cuda_enter(d);
     int error = tarnk_cuda_alloc(&memory, n_bytes > 0 ? n_bytes : 1);
     memcpy(out_pointer, &memory, sizeof memory);
     if (!error)
@@ -81,26 +82,27 @@ tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_
 
 static void free_memory(tarni_device *d, const tarn_allocator *a, void *memory)
 {
-    (void)d, (void)a;
+    (void)a;
+    tarni_cuda_enter(d);
     tarnk_cuda_free(memory);
 }
 
 static uint64_t free_bytes(tarni_device *d)
 {
     size_t left = 0, all = 0;
-    (void)d;
+    tarni_cuda_enter(d);
     tarnk_cuda_memory(&left, &all);
     return left;
 }
 
 static void fill(tarni_device *d, void *to, uint8_t value, size_t n_bytes)
 {
-    tarni_cuda_note(d, tarnk_cuda_fill(to, value, n_bytes, tarni_cuda_of(d)->stream));
+    tarni_cuda_note(d, tarnk_cuda_fill(to, value, n_bytes, tarni_cuda_enter(d)->stream));
 }
 
 static void copy(tarni_device *d, void *to, const void *from, size_t n_bytes)
 {
-    tarni_cuda_note(d, tarnk_cuda_copy(to, from, n_bytes, tarni_cuda_of(d)->stream));
+    tarni_cuda_note(d, tarnk_cuda_copy(to, from, n_bytes, tarni_cuda_enter(d)->stream));
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -110,6 +112,7 @@ static void close_device(tarni_device *d)
     tarni_cuda *c = tarni_cuda_of(d);
     if (!c)
         return;
+    tarni_cuda_enter(d);
     if (c->stream)
         tarnk_cuda_wait(c->stream);
     tarni_cuda_close_copies(d);

@@ -62,6 +62,15 @@ static inline tarni_cuda *tarni_cuda_of(const tarni_device *d)
     return d->impl;
 }
 
+/* First in everything that is asked of the device: another thread, or another engine of this one,
+ * may have asked another device last. */
+static inline tarni_cuda *tarni_cuda_enter(const tarni_device *d)
+{
+    tarni_cuda *c = tarni_cuda_of(d);
+    (void)tarnk_cuda_use(&c->cuda); /* what it cannot do the next call says */
+    return c;
+}
+
 /* Keeps the first error of the device, and passes it on. */
 int tarni_cuda_note(tarni_device *d, int error);
 tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_bytes,

@@ -39,7 +39,7 @@ void tarni_cuda_close_copies(tarni_device *d)
 tarn_status tarni_cuda_read(tarni_device *d, void *to, const void *from, size_t n_bytes,
                             tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     if (!tarni_cuda_note(d, tarnk_cuda_download(to, from, n_bytes, c->stream)))
         tarni_cuda_note(d, tarnk_cuda_wait(c->stream));
     return tarni_device_check(d, err);
@@ -108,7 +108,7 @@ static tarn_status begun(tarni_device *d, tarni_transfer *t, int error, tarn_err
 
 tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     const size_t states = states_bytes(d);
     int error = tarnk_cuda_event_mark(c->steps_done, c->stream);
     if (!error)
@@ -128,7 +128,7 @@ tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err)
 
 tarn_status tarni_cuda_load(tarni_device *d, tarni_transfer *t, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     const size_t states = states_bytes(d);
     int error = 0;
     if (t->slot && states > 0) {

@@ -97,7 +97,7 @@ static tarni_pin *find_kept(tarni_cuda *c, size_t n_bytes)
 
 tarn_status tarni_cuda_pin(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     tarni_pin *kept = find_kept(c, n_bytes);
     void *memory = kept ? kept->memory : NULL;
     bool refused = false;

@@ -309,7 +309,7 @@ static int fetch(tarni_device *d, const tarni_batch *b)
 
 int tarni_cuda_run(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     uint32_t rows_max, n_keys = longest(batch, &rows_max);
     uint32_t n = is_decode(batch) ? rounded_rows(&c->needs, batch->n_rows) : 0;
     size_t n_pages = 0;

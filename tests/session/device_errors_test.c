@@ -3,8 +3,11 @@
 #include "check.h"
 #include "fixture.h"
 
+#include <pthread.h>
+
 /* From hooks.cpp. */
 void emu_break(void);
+void emu_device_count(int n);
 void emu_memory_limit(size_t n_bytes);
 unsigned mirror_faults(const char **first);
 
@@ -43,6 +46,50 @@ CASE(two_engines_share_a_device_that_has_room)
     tarn_engine_close(second);
     tarn_session_close(s);
     rig_close(&r);
+}
+
+typedef struct feeding {
+    tarn_session *session;
+    const uint32_t *ids;
+} feeding;
+
+static void *feed_on_another_thread(void *arg)
+{
+    const feeding *f = arg;
+    rig_feed(f->session, f->ids, N / 2);
+    return NULL;
+}
+
+/* Engines on two devices, asked in turns and by a thread that has asked nothing before. */
+CASE(each_engine_asks_its_own_device)
+{
+    rig r;
+    uint32_t ids[N];
+    tarn_engine *second;
+    tarn_session *other;
+    pthread_t thread;
+    tarn_engine_options o = {.size = sizeof o, .n_threads = 1, .device = "cuda:0"};
+    emu_device_count(2);
+    rig_open(&r, RIG_TINY, &o);
+    rig_ids(&r, 1, ids, N);
+    o.device = "cuda:1";
+    OK(tarn_engine_open(r.model, &o, &second, ERR));
+    tarn_session *s = rig_session(&r, "a", NULL);
+    OK(tarn_session_open(second, NULL, "b", NULL, &other, NULL, ERR));
+    rig_feed(s, ids, N / 2);
+    rig_feed(other, ids, N / 2);
+    rig_feed(s, ids, N / 2);
+    feeding f = {other, ids};
+    CHECK_EQ(pthread_create(&thread, NULL, feed_on_another_thread, &f), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK(rig_same_logits(s, other));
+    rig_commit(s); /* copied beside, and awaited by the encoder's thread */
+    tarn_session_close(other);
+    tarn_engine_close(second);
+    rig_generate(s, 2, NULL);
+    tarn_session_close(s);
+    rig_close(&r);
+    emu_device_count(1);
 }
 
 /* An engine takes what is left unless it is told otherwise. */
@@ -138,7 +185,7 @@ CASE(sessions_of_a_lost_device_go_on_elsewhere)
     rig_close(&r);
 }
 
-CHECK_MAIN(ENTRY(two_engines_share_a_device_that_has_room),
+CHECK_MAIN(ENTRY(two_engines_share_a_device_that_has_room), ENTRY(each_engine_asks_its_own_device),
            ENTRY(a_second_engine_that_finds_no_room_says_why),
            ENTRY(too_little_memory_is_told_by_what_it_is_for),
            ENTRY(sessions_of_a_lost_device_go_on_elsewhere))
