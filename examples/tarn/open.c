@@ -59,6 +59,7 @@ int open_engine_pinned(const arguments *args, uint64_t pinned_bytes_max, opened 
                                    .numerics = open_numerics(args),
                                    .n_threads = (uint32_t)args->options[OPTION_THREADS].number,
                                    .log = &log_to_stderr,
+                                   .exact = given(args, OPTION_EXACT),
                                    .pinned_bytes_max = pinned_bytes_max};
     if (tarn_engine_open(o->model, &options, &o->engine, &err) != TARN_OK)
         return result_error(args, &err);

@@ -12,6 +12,7 @@ typedef enum option_id {
     OPTION_DEVICE,
     OPTION_NUMERICS,
     OPTION_THREADS,
+    OPTION_EXACT,
     OPTION_JSON,
     OPTION_HELP,
     OPTION_PRESET,

@@ -65,4 +65,39 @@ def a_session_goes_from_the_cpu_to_the_device_and_back(folder):
     check(not r["at"]["bit_exact"], "back on the CPU: %r" % r["at"])
 
 
+# Heads of 128: appends of 64 tokens and more have forms of their own.
+WIDE = {
+    "architectures": ["KimiLinearForCausalLM"], "model_type": "kimi_linear", "dtype": "bfloat16",
+    "hidden_size": 64, "vocab_size": 160, "num_hidden_layers": 2,
+    "linear_attn_config": {"full_attn_layers": [2], "kda_layers": [1], "head_dim": 128,
+                           "num_heads": 1, "short_conv_kernel_size": 4},
+    "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 128, "kv_lora_rank": 512,
+    "q_lora_rank": None, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+    "mla_use_nope": True, "intermediate_size": 96, "moe_intermediate_size": 24, "num_experts": 8,
+    "num_experts_per_token": 2, "num_shared_experts": 1, "num_expert_group": 1, "topk_group": 1,
+    "first_k_dense_replace": 2, "moe_layer_freq": 1, "moe_renormalize": True,
+    "moe_router_activation_func": "sigmoid", "routed_scaling_factor": 2.446,
+    "use_grouped_topk": True, "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
+    "tie_word_embeddings": False, "model_max_length": 4096, "num_nextn_predict_layers": 0,
+    "bos_token_id": 156, "eos_token_id": 157, "pad_token_id": 159,
+}
+
+
+@case
+def exact_is_a_numerics_of_its_own(folder):
+    config, model = os.path.join(folder, "wide.json"), os.path.join(folder, "wide")
+    with open(config, "w") as f:
+        json.dump(WIDE, f)
+    harness.ask("model", "synth", model, "--config", config)
+    options = ["--store", os.path.join(folder, "store"), "--model", model, "--threads", "1",
+               "--device", "cuda:0"]
+    ids = ",".join(str(i) for i in range(70))
+    harness.ask("new", "work", *options)
+    harness.ask("append", "work", "--tokens", ids, "--exact", *options)
+    r = harness.ask("append", "work", "--tokens", "1", "--exact", *options)
+    equal((r["reuse"]["reason"], r["at"]["bit_exact"]), ("exact", True), "exact again")
+    r = harness.ask("append", "work", "--tokens", "2", *options)
+    equal((r["reuse"]["reason"], r["at"]["bit_exact"]), ("numerics", False), "fast after exact")
+
+
 harness.main()
