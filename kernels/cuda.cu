@@ -133,6 +133,11 @@ void tarnk_cuda_close(tarnk_cuda *cuda)
     memset(cuda, 0, sizeof *cuda);
 }
 
+int tarnk_cuda_use(const tarnk_cuda *cuda)
+{
+    return cudaSetDevice(cuda->device);
+}
+
 size_t tarnk_cuda_workspace(const tarnk_cuda_sizes *s)
 {
     constexpr size_t KEYS = 8192, KEY_BYTES = 512, ROPE_BYTES = 128, RECORD_BYTES = 74240,

@@ -83,6 +83,9 @@ int tarnk_cuda_count(void);
 int tarnk_cuda_open(tarnk_cuda *out, int device, size_t workspace_bytes, char *why,
                     size_t why_bytes);
 void tarnk_cuda_close(tarnk_cuda *cuda);
+/* What this thread asks from here on is asked of this device: of which it was before is forgotten,
+ * and a thread begins with device 0. */
+int tarnk_cuda_use(const tarnk_cuda *cuda);
 
 /* A workspace that serves steps of up to n_rows_max rows of up to n_seqs_max sequences without
  * taking slower ways: bf16 copies of inputs, the chunks of KDA, expanded keys. Less is right too,

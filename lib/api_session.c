@@ -95,7 +95,10 @@ void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
                              .pages_bytes_max =
                                  n_pages_max == UINT64_MAX ? 0 : n_pages_max * p->layout.page_bytes,
                              .host_bytes_max = host_max == UINT64_MAX ? 0 : host_max,
-                             .host_bytes = atomic_load(&engine->budget.bytes)};
+                             .host_bytes = atomic_load(&engine->budget.bytes),
+                             .pinned_bytes = engine->tier.bytes,
+                             .pinned_bytes_max = engine->tier.bytes_max,
+                             .pinned = engine->tier.n};
     tarni_api_result(out, &stat, sizeof stat);
 }
 

@@ -245,7 +245,8 @@ typedef struct tarn_at {
     char session[256];
     uint64_t node;     /* 0: none yet (not kept) */
     uint64_t position; /* tokens fed from the start */
-    bool bit_exact;    /* the state is a pure function of the tokens */
+    bool bit_exact;    /* the state is a pure function of the tokens; in fast numerics
+                          (tarn_engine_options) of how they were appended, too */
 } tarn_at;
 
 /* What the next use of a place costs. */
@@ -592,8 +593,9 @@ typedef struct tarn_engine_options {
     uint32_t n_threads;    /* 0: every physical core this process may use */
     uint32_t sessions_max; /* open at once; 0: 64 */
     uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
-    uint32_t step_tokens_max; /* rows of one step; 0: 512 */
-    uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024 */
+    uint32_t step_tokens_max; /* rows of one step; 0: 512, on a CUDA device 4160 */
+    uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024, on a
+                            CUDA device, where replaying costs less than keeping, 4096 */
     const tarn_allocator *allocator;
     const tarn_log *log;
     /* Ceilings in bytes, 0: none. What they come to in sessions: tarn_plan. */
@@ -604,7 +606,21 @@ typedef struct tarn_engine_options {
                                    bounds what is appended beside; 0: 250 */
     tarn_progress_fn progress;  /* of weights on their way to a device, in bytes; NULL: none */
     void *progress_user;
+    bool exact; /* on a CUDA device: no bit depends on how appends are cut, as on the CPU. Of a long
+                   append a session then has at most 63 rows in a step */
+    uint64_t pinned_bytes_max; /* on a CUDA device: host memory for sessions that are parked, pinned
+                                  and taken at once; 0: none, they come back from the store */
 } tarn_engine_options;
+
+/* Fast and exact. On the CPU, and on a CUDA device in f32 numerics or with `exact`, a session's
+ * state is a pure function of its ids. Else a CUDA device computes an append of 64 tokens or more
+ * in forms of their own, whose bits depend on where it begins: on how the session's tokens were
+ * appended and stepped, never on other sessions. All that waits when a step first considers the
+ * session is computed together, up to the next multiple of keep_every (or of 64 below what a step
+ * holds, if that is less) of its position. Forking, parking, committing and resuming change no bit
+ * either way; what is replayed was perhaps cut differently, and is then not called bit-exact; a row
+ * of logits that is handed out one by one (tarn_session_on_logits) comes from rows computed 16 at a
+ * time. tarn_engine_numerics says which it is: "...-exact", "...-fast4096". */
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
  * is taken as sessions need it and never beyond the limits given; of a CUDA device all of it at
@@ -615,9 +631,11 @@ typedef struct tarn_engine_options {
  * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
  * used longest ago first: they keep their ids and give back state and latents. The next use of such
  * a session reads them from the store again, says so in an event and in tarn_session_info.reuse,
- * and goes on with the same bits. If nobody can be parked, what asked is refused (LIMIT, with
- * figures); a session that was admitted, because something was queued for it, is never refused in a
- * step. Only a generation needs more on the way: it then stops with LENGTH.
+ * and goes on with the same bits. Those used last are copied to pinned_bytes_max of host memory
+ * first and come back from there, as long as they are not pushed out: then bytes_read is 0. If
+ * nobody can be parked, what asked is refused (LIMIT, with figures); a session that was admitted,
+ * because something was queued for it, is never refused in a step. Only a generation needs more on
+ * the way: it then stops with LENGTH.
  *
  * NO_DEVICE, NO_MEMORY (host_bytes_max too), INVALID, LIMIT (a ceiling below one session), and what
  * opening the weights may return. Threads: any. */
@@ -751,7 +769,9 @@ typedef struct tarn_engine_stat {
     uint32_t parked;             /* of the sessions */
     uint32_t commits;            /* on their way */
     uint64_t slots_bytes_max, pages_bytes_max, host_bytes_max; /* 0: none */
-    uint64_t host_bytes;
+    uint64_t host_bytes;                     /* pinned memory for copies is part of it */
+    uint64_t pinned_bytes, pinned_bytes_max; /* of parked sessions */
+    uint32_t pinned;                         /* of the parked sessions */
 } tarn_engine_stat;
 
 /* What the engine holds now. Threads: one. */

@@ -11,6 +11,9 @@
  * Arithmetic counts at the rate of the instruction the engine uses: bf16 products or fp32
  * multiply-add; the recurrence always at the latter.
  *
+ * Of a device the rates are not measured here: they are those of --machine, which bench_ops_cuda
+ * has written, the recurrence at the rate of products too; without there are no floors.
+ *
  * Sessions are fed ids that any vocabulary has, one a step for decoding: nothing stops it. The
  * first tokens are those of `tarn eval`, started as a process of its own. */
 #include "open.h"
@@ -32,10 +35,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SESSIONS_MAX 64
-#define STEPS        24
-#define REPEATS      3
-#define LONG_CONTEXT 16384
+#define SESSIONS_MAX  64
+#define STEPS         24
+#define REPEATS       3
+#define LONG_CONTEXT  16384
+#define QUICK_CONTEXT 256 /* no more with --quick on a device, and fewer repetitions */
+#define PIECE_HOST    512 /* tokens of a step while a context is filled */
+#define PIECE_DEVICE  4096
 
 extern char **environ;
 
@@ -57,25 +63,25 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
-static bool has_bf16_products(const bench *b)
-{
-    return strstr(tarn_engine_device(b->o.engine), "bf16") != NULL;
-}
-
 static bool on_host(const bench *b)
 {
     return strncmp(tarn_engine_device(b->o.engine), "cpu", 3) == 0;
 }
 
-/* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it. Of a
- * device other than the host, whose rates are not measured here, nothing is said: endless. */
+static bool has_bf16_products(const bench *b)
+{
+    return strstr(tarn_engine_device(b->o.engine), "bf16") != NULL || !on_host(b);
+}
+
+/* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it; endless
+ * where the machine's rates are not known. */
 static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double context)
 {
     const tarn_model_info *m = &b->info;
-    if (!on_host(b))
-        return INFINITY;
     const double read = b->peaks.read_gbps * 1e9, fma = b->peaks.fma_gflops * 1e9;
     const double products = has_bf16_products(b) ? b->peaks.bf16_gflops * 1e9 : fma;
+    if (!(read > 0 && fma > 0))
+        return INFINITY;
     const double per_weight = (double)m->weights_bytes / (double)m->n_parameters;
     double distinct = 0;
     if (m->n_experts > 0)
@@ -154,7 +160,8 @@ static tarn_status open_bed(bench *b, bed *d, uint32_t n, uint32_t context)
         d->n += status == TARN_OK;
     }
     for (uint32_t at = 0, piece; status == TARN_OK && at < context; at += piece) {
-        piece = context - at < 512 ? context - at : 512;
+        piece = on_host(b) ? PIECE_HOST : PIECE_DEVICE;
+        piece = context - at < piece ? context - at : piece;
         status = feed(b, d, piece);
         if (context > 4096)
             print_progress("filling the context", "tokens", at + piece, context);
@@ -174,19 +181,26 @@ static void measure_peaks(bench *b, bool again)
 
 /* ---- metrics --------------------------------------------------------------------------------- */
 
+/* Of what takes microseconds on a GPU, and minutes on one that is only emulated. */
+static bool is_brief(const bench *b)
+{
+    return given(b->args, OPTION_QUICK) && !on_host(b);
+}
+
 /* Median seconds of a step of one token in each of n sessions. */
 static tarn_status time_decode(bench *b, uint32_t n, uint32_t context, double *out_s)
 {
     bed d;
     double times[STEPS];
+    const uint32_t n_steps = is_brief(b) ? 3 : STEPS;
     tarn_status status = open_bed(b, &d, n, context);
-    for (uint32_t i = 0; status == TARN_OK && i < STEPS; i++) {
+    for (uint32_t i = 0; status == TARN_OK && i < n_steps; i++) {
         double start = peaks_now();
         status = feed(b, &d, 1);
         times[i] = peaks_now() - start;
     }
     close_bed(&d);
-    *out_s = status == TARN_OK ? rows_median(times, STEPS) : 0;
+    *out_s = status == TARN_OK ? rows_median(times, n_steps) : 0;
     return status;
 }
 
@@ -201,12 +215,13 @@ static tarn_status decode(bench *b, const char *metric, uint32_t n, uint32_t con
     return status;
 }
 
-static tarn_status append(bench *b, const char *metric, uint32_t n_tokens, uint32_t context)
+/* Median seconds of an append to a session of its own. */
+static tarn_status time_append(bench *b, uint32_t n_tokens, uint32_t context, double *out_s)
 {
     double times[REPEATS];
+    const uint32_t n_repeats = is_brief(b) ? 1 : REPEATS;
     tarn_status status = TARN_OK;
-    measure_peaks(b, false);
-    for (uint32_t i = 0; status == TARN_OK && i < REPEATS; i++) {
+    for (uint32_t i = 0; status == TARN_OK && i < n_repeats; i++) {
         bed d;
         status = open_bed(b, &d, 1, context);
         double start = peaks_now();
@@ -215,9 +230,18 @@ static tarn_status append(bench *b, const char *metric, uint32_t n_tokens, uint3
         times[i] = peaks_now() - start;
         close_bed(&d);
     }
+    *out_s = status == TARN_OK ? rows_median(times, n_repeats) : 0;
+    return status;
+}
+
+static tarn_status append(bench *b, const char *metric, uint32_t n_tokens, uint32_t context)
+{
+    double took;
+    measure_peaks(b, false);
+    tarn_status status = time_append(b, n_tokens, context, &took);
     measure_peaks(b, true);
     if (status == TARN_OK)
-        rows_add(b->rows, metric, n_tokens / rows_median(times, REPEATS), "tok/s",
+        rows_add(b->rows, metric, n_tokens / took, "tok/s",
                  n_tokens / floor_s(b, n_tokens, 1, context));
     return status;
 }
@@ -336,30 +360,74 @@ static tarn_status run_all(bench *b, const double first_s[2])
 }
 
 /* What a device that reads its weights in milliseconds is asked. */
+static const struct device_metric {
+    const char *metric;
+    uint32_t n_sessions, n_tokens; /* n_tokens 0: decode */
+    uint32_t context;
+    bool is_rate; /* else milliseconds */
+} device_metrics[] = {{"decode_ms_b1", 1, 0, 64, false},
+                      {"decode_ms_b8", 8, 0, 64, false},
+                      {"decode_ms_b64", 64, 0, 64, false},
+                      {"append_ms_100", 1, 100, 0, false},
+                      {"prefill_tok_s_512", 1, 512, 0, true},
+                      {"prefill_tok_s_8k", 1, 8192, 0, true},
+                      {"append_ms_2k_ctx100k", 1, 2048, 100000, false},
+                      {"decode_ms_b1_ctx128k", 1, 0, 131072, false}};
+
 static tarn_status run_device(bench *b)
 {
-    static const struct {
-        const char *metric;
-        uint32_t n_sessions, n_tokens, context; /* n_tokens 0: decode */
-    } asked[] = {{"decode_tok_s", 1, 0, 64},
-                 {"decode_tok_s_b8", 8, 0, 64},
-                 {"decode_tok_s_b64", 64, 0, 64},
-                 {"append_tok_s_100", 1, 100, 0},
-                 {"prefill_tok_s_512", 1, 512, 0},
-                 {"prefill_tok_s_8k", 1, 8192, 0},
-                 {"append_tok_s_2k_ctx100k", 1, 2048, 100000},
-                 {"decode_tok_s_ctx128k", 1, 0, 131072}};
     tarn_status status = TARN_OK;
-    for (size_t i = 0; status == TARN_OK && i < sizeof asked / sizeof asked[0]; i++) {
-        uint32_t n = asked[i].n_tokens > 0 ? asked[i].n_tokens : STEPS;
-        if (asked[i].context + n > b->info.context ||
-            (asked[i].context > LONG_CONTEXT && given(b->args, OPTION_QUICK)))
+    for (size_t i = 0; status == TARN_OK && i < sizeof device_metrics / sizeof device_metrics[0];
+         i++) {
+        const struct device_metric *m = &device_metrics[i];
+        uint32_t n = m->n_tokens > 0 ? m->n_tokens : STEPS;
+        double took;
+        if (m->context + n > b->info.context ||
+            (m->context + n > QUICK_CONTEXT && given(b->args, OPTION_QUICK)))
             continue;
-        status = asked[i].n_tokens > 0
-                     ? append(b, asked[i].metric, asked[i].n_tokens, asked[i].context)
-                     : decode(b, asked[i].metric, asked[i].n_sessions, asked[i].context);
+        status = m->n_tokens > 0 ? time_append(b, m->n_tokens, m->context, &took)
+                                 : time_decode(b, m->n_sessions, m->context, &took);
+        if (status != TARN_OK)
+            break;
+        double floor = m->n_tokens > 0 ? floor_s(b, n, 1, m->context)
+                                       : floor_s(b, m->n_sessions, m->n_sessions, m->context);
+        bool known = isfinite(floor);
+        if (m->is_rate)
+            rows_add(b->rows, m->metric, n / took, "tok/s", known ? n / floor : 0);
+        else
+            rows_add(b->rows, m->metric, 1e3 * took, "ms", known ? 1e3 * floor : 0);
     }
     return status;
+}
+
+/* The last rates that bench_ops_cuda has written there. */
+static int read_machine(bench *b)
+{
+    const char *path = b->args->options[OPTION_MACHINE].text;
+    char line[512], name[64];
+    double value, copy = 0, products = 0;
+    if (!path)
+        return 0;
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return options_wrong(b->args, "%s: cannot be read", path);
+    while (fgets(line, sizeof line, f)) {
+        const char *tab = strchr(line, '\t');
+        if (!tab || (size_t)(tab - line) >= sizeof name)
+            continue;
+        memcpy(name, line, (size_t)(tab - line));
+        name[tab - line] = 0;
+        value = strtod(tab + 1, NULL);
+        if (strcmp(name, "copy_gbps") == 0)
+            copy = value;
+        else if (strcmp(name, "library_matmul_tflops") == 0)
+            products = 1e3 * value;
+    }
+    fclose(f);
+    if (copy <= 0 || products <= 0)
+        return options_wrong(b->args, "%s: no rows copy_gbps and library_matmul_tflops", path);
+    b->peaks = (peaks){.read_gbps = copy, .fma_gflops = products, .bf16_gflops = products};
+    return 0;
 }
 
 int verb_bench_model(const arguments *args)
@@ -381,6 +449,8 @@ int verb_bench_model(const arguments *args)
         fprintf(stderr, "tarn: no memory to measure with\n");
         code = 1;
     }
+    if (code == 0 && !on_host(&b))
+        code = read_machine(&b);
     if (code == 0 && (b.rows = rows_begin(args, b.o.engine, peers)) == NULL)
         code = 1;
     if (code == 0 && (on_host(&b) ? run_all(&b, first_s) : run_device(&b)) != TARN_OK)

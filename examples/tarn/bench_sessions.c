@@ -6,8 +6,11 @@
  *   resume_first_token_ms, fork_first_token_ms, rewind_..._ms   a decode step of the same session
  *   fork_us                 one small synced write to the same folder: its record is durable
  *   append_16x64_over_1x1024   1: sixteen short appends are as much work as one long one
- * rewind_middle goes to the end of a turn, rewind_between into the middle of one.
- * Rows ending in _appending have one more session that appends 64 tokens at a time. */
+ * resume_ms_32k_pinned, _store   on a device: a parked or closed session of --context tokens
+ * (32768) up to its next token; the name says how many. park_ms_32k is the copy out. rewind_middle
+ * goes to the end of a turn, rewind_between into the middle of one. Rows ending in _appending have
+ * one more session that appends 64 tokens at a time. */
+#include "bench_resumes.h"
 #include "open.h"
 #include "result.h"
 #include "rows.h"
@@ -29,8 +32,11 @@ enum {
     LONG = 1024,
     TURN = 96,
     TURNS = 9,
-    PIECE = 64
+    PIECE = 64,
+    RESUMED = 32768
 };
+
+#define PINNED_BYTES ((uint64_t)512 << 20) /* of parked sessions, on a device */
 
 /* Going back is refused there, so everything up to the place is computed again. */
 static const rows_peer peers[] = {
@@ -46,7 +52,7 @@ typedef struct bench {
     const arguments *args;
     opened o; /* its store is the temporary one */
     char dir[64];
-    uint32_t vocab;
+    uint32_t vocab, context;
     uint32_t random;
     double step_ms; /* a decode step of one session */
     rows *rows;
@@ -427,6 +433,21 @@ static tarn_status parked_with(bench *b, tarn_session **s)
     return TARN_OK;
 }
 
+/* Of a long session, on a device. */
+static tarn_status long_resumes(bench *b)
+{
+    uint64_t asked = b->args->options[OPTION_CONTEXT].number, n = asked > 0 ? asked : RESUMED;
+    bench_resumes r = {.engine = b->o.engine,
+                       .store = b->o.store,
+                       .rows = b->rows,
+                       .n_tokens = (uint32_t)n,
+                       .vocab = b->vocab,
+                       .step_ms = b->step_ms,
+                       .err = &b->err};
+    bool on_host = strncmp(tarn_engine_device(b->o.engine), "cpu", 3) == 0;
+    return on_host || n > b->context - b->context / 8 ? TARN_OK : bench_resumes_run(&r);
+}
+
 static tarn_status measure(bench *b)
 {
     tarn_session *s[SESSIONS] = {NULL};
@@ -439,7 +460,7 @@ static tarn_status measure(bench *b)
     if (status == TARN_OK)
         status = parked_with(b, s);
     close_all(s, SESSIONS);
-    return status;
+    return status == TARN_OK ? long_resumes(b) : status;
 }
 
 /* ---- the verb -------------------------------------------------------------------------------- */
@@ -473,10 +494,11 @@ int verb_bench_sessions(const arguments *args)
 {
     bench b = {.args = args, .random = 7};
     tarn_model_info info = {.size = sizeof info};
-    int code = open_engine(args, &b.o);
+    int code = open_engine_pinned(args, PINNED_BYTES, &b.o);
     if (code == 0 && tarn_model_describe(b.o.model, open_numerics(args), &info, &b.err) != TARN_OK)
         code = result_error(args, &b.err);
     b.vocab = info.vocab;
+    b.context = info.context;
     if (code == 0)
         code = open_temporary(&b);
     if (code == 0 && (b.rows = rows_begin(args, b.o.engine, peers)) == NULL)

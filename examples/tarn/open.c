@@ -44,6 +44,11 @@ int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o
 
 int open_engine(const arguments *args, opened *o)
 {
+    return open_engine_pinned(args, 0, o);
+}
+
+int open_engine_pinned(const arguments *args, uint64_t pinned_bytes_max, opened *o)
+{
     tarn_error err = {0};
     const char *shape = args->options[OPTION_SHAPE].text;
     int code = open_model(args, shape, shape ? TARN_MODEL_SHAPE : 0, o);
@@ -53,7 +58,9 @@ int open_engine(const arguments *args, opened *o)
                                    .device = args->options[OPTION_DEVICE].text,
                                    .numerics = open_numerics(args),
                                    .n_threads = (uint32_t)args->options[OPTION_THREADS].number,
-                                   .log = &log_to_stderr};
+                                   .log = &log_to_stderr,
+                                   .exact = given(args, OPTION_EXACT),
+                                   .pinned_bytes_max = pinned_bytes_max};
     if (tarn_engine_open(o->model, &options, &o->engine, &err) != TARN_OK)
         return result_error(args, &err);
     return 0;

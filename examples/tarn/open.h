@@ -20,15 +20,16 @@ typedef struct place {
     const char *where; /* NULL: the head */
 } place;
 
-/* What --store, --key-file, --model, --device, --numerics and --threads take. */
+/* What --store, --key-file, --model, --device, --numerics, --threads and --exact take. */
 #define OPTIONS_STORE (OPTION_BIT(OPTION_STORE) | OPTION_BIT(OPTION_KEY_FILE))
 #define OPTIONS_MODEL                                                                              \
     (OPTION_BIT(OPTION_MODEL) | OPTION_BIT(OPTION_DEVICE) | OPTION_BIT(OPTION_NUMERICS) |          \
-     OPTION_BIT(OPTION_THREADS))
+     OPTION_BIT(OPTION_THREADS) | OPTION_BIT(OPTION_EXACT))
 
 /* Each returns an exit code and has said what was wrong if it is not 0. */
 int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o);
 int open_engine(const arguments *args, opened *o); /* the model of --model and an engine on it */
+int open_engine_pinned(const arguments *args, uint64_t pinned_bytes_max, opened *o);
 /* What a store without a key is opened with; warnings go to standard error. */
 tarn_store_options open_store_options(uint32_t flags);
 

@@ -44,6 +44,8 @@ static const option table[OPTION_COUNT] = {
     [OPTION_NUMERICS] = {"--numerics", KIND_NUMERICS, 0, NULL, "N",
                          "native (the checkpoint's dtype) or f32 (the reference)"},
     [OPTION_THREADS] = {"--threads", KIND_NUMBER, UINT32_MAX, NULL, "N", "0: every core"},
+    [OPTION_EXACT] = {"--exact", KIND_FLAG, 0, NULL, "",
+                      "on a GPU: the bits do not depend on how text is cut into appends"},
     [OPTION_JSON] = {"--json", KIND_FLAG, 0, NULL, "", "one JSON object on standard output"},
     [OPTION_HELP] = {"--help", KIND_FLAG, 0, NULL, "", "this page"},
     [OPTION_PRESET] = {"--preset", KIND_TEXT, 0, NULL, "NAME", "tiny, geo48, moe1b or 48b"},
@@ -89,6 +91,8 @@ static const option table[OPTION_COUNT] = {
     [OPTION_TSV] = {"--tsv", KIND_TEXT, 0, NULL, "FILE", "append the rows there too"},
     [OPTION_PEERS] = {"--peers", KIND_TEXT, 0, NULL, "FILE",
                       "rates of other programs (TSV) to compare with"},
+    [OPTION_MACHINE] = {"--machine", KIND_TEXT, 0, NULL, "FILE",
+                        "rates of a device (TSV of bench_ops_cuda), for floors"},
     [OPTION_QUICK] = {"--quick", KIND_FLAG, 0, NULL, "", "leave out what takes minutes"},
     [OPTION_FORCE] = {"--force", KIND_FLAG, 0, NULL, "", "whichever call --tool names"},
 };

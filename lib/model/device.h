@@ -58,6 +58,10 @@ typedef struct tarni_transfer {
     void *mark; /* the device's own: when it is done */
 } tarni_transfer;
 
+/* What a run may return besides errors of the device: nothing was begun, and the device is whole.
+ */
+#define TARNI_STEP_NO_MEMORY (-1)
+
 /* Bytes of workspace the ops want for steps of n_rows. */
 typedef struct tarni_workspaces {
     size_t matmul; /* of each of two */
@@ -82,14 +86,19 @@ typedef struct tarni_device_class {
     void (*copy)(tarni_device *d, void *to, const void *from, size_t n_bytes);
     /* Brings the weights to where ops read them and gives them in d->weights. */
     tarn_status (*load_weights)(tarni_device *d, const tarni_weights *weights, tarn_error *err);
-    /* Runs a step to its end: draws, `fn`, finite. 0 or the device's error. */
+    /* Runs a step to its end: draws, `fn`, finite. 0, the device's error, or
+     * TARNI_STEP_NO_MEMORY. */
     int (*run)(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user);
     /* Where !on_host: rows [n_rows][vocab] go to where the running step wants its logits. */
     int (*put_logits)(tarni_device *d, const float *rows, uint32_t n_rows);
 
-    /* Where !on_host. Host memory for transfers: */
+    /* Where !on_host. Host memory for transfers, counted by the needs' `count` as long as it is
+     * taken from the system, which may be longer than it is used. */
     tarn_status (*pin)(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err);
-    void (*unpin)(tarni_device *d, void *memory);
+    void (*unpin)(tarni_device *d, void *memory, size_t n_bytes);
+    /* The same, not counted: for who has a ceiling of its own. */
+    tarn_status (*pin_apart)(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err);
+    void (*unpin_apart)(tarni_device *d, void *memory);
     tarn_status (*read)(tarni_device *d, void *to, const void *from, size_t n_bytes,
                         tarn_error *err);
     /* Begins to copy to the host what the steps so far have left; steps to come may run meanwhile,
@@ -104,8 +113,10 @@ typedef struct tarni_device_class {
 
 struct tarni_device {
     const tarni_device_class *class;
-    char name[96];     /* "cpu-avx512", "cuda:0 NVIDIA H200" */
-    char numerics[32]; /* devices with the same text give the same bits */
+    char name[96];       /* "cpu-avx512", "cuda:0 NVIDIA H200" */
+    char numerics[32];   /* devices with the same text give the same bits */
+    uint32_t exact_rows; /* cuts of a session's tokens into steps do not show in its bits as long
+                            as each has at most so many rows of it; 0: they never do */
     const tarnk_ops *ops;
     tarnk_context context;
     const tarni_spec *spec;
@@ -125,6 +136,10 @@ typedef struct tarni_device_needs {
     bool (*progress)(void *user, uint64_t done, uint64_t all); /* of loading weights, in bytes;
                                                                   false: CANCELLED. NULL: none */
     void *progress_user;
+    bool (*count)(void *user, size_t n_bytes); /* pinned host memory; false: beyond its ceiling.
+                                                  NULL: there is none */
+    void (*uncount)(void *user, size_t n_bytes);
+    void *count_user;
 } tarni_device_needs;
 
 /* "cpu", "cuda:N", or "auto" and NULL: a CUDA device where there is one with room, else the CPU.

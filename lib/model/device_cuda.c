@@ -69,6 +69,7 @@ tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_
 {
     void *memory = NULL;
     (void)a;
+    tarni_cuda_enter(d);
     int error = tarnk_cuda_alloc(&memory, n_bytes > 0 ? n_bytes : 1);
     memcpy(out_pointer, &memory, sizeof memory);
     if (!error)
@@ -81,26 +82,27 @@ tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_
 
 static void free_memory(tarni_device *d, const tarn_allocator *a, void *memory)
 {
-    (void)d, (void)a;
+    (void)a;
+    tarni_cuda_enter(d);
     tarnk_cuda_free(memory);
 }
 
 static uint64_t free_bytes(tarni_device *d)
 {
     size_t left = 0, all = 0;
-    (void)d;
+    tarni_cuda_enter(d);
     tarnk_cuda_memory(&left, &all);
     return left;
 }
 
 static void fill(tarni_device *d, void *to, uint8_t value, size_t n_bytes)
 {
-    tarni_cuda_note(d, tarnk_cuda_fill(to, value, n_bytes, tarni_cuda_of(d)->stream));
+    tarni_cuda_note(d, tarnk_cuda_fill(to, value, n_bytes, tarni_cuda_enter(d)->stream));
 }
 
 static void copy(tarni_device *d, void *to, const void *from, size_t n_bytes)
 {
-    tarni_cuda_note(d, tarnk_cuda_copy(to, from, n_bytes, tarni_cuda_of(d)->stream));
+    tarni_cuda_note(d, tarnk_cuda_copy(to, from, n_bytes, tarni_cuda_enter(d)->stream));
 }
 
 /* ---- open and close -------------------------------------------------------------------------- */
@@ -110,6 +112,7 @@ static void close_device(tarni_device *d)
     tarni_cuda *c = tarni_cuda_of(d);
     if (!c)
         return;
+    tarni_cuda_enter(d);
     if (c->stream)
         tarnk_cuda_wait(c->stream);
     tarni_cuda_close_copies(d);
@@ -138,6 +141,8 @@ static const tarni_device_class cuda_class = {
     .put_logits = tarni_cuda_put_logits,
     .pin = tarni_cuda_pin,
     .unpin = tarni_cuda_unpin,
+    .pin_apart = tarni_cuda_pin_apart,
+    .unpin_apart = tarni_cuda_unpin_apart,
     .read = tarni_cuda_read,
     .save = tarni_cuda_save,
     .load = tarni_cuda_load,
@@ -181,6 +186,18 @@ static tarn_status open_streams(tarni_device *d, tarn_error *err)
     return TARN_OK;
 }
 
+/* Long appends take other forms of the recurrence and of attention, where there are any for their
+ * shapes; with fp32 there are none. */
+static uint32_t exact_rows(const tarni_device *d)
+{
+    const tarni_spec *s = d->spec;
+    if (!d->layout->round)
+        return 0;
+    if (s->n_kda > 0 && s->kda_dim == 128)
+        return TARNK_KDA_CHUNK_MIN - 1;
+    return s->n_mla > 0 && s->rank == 512 ? TARNK_MLA_APPEND_MIN - 1 : 0;
+}
+
 tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_device_needs *needs,
                             tarn_error *err)
 {
@@ -206,6 +223,7 @@ tarn_status tarni_cuda_open(tarni_device *out, uint32_t index, const tarni_devic
     snprintf(out->name, sizeof out->name, "cuda:%u %s", index, c->cuda.name);
     snprintf(out->numerics, sizeof out->numerics, "%s-sm%u", out->ops->numerics, c->cuda.arch);
     c->cuda.native = out->layout->round;
+    out->exact_rows = exact_rows(out);
     c->cuda.expert_dtype = out->spec->dtype;
     out->context.pool = &c->cuda;
     tarn_status status = open_streams(out, err);

@@ -50,6 +50,7 @@ typedef struct tarni_cuda {
     uint32_t n_graphs;
     uint8_t *turned[2]; /* states the other way round: on their way out, on their way in */
     tarni_pin pins[TARNI_PINS_MAX];
+    size_t step_bytes;     /* of the arrays of a step */
     tarni_weights weights; /* on the device; layers are the host's */
     tarnk_matrix *experts; /* arrays of the layers, as the device has them */
     uint8_t *weights_memory;
@@ -59,6 +60,15 @@ typedef struct tarni_cuda {
 static inline tarni_cuda *tarni_cuda_of(const tarni_device *d)
 {
     return d->impl;
+}
+
+/* First in everything that is asked of the device: another thread, or another engine of this one,
+ * may have asked another device last. */
+static inline tarni_cuda *tarni_cuda_enter(const tarni_device *d)
+{
+    tarni_cuda *c = tarni_cuda_of(d);
+    (void)tarnk_cuda_use(&c->cuda); /* what it cannot do the next call says */
+    return c;
 }
 
 /* Keeps the first error of the device, and passes it on. */
@@ -76,11 +86,20 @@ void tarni_cuda_close_step(tarni_device *d);
 int tarni_cuda_run(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user);
 int tarni_cuda_put_logits(tarni_device *d, const float *rows, uint32_t n_rows);
 
+/* device_cuda_pin.c */
+tarn_status tarni_cuda_pin(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err);
+void tarni_cuda_unpin(tarni_device *d, void *memory, size_t n_bytes);
+tarn_status tarni_cuda_pin_apart(tarni_device *d, size_t n_bytes, void *out_pointer,
+                                 tarn_error *err);
+void tarni_cuda_unpin_apart(tarni_device *d, void *memory);
+/* A block that is not kept for the next transfer. */
+tarn_status tarni_cuda_pin_block(tarni_device *d, size_t n_bytes, void **out, tarn_error *err);
+void tarni_cuda_unpin_block(tarni_device *d, void *memory, size_t n_bytes); /* NULL is allowed */
+void tarni_cuda_drop_pins(tarni_device *d);
+
 /* device_cuda_copy.c */
 tarn_status tarni_cuda_open_copies(tarni_device *d, tarn_error *err);
 void tarni_cuda_close_copies(tarni_device *d);
-tarn_status tarni_cuda_pin(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err);
-void tarni_cuda_unpin(tarni_device *d, void *memory);
 tarn_status tarni_cuda_read(tarni_device *d, void *to, const void *from, size_t n_bytes,
                             tarn_error *err);
 tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err);

@@ -31,54 +31,7 @@ void tarni_cuda_close_copies(tarni_device *d)
     tarnk_cuda_wait(c->copies);
     for (int i = 0; i < 2; i++)
         tarnk_cuda_free(c->turned[i]);
-    for (size_t i = 0; i < TARNI_PINS_MAX; i++)
-        if (c->pins[i].memory)
-            tarnk_cuda_unpin(c->pins[i].memory);
-}
-
-/* ---- pinned memory --------------------------------------------------------------------------- */
-
-/* Pinning takes milliseconds: a block is used again where one fits, and the largest are kept. */
-tarn_status tarni_cuda_pin(tarni_device *d, size_t n_bytes, void *out_pointer, tarn_error *err)
-{
-    tarni_cuda *c = tarni_cuda_of(d);
-    tarni_pin *best = NULL;
-    for (size_t i = 0; i < TARNI_PINS_MAX; i++) {
-        tarni_pin *p = &c->pins[i];
-        if (p->memory && !p->used && p->n_bytes >= n_bytes && (!best || p->n_bytes < best->n_bytes))
-            best = p;
-    }
-    void *memory = best ? best->memory : NULL;
-    if (best)
-        best->used = true;
-    int error = best ? 0 : tarnk_cuda_pin(&memory, n_bytes);
-    if (error)
-        return tarni_fail(err, TARN_E_NO_MEMORY, "%s: %zu MiB of pinned host memory: %s", d->name,
-                          n_bytes >> 20, tarnk_cuda_error(error));
-    for (size_t i = 0; !best && i < TARNI_PINS_MAX; i++) {
-        tarni_pin *p = &c->pins[i];
-        if (p->used)
-            continue;
-        if (p->memory)
-            tarnk_cuda_unpin(p->memory); /* too small, or it would have been taken */
-        *p = (tarni_pin){.memory = memory, .n_bytes = n_bytes, .used = true};
-        break;
-    }
-    memcpy(out_pointer, &memory, sizeof memory);
-    return TARN_OK;
-}
-
-void tarni_cuda_unpin(tarni_device *d, void *memory)
-{
-    tarni_cuda *c = tarni_cuda_of(d);
-    for (size_t i = 0; i < TARNI_PINS_MAX; i++) {
-        if (memory && c->pins[i].memory == memory) {
-            c->pins[i].used = false;
-            return;
-        }
-    }
-    if (memory)
-        tarnk_cuda_unpin(memory);
+    tarni_cuda_drop_pins(d);
 }
 
 /* ---- copies ---------------------------------------------------------------------------------- */
@@ -86,7 +39,7 @@ void tarni_cuda_unpin(tarni_device *d, void *memory)
 tarn_status tarni_cuda_read(tarni_device *d, void *to, const void *from, size_t n_bytes,
                             tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     if (!tarni_cuda_note(d, tarnk_cuda_download(to, from, n_bytes, c->stream)))
         tarni_cuda_note(d, tarnk_cuda_wait(c->stream));
     return tarni_device_check(d, err);
@@ -155,7 +108,7 @@ static tarn_status begun(tarni_device *d, tarni_transfer *t, int error, tarn_err
 
 tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     const size_t states = states_bytes(d);
     int error = tarnk_cuda_event_mark(c->steps_done, c->stream);
     if (!error)
@@ -175,7 +128,7 @@ tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err)
 
 tarn_status tarni_cuda_load(tarni_device *d, tarni_transfer *t, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     const size_t states = states_bytes(d);
     int error = 0;
     if (t->slot && states > 0) {

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define KEYS_STEP_MIN 1024 /* the shortest sessions a graph is made for */
+#define TABLES_MIN    4096 /* pages of all sessions of a step, at first */
 
 /* ---- arrays ---------------------------------------------------------------------------------- */
 
@@ -36,6 +37,29 @@ static size_t carve(tarni_step_arrays *s, const tarni_device_needs *n, uint8_t *
     return at;
 }
 
+/* Nothing is on its way here: the step before was waited for. */
+static tarn_status grow_tables(tarni_device *d, size_t wanted, tarn_error *err)
+{
+    tarni_cuda *c = tarni_cuda_of(d);
+    void *host, *device;
+    if (wanted <= c->tables_capacity)
+        return TARN_OK;
+    wanted += wanted / 2;
+    size_t n_bytes = wanted * sizeof *c->tables;
+    TARNI_TRY(tarni_cuda_pin_block(d, n_bytes, &host, err));
+    tarn_status status = tarni_cuda_alloc(d, NULL, n_bytes, "page tables", &device, err);
+    if (status != TARN_OK) {
+        tarni_cuda_unpin_block(d, host, n_bytes);
+        return status;
+    }
+    tarnk_cuda_free(c->device_tables);
+    tarni_cuda_unpin_block(d, c->tables, c->tables_capacity * sizeof *c->tables);
+    c->tables = host;
+    c->device_tables = device;
+    c->tables_capacity = wanted;
+    return TARN_OK;
+}
+
 tarn_status tarni_cuda_open_step(tarni_device *d, tarn_error *err)
 {
     tarni_cuda *c = tarni_cuda_of(d);
@@ -43,10 +67,8 @@ tarn_status tarni_cuda_open_step(tarni_device *d, tarn_error *err)
     size_t n_bytes = carve(&s, &c->needs, NULL);
     uint8_t *memory;
     void *pinned;
-    int error = tarnk_cuda_pin(&pinned, n_bytes);
-    if (error)
-        return tarni_fail(err, TARN_E_NO_MEMORY, "%s: %zu bytes of pinned host memory: %s", d->name,
-                          n_bytes, tarnk_cuda_error(error));
+    TARNI_TRY(tarni_cuda_pin_block(d, n_bytes, &pinned, err));
+    c->step_bytes = n_bytes;
     memset(pinned, 0, n_bytes);
     carve(&c->host, &c->needs, pinned);
     TARNI_TRY(tarni_cuda_alloc(d, NULL, n_bytes, "a step's arrays", &memory, err));
@@ -55,7 +77,7 @@ tarn_status tarni_cuda_open_step(tarni_device *d, tarn_error *err)
                           &c->row_numbers, err));
     for (uint32_t i = 0; i < c->needs.n_logits_max; i++)
         c->row_numbers[i] = i;
-    return TARN_OK;
+    return grow_tables(d, TABLES_MIN, err);
 }
 
 static void drop_graphs(tarni_cuda *c)
@@ -72,10 +94,8 @@ void tarni_cuda_close_step(tarni_device *d)
     tarni_free(d->allocator, c->row_numbers);
     tarnk_cuda_free(c->device.base);
     tarnk_cuda_free(c->device_tables);
-    if (c->host.base)
-        tarnk_cuda_unpin(c->host.base);
-    if (c->tables)
-        tarnk_cuda_unpin(c->tables);
+    tarni_cuda_unpin_block(d, c->host.base, c->step_bytes);
+    tarni_cuda_unpin_block(d, c->tables, c->tables_capacity * sizeof *c->tables);
 }
 
 /* ---- what changed since the step before ------------------------------------------------------ */
@@ -85,40 +105,10 @@ static size_t pages_of(const tarnk_seq *s)
     return ((size_t)s->position + s->n_rows + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
 }
 
-/* Nothing is on its way here: the step before was waited for. */
-static int grow_tables(tarni_cuda *c, size_t wanted)
-{
-    void *host, *device;
-    if (wanted <= c->tables_capacity)
-        return 0;
-    wanted += wanted / 2;
-    int error = tarnk_cuda_pin(&host, wanted * sizeof *c->tables);
-    if (error)
-        return error;
-    error = tarnk_cuda_alloc(&device, wanted * sizeof *c->tables);
-    if (error) {
-        tarnk_cuda_unpin(host);
-        return error;
-    }
-    tarnk_cuda_free(c->device_tables);
-    if (c->tables)
-        tarnk_cuda_unpin(c->tables);
-    c->tables = host;
-    c->device_tables = device;
-    c->tables_capacity = wanted;
-    return 0;
-}
-
 /* Sequences and their page tables; those behind n_seqs have no rows. */
-static int pack_seqs(const tarni_device *d, const tarni_batch *b, uint32_t n_seqs)
+static void pack_seqs(const tarni_device *d, const tarni_batch *b, uint32_t n_seqs)
 {
     tarni_cuda *c = tarni_cuda_of(d);
-    size_t n_pages = 0;
-    for (uint32_t i = 0; d->layout->n_mla > 0 && i < b->n_seqs; i++)
-        n_pages += pages_of(&b->seqs[i]);
-    int error = grow_tables(c, n_pages);
-    if (error)
-        return error;
     c->tables_used = 0;
     for (uint32_t i = 0; i < b->n_seqs; i++) {
         tarnk_seq *s = &c->host.seqs[i];
@@ -133,7 +123,6 @@ static int pack_seqs(const tarni_device *d, const tarni_batch *b, uint32_t n_seq
     }
     for (uint32_t i = b->n_seqs; i < n_seqs; i++)
         c->host.seqs[i] = (tarnk_seq){.row_begin = b->n_rows};
-    return 0;
 }
 
 static void pack_draws(tarni_cuda *c, const tarni_batch *b, uint32_t n_draws)
@@ -156,9 +145,7 @@ static void pack_draws(tarni_cuda *c, const tarni_batch *b, uint32_t n_draws)
 static int send(const tarni_device *d, const tarni_batch *b, uint32_t n)
 {
     tarni_cuda *c = tarni_cuda_of(d);
-    int error = pack_seqs(d, b, n > b->n_seqs ? n : b->n_seqs);
-    if (error)
-        return error;
+    pack_seqs(d, b, n > b->n_seqs ? n : b->n_seqs);
     pack_draws(c, b, n > b->n_draws ? n : b->n_draws);
     for (uint32_t i = 0; i < b->n_logit_rows; i++)
         c->host.logits[i] = b->logits[i];
@@ -169,7 +156,7 @@ static int send(const tarni_device *d, const tarni_batch *b, uint32_t n)
     for (; n_ids < n; n_ids++)
         c->host.ids[n_ids] = 0;
     size_t n_bytes = (size_t)((uint8_t *)(c->host.ids + n_ids) - c->host.base);
-    error = tarnk_cuda_upload(c->device.base, c->host.base, n_bytes, c->stream);
+    int error = tarnk_cuda_upload(c->device.base, c->host.base, n_bytes, c->stream);
     if (!error && c->tables_used > 0)
         error = tarnk_cuda_upload(c->device_tables, c->tables, c->tables_used * sizeof *c->tables,
                                   c->stream);
@@ -322,11 +309,17 @@ static int fetch(tarni_device *d, const tarni_batch *b)
 
 int tarni_cuda_run(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     uint32_t rows_max, n_keys = longest(batch, &rows_max);
     uint32_t n = is_decode(batch) ? rounded_rows(&c->needs, batch->n_rows) : 0;
+    size_t n_pages = 0;
+    tarn_error no_memory;
     if (c->error)
         return c->error;
+    for (uint32_t i = 0; d->layout->n_mla > 0 && i < batch->n_seqs; i++)
+        n_pages += pages_of(&batch->seqs[i]);
+    if (grow_tables(d, n_pages, &no_memory) != TARN_OK)
+        return TARNI_STEP_NO_MEMORY;
     int error = n > 0 ? run_decode(d, batch, n, rounded_keys(n_keys), fn, user)
                       : run_mixed(d, batch, rows_max, n_keys, fn, user);
     return tarni_cuda_note(d, error ? error : fetch(d, batch));

@@ -254,7 +254,7 @@ static tarn_status make_all(loader *l, tarn_error *err)
 
 tarn_status tarni_cuda_load_weights(tarni_device *d, const tarni_weights *weights, tarn_error *err)
 {
-    tarni_cuda *c = tarni_cuda_of(d);
+    tarni_cuda *c = tarni_cuda_enter(d);
     const tarni_spec *s = d->spec;
     tarni_layer_weights *layers;
     loader l = {.device = d, .spec = s, .out = &c->weights};

@@ -13,9 +13,9 @@ static size_t size_of(const uint8_t *block)
     return n_bytes;
 }
 
-/* Counts n_bytes more, unless that is beyond the ceiling. */
-static bool count(tarni_budget *b, size_t n_bytes)
+bool tarni_budget_count(void *budget, size_t n_bytes)
 {
+    tarni_budget *b = budget;
     uint64_t now = atomic_fetch_add(&b->bytes, n_bytes);
     bool granted = now <= b->bytes_max && n_bytes <= b->bytes_max - now;
     if (!granted)
@@ -24,13 +24,19 @@ static bool count(tarni_budget *b, size_t n_bytes)
     return granted;
 }
 
+void tarni_budget_uncount(void *budget, size_t n_bytes)
+{
+    tarni_budget *b = budget;
+    atomic_fetch_sub(&b->bytes, n_bytes);
+}
+
 static void *budget_resize(void *user, void *memory, size_t n_bytes)
 {
     tarni_budget *b = user;
     uint8_t *block = memory ? (uint8_t *)memory - HEAD_BYTES : NULL;
     size_t before = block ? size_of(block) : 0, whole;
     if (!tarni_add_size(n_bytes, HEAD_BYTES, &whole) ||
-        (whole > before && !count(b, whole - before)))
+        (whole > before && !tarni_budget_count(b, whole - before)))
         return NULL;
     uint8_t *moved = b->inner.resize(b->inner.user, block, whole);
     if (!moved) {

@@ -1,10 +1,12 @@
 #include "engine.h"
 
+#include "batch_space.h"
 #include "checkpoint.h"
 #include "parking.h"
 #include "plan.h"
-#include "schedule.h"
+#include "share.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define SESSIONS_MAX    65536
@@ -17,11 +19,14 @@ static uint32_t or_default(uint32_t value, uint32_t fallback)
     return value > 0 ? value : fallback;
 }
 
-static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
+static tarn_status check_limits(tarn_engine *e, const tarn_engine_options *o,
+                                const tarni_device_class *class, tarn_error *err)
 {
+    bool plans = class->plans;
     e->sessions_max = or_default(o->sessions_max, TARNI_SESSIONS_DEFAULT);
-    e->step_tokens_max = or_default(o->step_tokens_max, TARNI_STEP_TOKENS);
-    e->keep_every = or_default(o->keep_every, 1024);
+    e->step_tokens_max =
+        or_default(o->step_tokens_max, plans ? TARNI_STEP_TOKENS_DEVICE : TARNI_STEP_TOKENS);
+    e->keep_every = or_default(o->keep_every, plans ? TARNI_KEEP_EVERY_DEVICE : TARNI_KEEP_EVERY);
     e->latency_ns = or_default(o->decode_latency_ms, LATENCY_MS) * (uint64_t)1000000;
     if (e->sessions_max > SESSIONS_MAX)
         return tarni_fail(err, TARN_E_INVALID, "sessions_max is %u, the limit is %d",
@@ -113,9 +118,13 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
                                       .n_seqs_max = e->sessions_max,
                                       .n_logits_max = logits_max(e),
                                       .progress = o->progress,
-                                      .progress_user = o->progress_user};
+                                      .progress_user = o->progress_user,
+                                      .count = tarni_budget_count,
+                                      .uncount = tarni_budget_uncount,
+                                      .count_user = &e->budget};
     TARNI_TRY(tarni_device_open(&e->device, o->device, &e->pools.spec, &e->pools.layout, &needs,
                                 e->threads, &e->pools.allocator, err));
+    tarni_share_init(e, o->exact);
     e->pools.device = &e->device;
     e->pools.numerics = e->device.numerics;
     return e->device.class->load_weights(&e->device, &e->model->weights, err);
@@ -124,14 +133,14 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
 static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
     const tarn_allocator *a = &e->pools.allocator;
-    TARNI_TRY(check_limits(e, o, err));
+    const tarni_device_class *class;
+    TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
+    TARNI_TRY(check_limits(e, o, class, err));
     if (e->model->has_spec)
         tarni_layout_init(&e->model->spec,
                           o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32
                                                            : TARNI_NUMERICS_NATIVE,
                           &e->pools.layout);
-    const tarni_device_class *class;
-    TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
     TARNI_TRY(tarni_model_need_weights(e->model, err));
     e->pools.spec = e->model->spec;
     TARNI_TRY(tarni_checkpoint_check(&e->pools.spec, &e->pools.layout, err));
@@ -144,7 +153,19 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     TARNI_TRY(tarni_batch_space_create(e, &e->space, err));
     TARNI_TRY(tarni_forward_create(&e->pools.spec, &e->pools.layout, &e->device, e->step_tokens_max,
                                    logits_max(e), a, &e->forward, err));
+    TARNI_TRY(tarni_tier_open(&e->tier, &e->device, o->pinned_bytes_max, err));
     return open_pools(e, o, err); /* last: from what is left */
+}
+
+/* An engine on a device takes what is left of its memory, unless it is told otherwise. */
+static void tell_of_others(tarni_model *model, tarn_error *err)
+{
+    uint32_t n = atomic_load(&model->n_engines) - 1;
+    size_t at = strlen(err->detail);
+    if (n > 0)
+        snprintf(err->detail + at, sizeof err->detail - at,
+                 " (%u more engine%s of this model %s open)", n, n == 1 ? "" : "s",
+                 n == 1 ? "is" : "are");
 }
 
 tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *options,
@@ -161,6 +182,8 @@ tarn_status tarni_engine_open(tarni_model *model, const tarn_engine_options *opt
     if (options->log)
         e->pools.log = *options->log;
     tarn_status status = open_parts(e, options, err);
+    if (status == TARN_E_NO_MEMORY)
+        tell_of_others(model, err);
     if (status != TARN_OK) {
         tarni_engine_close(e);
         return status;
@@ -181,6 +204,7 @@ void tarni_engine_close(tarn_engine *e)
     tarni_writer_fini(&e->piece);
     tarni_sampler_fini(&e->sampler);
     tarni_pools_close(&e->pools);
+    tarni_tier_close(&e->tier, &e->device);
     tarni_device_close(&e->device);
     tarni_pool_free(e->threads);
     TARN_ASSERT(atomic_load(&e->budget.bytes) == 0);

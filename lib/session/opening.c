@@ -42,6 +42,7 @@ void tarni_session_close(tarn_session *s)
     tarnp_ticket_free(s->pending.ticket);
     if (s->next_slot != TARNI_SLOT_NONE)
         tarni_slots_release(&e->pools.slots, s->next_slot);
+    tarni_tier_drop(s);
     e->n_parked -= s->parked;
     if (e->using == s)
         e->using = NULL;

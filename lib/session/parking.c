@@ -2,6 +2,7 @@
 
 #include "keep.h"
 #include "revive.h"
+#include "tier.h"
 
 #include <stdio.h>
 
@@ -34,7 +35,8 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
     if (s->capture || tarni_timeline_dirty(live) || live->tokens.n_ids != live->base_position)
         return tarni_fail(err, TARN_E_CONFLICT, "session %s is not committed at %zu", s->name,
                           live->tokens.n_ids);
-    if (!live->bit_exact || live->base_lossy)
+    bool kept = live->latents_kept == live->base_position; /* with a state of its own */
+    if (live->base_lossy || (!live->bit_exact && !kept))
         return tarni_fail(err, TARN_E_UNSUPPORTED,
                           "session %s would not come back the same: its state is kept with loss",
                           s->name);
@@ -43,6 +45,7 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
 
 static void park(tarn_session *s)
 {
+    tarni_tier_keep(s);
     tarni_timeline_empty(&s->live);
     give_up_next_slot(s);
     s->parked = true;
@@ -149,6 +152,16 @@ static tarn_status come_back(tarn_session *s, tarn_error *err)
     return TARN_OK;
 }
 
+static tarn_status come_back_from_tier(tarn_session *s, tarn_error *err)
+{
+    TARNI_TRY(tarni_tier_restore(s, err));
+    s->parked = false;
+    s->engine->n_parked--;
+    s->reuse = (tarn_reuse){.tokens_reused = s->live.tokens.n_ids, .reason = TARN_REASON_EXACT};
+    tell(s, TARN_PRESSURE_RESUMED, &s->reuse);
+    return TARN_OK;
+}
+
 tarn_status tarni_parking_wake(tarn_session *s, tarn_error *err)
 {
     tarn_engine *e = s->engine;
@@ -156,6 +169,8 @@ tarn_status tarni_parking_wake(tarn_session *s, tarn_error *err)
     s->used_at = ++e->clock;
     if (!s->parked)
         return TARN_OK;
+    if (tarni_tier_has(s))
+        return come_back_from_tier(s, err);
     tarni_desk_enter(s->desk);
     tarn_status status = come_back(s, err);
     tarni_desk_leave(s->desk);

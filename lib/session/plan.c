@@ -30,11 +30,13 @@ tarn_status tarni_plan(const tarni_spec *spec, const tarn_plan_options *o, tarn_
                        tarn_error *err)
 {
     uint64_t context = o->context > 0 ? o->context : spec->context, n_parameters;
-    uint32_t step_tokens = o->step_tokens_max > 0 ? o->step_tokens_max : TARNI_STEP_TOKENS;
     uint64_t wanted = o->sessions > 0 ? o->sessions : 1;
     const char *device = o->device ? o->device : "cpu";
     const tarni_device_class *class;
     TARNI_TRY(tarni_device_class_of(device, &class, err));
+    uint32_t step_tokens = o->step_tokens_max > 0 ? o->step_tokens_max
+                           : class->plans         ? TARNI_STEP_TOKENS_DEVICE
+                                                  : TARNI_STEP_TOKENS;
     if (context > spec->context)
         return tarni_fail(err, TARN_E_INVALID, "context is %llu, the model's is %u",
                           (unsigned long long)context, spec->context);

@@ -91,6 +91,8 @@ static tarn_status stage(tarn_session *s, const tarni_lineage *lineage, bool swa
     tarn_status status =
         tarni_resume(&e->pools, lineage, &present, &r->live, &r->replay, reuse, err);
     tarnp_store_set_pool(s->store, NULL);
+    if (status == TARN_OK && r->replay.n_ids > 0 && e->cut_tokens > 0)
+        r->live.bit_exact = false; /* nobody knows how these tokens were cut then */
     if (status == TARN_OK)
         status = reserve_replay(s, &r->live, present.n_tokens, swaps, lineage->position, err);
     if (status == TARN_OK && r->replay.n_ids > 0 && r->live.slot == TARNI_SLOT_ZERO)
@@ -142,6 +144,7 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->queue = r->replay;
     s->queue_at = 0;
     s->n_replay = s->queue.n_ids;
+    s->run_rows = 0;
     tarni_segments_clear(&s->plan, a);
     s->plan_at = 0;
     s->plan_fed = 0;
@@ -150,6 +153,7 @@ void tarni_revival_take_over(tarn_session *s, tarni_revival *r, const tarn_reuse
     s->prefix_sought = false;
     tarni_session_end_intake(s);
     tarni_watch_fini(s);
+    tarni_tier_drop(s);
     s->engine->n_parked -= s->parked;
     s->parked = false;
     s->reuse = *reuse;

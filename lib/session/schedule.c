@@ -5,108 +5,22 @@
  * compute: one forward pass over all rows. end: results become the sessions' new state; nothing
  * here can fail but a session's own logits, and then that session alone is poisoned.
  *
- * Who gets rows: first every session that generates, one each; then those whose tokens wait, each
- * the same share, so that ten small appends are one pass over the weights and a long one delays
- * nobody. Waiting rows are bounded by time while somebody generates. The round begins one session
- * further at every step, or with who was left out.
- *
- * Where rows are cut is free of choice on the CPU (bits do not depend on it) but for one rule: a
- * step never crosses a multiple of keep_every, so that a state can be kept there. */
+ * Who gets rows: first every session that generates, one each; then those whose tokens wait
+ * (share.h). The round begins one session further at every step, or with who was left out. */
 #include "schedule.h"
 
 #include "adopt.h"
+#include "batch_space.h"
 #include "feed.h"
 #include "filemap.h"
 #include "hold.h"
 #include "keep.h"
+#include "share.h"
 #include "watch.h"
 
 #include <math.h>
 #include <string.h>
 #include <time.h>
-
-#define WAITING_ROWS_MIN 16 /* appends go on beside generations, however slow the machine */
-#define UNTIMED_ROWS     64 /* before the first long step has been timed */
-
-typedef struct step_part {
-    tarn_session *session;
-    uint32_t row_begin;
-    uint32_t n_rows;
-    bool sampled;        /* one row, drawn from the session's logits */
-    bool replayed;       /* rows the session's history holds already */
-    bool scored;         /* the logits of every row are wanted */
-    uint32_t logits_idx; /* of its last row */
-} step_part;
-
-struct tarni_batch_space {
-    uint32_t *ids;        /* [step_tokens_max] */
-    tarnk_seq *seqs;      /* [sessions_max] */
-    step_part *parts;     /* [sessions_max] */
-    uint32_t *logit_rows; /* [sessions_max + TARNI_SCORE_ROWS] */
-    float **logits;       /* [sessions_max + TARNI_SCORE_ROWS] */
-    bool *finite;         /* [sessions_max + TARNI_SCORE_ROWS] */
-    tarni_pick *draws;    /* [sessions_max] ids that the device draws in the step */
-    uint32_t *drawn;      /* [sessions_max] */
-    float *scores;        /* [TARNI_SCORE_ROWS][vocab], on the device */
-    float *host_row;      /* [vocab] one of them, where the device is not the host */
-    uint32_t n_parts, n_rows, n_logit_rows, n_scores, n_draws;
-};
-
-tarn_status tarni_batch_space_create(tarn_engine *e, struct tarni_batch_space **out,
-                                     tarn_error *err)
-{
-    const tarn_allocator *a = &e->pools.allocator;
-    size_t n_logits = (size_t)e->sessions_max + TARNI_SCORE_ROWS;
-    struct tarni_batch_space *b;
-    *out = NULL;
-    TARNI_TRY(tarni_alloc(a, 1, sizeof *b, &b, err));
-    tarn_status status = tarni_alloc(a, e->step_tokens_max, sizeof *b->ids, &b->ids, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, e->sessions_max, sizeof *b->seqs, &b->seqs, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, e->sessions_max, sizeof *b->parts, &b->parts, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, n_logits, sizeof *b->logit_rows, &b->logit_rows, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, n_logits, sizeof *b->logits, &b->logits, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, n_logits, sizeof *b->finite, &b->finite, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, e->sessions_max, sizeof *b->draws, &b->draws, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, e->sessions_max, sizeof *b->drawn, &b->drawn, err);
-    if (status == TARN_OK && !e->device.class->on_host)
-        status = tarni_alloc(a, e->pools.spec.vocab, sizeof *b->host_row, &b->host_row, err);
-    size_t scores_bytes = (size_t)e->pools.spec.vocab * TARNI_SCORE_ROWS * sizeof *b->scores;
-    if (status == TARN_OK)
-        status =
-            e->device.class->alloc(&e->device, a, scores_bytes, "rows of logits", &b->scores, err);
-    if (status != TARN_OK) {
-        tarni_batch_space_free(e, b);
-        return status;
-    }
-    *out = b;
-    return TARN_OK;
-}
-
-void tarni_batch_space_free(tarn_engine *e, struct tarni_batch_space *b)
-{
-    const tarn_allocator *a = &e->pools.allocator;
-    if (!b)
-        return;
-    tarni_free(a, b->ids);
-    tarni_free(a, b->seqs);
-    tarni_free(a, b->parts);
-    tarni_free(a, b->logit_rows);
-    tarni_free(a, b->logits);
-    tarni_free(a, b->finite);
-    tarni_free(a, b->draws);
-    tarni_free(a, b->drawn);
-    tarni_free(a, b->host_row);
-    if (b->scores)
-        e->device.class->free(&e->device, a, b->scores);
-    tarni_free(a, b);
-}
 
 static void push_event(tarn_session *s, tarn_event_kind kind, uint32_t n, tarn_stop stop)
 {
@@ -169,14 +83,7 @@ static void obey_cancel(tarn_session *s)
         stop_generation(s, TARN_STOP_CANCELLED);
 }
 
-/* Rows up to the next place where a state is kept. */
-static uint32_t rows_to_border(const tarn_session *s)
-{
-    uint32_t every = s->engine->keep_every;
-    return every - (uint32_t)(s->live.tokens.n_ids % every);
-}
-
-static void want_logits(struct tarni_batch_space *b, uint32_t row, float *to)
+static void want_logits(tarni_batch_space *b, uint32_t row, float *to)
 {
     b->logit_rows[b->n_logit_rows] = row;
     b->logits[b->n_logit_rows++] = to;
@@ -209,7 +116,7 @@ static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
 static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids, uint32_t n_rows,
                             bool sampled, tarn_error *err)
 {
-    struct tarni_batch_space *b = e->space;
+    tarni_batch_space *b = e->space;
     tarni_slots *slots = &e->pools.slots;
     TARNI_TRY(choose_slot(e, s, err));
     s->used_at = ++e->clock;
@@ -220,12 +127,12 @@ static tarn_status add_part(tarn_engine *e, tarn_session *s, const uint32_t *ids
                                       .state_read = tarni_slots_data(slots, s->live.slot),
                                       .state_write = tarni_slots_data(slots, s->step_slot),
                                       .pages = s->live.pages.pages};
-    b->parts[b->n_parts] = (step_part){.session = s,
-                                       .row_begin = b->n_rows,
-                                       .n_rows = n_rows,
-                                       .sampled = sampled,
-                                       .replayed = s->n_replay > 0,
-                                       .scored = s->on_logits != NULL};
+    b->parts[b->n_parts] = (tarni_step_part){.session = s,
+                                             .row_begin = b->n_rows,
+                                             .n_rows = n_rows,
+                                             .sampled = sampled,
+                                             .replayed = s->n_replay > 0,
+                                             .scored = s->on_logits != NULL};
     for (uint32_t i = 0; s->on_logits && i + 1 < n_rows; i++)
         want_logits(b, b->n_rows + i, b->scores + (size_t)b->n_scores++ * e->pools.spec.vocab);
     b->parts[b->n_parts].logits_idx = b->n_logit_rows;
@@ -250,7 +157,7 @@ static tarn_status read_row(tarn_engine *e, const float *row, const float **out,
  * worked into the logits here. */
 static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_error *err)
 {
-    struct tarni_batch_space *b = e->space;
+    tarni_batch_space *b = e->space;
     const tarn_sampling *p = &s->live.sampling;
     const tarni_ids *tokens = &s->live.tokens;
     const float *row;
@@ -277,7 +184,7 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
         stop_generation(s, TARN_STOP_LENGTH);
         return;
     }
-    if (e->space->n_rows == e->step_tokens_max)
+    if (e->space->n_rows == e->step_tokens_max - e->cut_tokens)
         return;
     const tarni_ids *tokens = &s->live.tokens;
     tarn_status status = TARN_E_LIMIT;
@@ -298,61 +205,6 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
     }
 }
 
-/* The session after `s` in the round. */
-static tarn_session *after(const tarn_engine *e, const tarn_session *s)
-{
-    return s->next ? s->next : e->first;
-}
-
-/* Rows the session could take part with. */
-static uint32_t wanted_rows(const tarn_session *s)
-{
-    size_t n = s->poisoned ? 0 : tarni_session_waiting(s);
-    uint32_t border = rows_to_border(s);
-    if (s->n_replay > 0 && n > s->n_replay)
-        n = s->n_replay;
-    return n < border ? (uint32_t)n : border;
-}
-
-/* Gives `n_rows` to the sessions from `first` on: to each the same, and what one does not want to
- * the others. Rows that do not go round go to the first in the round. */
-static void share_rows(tarn_engine *e, tarn_session *first, uint32_t n_rows)
-{
-    uint32_t n_wanting = 0;
-    tarn_session *s = first;
-    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s)) {
-        s->step_rows = 0;
-        s->step_wants = wanted_rows(s);
-        n_wanting += s->step_wants > 0;
-    }
-    while (n_rows > 0 && n_wanting > 0) {
-        uint32_t share = n_rows / n_wanting > 0 ? n_rows / n_wanting : 1;
-        for (uint32_t i = 0; i < e->n_sessions && n_rows > 0; i++, s = after(e, s)) {
-            uint32_t more = s->step_wants - s->step_rows;
-            if (more == 0)
-                continue;
-            if (more > share)
-                more = share;
-            else
-                n_wanting--;
-            s->step_rows += more;
-            n_rows -= more;
-        }
-    }
-}
-
-/* Of waiting rows: what the step still holds, and while somebody generates no more than can be
- * computed in the time a generated token may take. */
-static uint32_t rows_left(const tarn_engine *e)
-{
-    uint32_t n_sampled = e->space->n_rows, left = e->step_tokens_max - n_sampled;
-    if (n_sampled == 0)
-        return left;
-    uint64_t n = e->row_ns > 0 ? e->latency_ns / e->row_ns : UNTIMED_ROWS;
-    n = n > n_sampled + WAITING_ROWS_MIN ? n - n_sampled : WAITING_ROWS_MIN;
-    return n < left ? (uint32_t)n : left;
-}
-
 static void begin_waiting(tarn_engine *e, tarn_session *s)
 {
     uint32_t n = s->step_rows, scores_left = TARNI_SCORE_ROWS - e->space->n_scores;
@@ -363,22 +215,9 @@ static void begin_waiting(tarn_engine *e, tarn_session *s)
         poison(s, &err);
 }
 
-/* Whoever had something and was left out comes first in the next step. */
-static void choose_turn(tarn_engine *e, tarn_session *first)
-{
-    tarn_session *s = first;
-    e->turn = after(e, first);
-    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s)) {
-        if (tarni_session_has_work(s) && s->step_rows == 0) {
-            e->turn = s;
-            return;
-        }
-    }
-}
-
 static void begin_step(tarn_engine *e)
 {
-    struct tarni_batch_space *b = e->space;
+    tarni_batch_space *b = e->space;
     b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = 0;
     e->using = NULL;
     if (!e->first)
@@ -386,17 +225,17 @@ static void begin_step(tarn_engine *e)
     for (tarn_session *s = e->first; s; s = s->next)
         obey_cancel(s);
     tarn_session *first = e->turn ? e->turn : e->first, *s = first;
-    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s))
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = tarni_share_next(e, s))
         if (!s->poisoned && s->generation.active && tarni_session_waiting(s) == 0)
             begin_sampled(e, s);
     uint32_t n_sampled = b->n_parts;
-    share_rows(e, first, rows_left(e));
+    tarni_share_rows(e, first, n_sampled);
     for (uint32_t i = 0; i < n_sampled; i++)
         b->parts[i].session->step_rows = 1;
-    for (uint32_t i = 0; i < e->n_sessions; i++, s = after(e, s))
+    for (uint32_t i = 0; i < e->n_sessions; i++, s = tarni_share_next(e, s))
         if (!s->poisoned && tarni_session_waiting(s) > 0)
             begin_waiting(e, s);
-    choose_turn(e, first);
+    e->turn = tarni_share_turn(e, first);
 }
 
 static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
@@ -430,10 +269,11 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
         stop_generation(s, TARN_STOP_LENGTH);
 }
 
-static void end_waiting(tarn_session *s, const step_part *part)
+static void end_waiting(tarn_session *s, const tarni_step_part *part)
 {
     tarn_error err;
     uint64_t turn_end = s->live.turn_end;
+    s->run_rows -= part->n_rows < s->run_rows ? part->n_rows : s->run_rows;
     tarni_feed_done(s, part->n_rows);
     if (!part->replayed)
         push_event(s, TARN_EVENT_APPENDED, part->n_rows, TARN_STOP_NONE);
@@ -455,7 +295,7 @@ static void keep_at_border(tarn_session *s)
                   s->name, s->live.tokens.n_ids, err.detail);
 }
 
-static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fault,
+static void end_part(tarn_engine *e, const tarni_step_part *part, const tarn_error *fault,
                      uint32_t *score)
 {
     tarn_session *s = part->session;
@@ -509,7 +349,7 @@ static void end_part(tarn_engine *e, const step_part *part, const tarn_error *fa
  * device failed, or the files of the weights changed under it. */
 static tarn_status compute(tarn_engine *e, tarn_error *err)
 {
-    struct tarni_batch_space *b = e->space;
+    tarni_batch_space *b = e->space;
     tarni_batch batch = {.ids = b->ids,
                          .n_rows = b->n_rows,
                          .seqs = b->seqs,
@@ -528,6 +368,11 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
     if (device_error && e->device.fault[0])
         return tarni_fail(err, TARN_E_DEVICE, "%s in a step of %u rows on %s", e->device.fault,
                           b->n_rows, e->device.name);
+    if (device_error == TARNI_STEP_NO_MEMORY)
+        return tarni_fail(err, TARN_E_NO_MEMORY,
+                          "%s has no memory for a step of %u rows of %u "
+                          "sessions",
+                          e->device.name, b->n_rows, b->n_parts);
     if (device_error)
         return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
                           b->n_rows);
@@ -544,15 +389,6 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Steps of a few rows say what the weights cost, not what a row does. */
-static void learn_speed(tarn_engine *e, uint32_t n_rows, uint64_t ns)
-{
-    if (n_rows < WAITING_ROWS_MIN)
-        return;
-    uint64_t row_ns = ns / n_rows + 1;
-    e->row_ns = e->row_ns > 0 ? (3 * e->row_ns + row_ns) / 4 : row_ns;
-}
-
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
 {
     for (tarn_session *s = e->first; s; s = s->next) {
@@ -565,7 +401,7 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     TARNI_TRY(
         tarni_events_reserve(&e->events, (size_t)e->n_sessions * (8 + TARNI_WATCH_EVENTS), err));
     begin_step(e);
-    struct tarni_batch_space *b = e->space;
+    tarni_batch_space *b = e->space;
     out->n_rows = b->n_rows;
     out->n_sessions = b->n_parts;
     if (b->n_rows == 0)
@@ -573,7 +409,7 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     tarn_error fault;
     uint64_t begin_ns = now_ns();
     bool failed = compute(e, &fault) != TARN_OK;
-    learn_speed(e, b->n_rows, now_ns() - begin_ns);
+    tarni_share_learn(e, b->n_rows, now_ns() - begin_ns);
     uint32_t score = 0;
     e->rows_computed += b->n_rows;
     e->in_callback = true;

@@ -4,10 +4,6 @@
 
 #include "session.h"
 
-tarn_status tarni_batch_space_create(tarn_engine *e, struct tarni_batch_space **out,
-                                     tarn_error *err);
-void tarni_batch_space_free(tarn_engine *e, struct tarni_batch_space *space);
-
 /* At most step_tokens_max rows: first one of every session that generates, then ids that wait, the
  * same share for every session. *out says what was computed. */
 tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err);

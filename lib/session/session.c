@@ -41,6 +41,7 @@ void tarni_session_drop_waiting(tarn_session *s)
     tarni_segments_clear(&s->plan, a);
     s->plan_at = 0;
     s->plan_fed = 0;
+    s->run_rows = 0;
     tarni_page_table_trim(&s->engine->pools.pages, &s->live.pages,
                           s->live.tokens.n_ids + tarni_session_waiting(s));
 }

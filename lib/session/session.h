@@ -87,6 +87,7 @@ struct tarn_session {
 
     tarni_timeline live;
     bool parked;
+    tarni_tier_place tier; /* while it is parked */
     uint32_t
         next_slot;    /* what a step will write if live.slot is shared; TARNI_SLOT_NONE: not yet */
     uint64_t used_at; /* the engine's clock */
@@ -94,6 +95,7 @@ struct tarn_session {
     tarni_ids queue;
     size_t queue_at;     /* the first id not fed */
     size_t n_replay;     /* of the ids from queue_at on */
+    size_t run_rows;     /* of them: that wait to be computed together (share.c) */
     tarni_segments plan; /* of the queued ids behind the replayed ones */
     size_t plan_at;
     uint32_t plan_fed; /* ids of plan.items[plan_at] that are fed */

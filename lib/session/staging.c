@@ -17,35 +17,64 @@ static void point_at(const tarni_pools *pools, const tarni_staged *what, tarni_i
     image->pages = (uint8_t **)(uintptr_t)what->pages;
 }
 
+/* Where pages of a staging begin and end, and what stands before them. */
+typedef struct extent {
+    size_t first, end; /* pages */
+    size_t slot_bytes; /* up to the first page */
+    size_t n_bytes;
+} extent;
+
+static tarn_status measure(const tarni_pools *pools, const tarni_staged *what, extent *x,
+                           tarn_error *err)
+{
+    const tarni_layout *l = &pools->layout;
+    size_t slot_bytes = what->slot != TARNI_SLOT_NONE ? pools->slots.slot_bytes : 0;
+    *x = (extent){.first = (size_t)(what->begin / TARNK_PAGE_TOKENS), .end = pages_of(what->end)};
+    if (what->begin >= what->end || l->n_mla == 0)
+        x->first = x->end = 0;
+    x->slot_bytes = (slot_bytes + TARNI_ALIGNMENT - 1) / TARNI_ALIGNMENT * TARNI_ALIGNMENT;
+    if (!tarni_mul_size(x->end - x->first, l->page_bytes, &x->n_bytes) ||
+        !tarni_add_size(x->n_bytes, x->slot_bytes, &x->n_bytes))
+        return tarni_fail_memory(err, SIZE_MAX);
+    if (x->n_bytes == 0)
+        x->n_bytes = TARNI_ALIGNMENT;
+    return TARN_OK;
+}
+
+tarn_status tarni_staging_bytes(const tarni_pools *pools, const tarni_staged *what,
+                                uint64_t *n_bytes, tarn_error *err)
+{
+    extent x = {0};
+    if (!pools->device->class->on_host)
+        TARNI_TRY(measure(pools, what, &x, err));
+    *n_bytes = x.n_bytes;
+    return TARN_OK;
+}
+
 /* Pinned memory for the slot, then for each page of the rows. */
 static tarn_status take_memory(const tarni_pools *pools, const tarni_staged *what,
                                tarni_image *image, tarni_staging *s, tarn_error *err)
 {
     const tarni_layout *l = &pools->layout;
-    bool with_slot = what->slot != TARNI_SLOT_NONE;
-    size_t slot_bytes = with_slot ? pools->slots.slot_bytes : 0, n_bytes;
-    size_t first = (size_t)(what->begin / TARNK_PAGE_TOKENS), end = pages_of(what->end);
-    if (what->begin >= what->end || l->n_mla == 0)
-        first = end = 0;
-    if (!tarni_mul_size(end - first, l->page_bytes, &n_bytes) ||
-        !tarni_add_size(n_bytes, slot_bytes + TARNI_ALIGNMENT, &n_bytes))
-        return tarni_fail_memory(err, SIZE_MAX);
-    TARNI_TRY(tarni_alloc(s->allocator, end, sizeof *s->host_pages, &s->host_pages, err));
-    TARNI_TRY(s->device->class->pin(s->device, n_bytes, &s->memory, err));
-    uint8_t *pages =
-        s->memory + (slot_bytes + TARNI_ALIGNMENT - 1) / TARNI_ALIGNMENT * TARNI_ALIGNMENT;
-    for (size_t i = first; i < end; i++)
-        s->host_pages[i] = pages + (i - first) * l->page_bytes;
-    s->n_pages = end;
+    extent x;
+    TARNI_TRY(measure(pools, what, &x, err));
+    TARNI_TRY(tarni_alloc(s->allocator, x.end, sizeof *s->host_pages, &s->host_pages, err));
+    s->n_bytes = x.n_bytes;
+    if (!what->memory)
+        TARNI_TRY(s->device->class->pin(s->device, x.n_bytes, &s->memory, err));
+    uint8_t *memory = what->memory ? what->memory : s->memory;
+    for (size_t i = x.first; i < x.end; i++)
+        s->host_pages[i] = memory + x.slot_bytes + (i - x.first) * l->page_bytes;
+    s->n_pages = x.end;
     s->transfer = (tarni_transfer){
         .pages = what->pages, .host_pages = s->host_pages, .begin = what->begin, .end = what->end};
-    if (end == 0)
+    if (x.end == 0)
         s->transfer.begin = s->transfer.end = 0;
-    if (with_slot) {
+    if (what->slot != TARNI_SLOT_NONE) {
         s->transfer.slot = tarni_slots_data(&pools->slots, what->slot);
-        s->transfer.host_slot = s->memory;
-        image->slot = s->memory;
-        image->logits = (float *)(void *)(s->memory + l->slot_bytes);
+        s->transfer.host_slot = memory;
+        image->slot = memory;
+        image->logits = (float *)(void *)(memory + l->slot_bytes);
     }
     image->pages = s->host_pages;
     return TARN_OK;
@@ -97,7 +126,8 @@ void tarni_staging_fini(tarni_staging *s)
     if (tarni_staging_await(s, &err) != TARN_OK) /* the device is gone: nothing writes here */
         err.status = TARN_OK;
     s->device->class->forget(s->device, &s->transfer);
-    s->device->class->unpin(s->device, s->memory);
+    if (s->memory)
+        s->device->class->unpin(s->device, s->memory, s->n_bytes);
     tarni_free(s->allocator, s->host_pages);
     *s = (tarni_staging){0};
 }

@@ -12,7 +12,8 @@
 typedef struct tarni_staging {
     tarni_device *device; /* NULL: nothing is held */
     const tarn_allocator *allocator;
-    uint8_t *memory;      /* pinned */
+    uint8_t *memory; /* pinned; NULL: the caller's is used */
+    size_t n_bytes;
     uint8_t **host_pages; /* [n_pages], NULL for those not staged */
     size_t n_pages;
     tarni_transfer transfer;
@@ -23,7 +24,12 @@ typedef struct tarni_staged {
     uint32_t slot;         /* TARNI_SLOT_NONE: none */
     uint8_t *const *pages; /* of a page table */
     uint64_t begin, end;   /* tokens whose rows are staged */
+    uint8_t *memory;       /* pinned, tarni_staging_bytes; NULL: taken for the time */
 } tarni_staged;
+
+/* How much pinned memory that takes: 0 where the host can reach what is staged. */
+tarn_status tarni_staging_bytes(const tarni_pools *pools, const tarni_staged *what,
+                                uint64_t *n_bytes, tarn_error *err);
 
 /* Sets slot, logits and pages of *image to where the host will find them, and begins to copy what
  * the steps so far have left there. */

@@ -138,6 +138,8 @@ void calm();
 unsigned faults(const char **first);
 /* A fault of nobody in particular: for tests of what comes after one. */
 void break_down();
+void device_count(int n);
+void memory_limit(size_t n_bytes); /* of the device, from now on */
 
 } // namespace emu
 

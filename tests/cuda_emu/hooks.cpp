@@ -17,6 +17,21 @@ void emu_break()
     emu::break_down();
 }
 
+extern "C" void emu_device_count(int n);
+extern "C" void emu_memory_limit(size_t n_bytes);
+
+/* They share one memory; what is asked of the wrong one is refused. */
+void emu_device_count(int n)
+{
+    emu::device_count(n);
+}
+
+/* How much memory the device has from now on; what is taken stays. */
+void emu_memory_limit(size_t n_bytes)
+{
+    emu::memory_limit(n_bytes);
+}
+
 void mirror_seed(uint64_t seed)
 {
     emu::seed(seed);

@@ -29,7 +29,7 @@ struct allocation {
 std::map<uint8_t *, allocation> allocations;
 const uint8_t *last_begin, *last_end;
 size_t total_used;
-constexpr size_t DEVICE_BYTES = size_t(8) << 30;
+size_t device_bytes = size_t(8) << 30;
 
 } // namespace
 
@@ -154,11 +154,17 @@ extern "C" void *__tsan_memset(void *to, int value, size_t n)
 
 using namespace emu;
 
+void emu::memory_limit(size_t n_bytes)
+{
+    emu::turn lock;
+    device_bytes = n_bytes;
+}
+
 cudaError_t cudaMalloc(void **out, size_t n_bytes)
 {
     emu::turn lock;
     *out = nullptr;
-    if (n_bytes > DEVICE_BYTES - total_used)
+    if (total_used > device_bytes || n_bytes > device_bytes - total_used)
         return cudaErrorMemoryAllocation;
     void *block = nullptr;
     if (posix_memalign(&block, 4096, n_bytes + 2 * GUARD + 1))
@@ -203,7 +209,7 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
     emu::turn lock;
-    *free_bytes = DEVICE_BYTES - total_used;
-    *total = DEVICE_BYTES;
+    *free_bytes = total_used < device_bytes ? device_bytes - total_used : 0;
+    *total = device_bytes;
     return cudaSuccess;
 }

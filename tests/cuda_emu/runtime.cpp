@@ -20,6 +20,7 @@ struct emu_graph {
 struct emu_stream {
     std::deque<std::function<void()>> work;
     emu_graph *capturing = nullptr;
+    int device = 0; /* kernels go to it from threads that have chosen that device */
 };
 
 namespace
@@ -29,6 +30,7 @@ emu_stream default_stream;
 std::vector<emu_stream *> streams{&default_stream};
 std::vector<emu_event *> events;
 int devices = 1;
+thread_local int chosen;
 
 cudaError_t state()
 {
@@ -74,6 +76,11 @@ turn::~turn()
     everything.unlock();
 }
 
+void device_count(int n)
+{
+    devices = n;
+}
+
 int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
                    size_t n_bytes)
 {
@@ -82,6 +89,8 @@ int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), co
         l.grid.y == 0 || l.grid.z == 0 || l.grid.y > 65535 || l.grid.z > 65535 ||
         n_bytes > ARGUMENT_BYTES_MAX)
         return cudaErrorInvalidConfiguration;
+    if (of(static_cast<cudaStream_t>(stream))->device != chosen)
+        return cudaErrorInvalidDevice;
     turn lock;
     auto *bytes = static_cast<const uint8_t *>(arguments);
     std::vector<uint8_t> copy(bytes, bytes + n_bytes);
@@ -99,7 +108,10 @@ cudaError_t cudaGetDeviceCount(int *n)
 }
 cudaError_t cudaSetDevice(int d)
 {
-    return d < devices ? cudaSuccess : cudaErrorInvalidDevice;
+    if (d < 0 || d >= devices)
+        return cudaErrorInvalidDevice;
+    chosen = d;
+    return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int)
 {
@@ -154,6 +166,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
 {
     emu::turn lock;
     streams.push_back(*out = new emu_stream);
+    (*out)->device = chosen;
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s)

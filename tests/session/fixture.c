@@ -31,6 +31,25 @@ static const char tiny_config[] =
     " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"
     " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n";
 
+/* Heads as wide as those of large models: the shapes that devices have other kernels for. */
+static const char wide_config[] =
+    "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"
+    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160, \"num_hidden_layers\": "
+    "3,\n"
+    " \"linear_attn_config\": {\"full_attn_layers\": [3], \"kda_layers\": [1, 2],\n"
+    "  \"head_dim\": 128, \"num_heads\": 1, \"short_conv_kernel_size\": 4},\n"
+    " \"num_attention_heads\": 1, \"num_key_value_heads\": 1, \"head_dim\": 128,\n"
+    " \"kv_lora_rank\": 512, \"q_lora_rank\": null, \"qk_nope_head_dim\": 128,\n"
+    " \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"mla_use_nope\": true,\n"
+    " \"intermediate_size\": 96, \"moe_intermediate_size\": 24, \"num_experts\": 8,\n"
+    " \"num_experts_per_token\": 2, \"num_shared_experts\": 1, \"num_expert_group\": 1,\n"
+    " \"topk_group\": 1, \"first_k_dense_replace\": 1, \"moe_layer_freq\": 1,\n"
+    " \"moe_renormalize\": true, \"moe_router_activation_func\": \"sigmoid\",\n"
+    " \"routed_scaling_factor\": 2.446, \"use_grouped_topk\": true, \"hidden_act\": \"silu\",\n"
+    " \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"tie_word_embeddings\": false,\n"
+    " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"
+    " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n";
+
 void rig_must(tarn_status status, const char *call, const char *file, int line)
 {
     if (status == TARN_OK)
@@ -136,10 +155,10 @@ static void set_paths(rig *r, rig_kind kind, const char *dir)
     *r = (rig){.kind = kind};
     snprintf(r->dir, sizeof r->dir, "%s", dir);
     snprintf(r->store_path, sizeof r->store_path, "%s/store", dir);
-    if (kind == RIG_TINY)
-        snprintf(r->model_dir, sizeof r->model_dir, "%s/model", dir);
-    else
+    if (kind == RIG_RECALL)
         snprintf(r->model_dir, sizeof r->model_dir, "%s/model", TEST_EXAMPLES);
+    else
+        snprintf(r->model_dir, sizeof r->model_dir, "%s/model", dir);
 }
 
 /* In memory where there is such a folder: a thousand durable commits need no disk to be tested. */
@@ -156,9 +175,10 @@ void rig_open(rig *r, rig_kind kind, const tarn_engine_options *options)
     char dir[64], config[96];
     make_folder(dir);
     set_paths(r, kind, dir);
-    if (kind == RIG_TINY) {
-        snprintf(config, sizeof config, "%s/tiny.json", dir);
-        rig_write_file(config, tiny_config, sizeof tiny_config - 1);
+    if (kind != RIG_RECALL) {
+        const char *text = kind == RIG_TINY ? tiny_config : wide_config;
+        snprintf(config, sizeof config, "%s/config.json", dir);
+        rig_write_file(config, text, strlen(text));
         tarn_synth_options synth = {.size = sizeof synth, .config = config, .seed = 7};
         OK(tarn_model_synth(r->model_dir, &synth, NULL, NULL, ERR));
     }
@@ -261,7 +281,7 @@ uint64_t rig_random(uint64_t *state)
 
 void rig_ids(const rig *r, uint64_t seed, uint32_t *out, size_t n)
 {
-    uint32_t plain = r->kind == RIG_TINY ? 156 : 1024; /* ids below the special ones */
+    uint32_t plain = r->kind == RIG_RECALL ? 1024 : 156; /* ids below the special ones */
     for (size_t i = 0; i < n; i++)
         out[i] = (uint32_t)(rig_random(&seed) % plain);
 }

@@ -48,6 +48,7 @@ void rig_must(tarn_status status, const char *call, const char *file, int line);
 
 typedef enum rig_kind {
     RIG_TINY,  /* random bf16 weights, 160 ids, no tokenizer; no stop id is likely */
+    RIG_WIDE,  /* the same with heads of 128 */
     RIG_RECALL /* the bundled model */
 } rig_kind;
 

@@ -306,6 +306,7 @@ CASE(too_small_an_engine_says_so_and_works_tiny) /* A7 */
 
 CASE(too_small_an_engine_says_so_and_works_recall) /* A7 */
 {
+    RIG_SKIP_REDUCED();
     a7(RIG_RECALL);
 }
 
@@ -383,6 +384,7 @@ CASE(one_snapshot_serves_a_hundred_continuations_tiny) /* A9 */
 
 CASE(one_snapshot_serves_a_hundred_continuations_recall) /* A9 */
 {
+    RIG_SKIP_REDUCED();
     a9(RIG_RECALL);
 }
 
@@ -432,6 +434,7 @@ CASE(sessions_of_no_and_of_few_tokens_tiny) /* C5 */
 
 CASE(sessions_of_no_and_of_few_tokens_recall) /* C5 */
 {
+    RIG_SKIP_REDUCED();
     c5(RIG_RECALL);
 }
 

@@ -103,7 +103,7 @@ CASE(a_fork_and_a_look_at_any_place)
     rig_feed(s, ids, N);
     rig_commit(s);
     tarn_session_close(s);
-    for (uint64_t t = 1; t <= N; t += 23) {
+    for (uint64_t t = 1; t <= N; t += RIG_FEW(23, 101)) {
         char where[32], name[32];
         tarn_at at;
         tarn_price price, before;

@@ -6,6 +6,9 @@
 
 #define WARM_CYCLES RIG_FEW(100, 20)
 #define RSS_SLACK   ((uint64_t)4 << 20)
+/* A device keeps a few blocks of pinned memory, as many as were ever used at once: less than one of
+ * 8 KB a cycle would be. */
+#define PINNED_SLACK (RIG_ON_HOST ? 0 : (uint64_t)256 << 10)
 
 /* A sanitizer keeps what was freed. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -93,8 +96,8 @@ void soak(size_t n_cycles)
            (unsigned long long)store.file_bytes, (unsigned long long)store_now.file_bytes);
     must(engine_now.slots == 0, "slots", engine_now.slots, 0);
     must(engine_now.pages == 0, "pages", engine_now.pages, 0);
-    must(engine_now.host_bytes == engine.host_bytes, "host_bytes", engine_now.host_bytes,
-         engine.host_bytes);
+    must(engine_now.host_bytes <= engine.host_bytes + PINNED_SLACK, "host_bytes",
+         engine_now.host_bytes, engine.host_bytes);
     must(store_now.sessions == 0, "sessions", store_now.sessions, 0);
     must(store_now.nodes == 0, "nodes", store_now.nodes, 0);
     must(store_now.bytes_stored == store.bytes_stored, "bytes_stored", store_now.bytes_stored,

@@ -1,0 +1,149 @@
+#include "tier.h"
+
+#include "session.h"
+#include "staging.h"
+
+tarn_status tarni_tier_open(tarni_tier *t, tarni_device *d, uint64_t bytes_max, tarn_error *err)
+{
+    *t = (tarni_tier){0};
+    if (bytes_max == 0 || d->class->on_host)
+        return TARN_OK;
+    TARNI_TRY(d->class->pin_apart(d, (size_t)bytes_max, &t->memory, err));
+    t->bytes_max = bytes_max;
+    return TARN_OK;
+}
+
+void tarni_tier_close(tarni_tier *t, tarni_device *d)
+{
+    TARN_ASSERT(t->n == 0);
+    if (t->memory)
+        d->class->unpin_apart(d, t->memory);
+    *t = (tarni_tier){0};
+}
+
+/* ---- places ---------------------------------------------------------------------------------- */
+
+bool tarni_tier_has(const tarn_session *s)
+{
+    return s->tier.n_bytes > 0;
+}
+
+void tarni_tier_drop(tarn_session *s)
+{
+    tarni_tier *t = &s->engine->tier;
+    if (!tarni_tier_has(s))
+        return;
+    t->bytes -= s->tier.n_bytes;
+    t->n--;
+    s->tier = (tarni_tier_place){0};
+}
+
+/* The session whose place meets [begin, begin + n_bytes); NULL: it is free. */
+static const tarn_session *in_the_way(const tarn_engine *e, uint64_t begin, uint64_t n_bytes)
+{
+    for (const tarn_session *s = e->first; s; s = s->next)
+        if (tarni_tier_has(s) && s->tier.begin < begin + n_bytes &&
+            begin < s->tier.begin + s->tier.n_bytes)
+            return s;
+    return NULL;
+}
+
+/* The lowest place that is free: behind who is in the way, until nobody is. */
+static bool find_place(const tarn_engine *e, uint64_t n_bytes, uint64_t *begin)
+{
+    *begin = 0;
+    while (*begin <= e->tier.bytes_max && n_bytes <= e->tier.bytes_max - *begin) {
+        const tarn_session *other = in_the_way(e, *begin, n_bytes);
+        if (!other)
+            return true;
+        *begin = other->tier.begin + other->tier.n_bytes;
+    }
+    return false;
+}
+
+/* Of those that were used before `than`. */
+static tarn_session *oldest(tarn_engine *e, const tarn_session *than)
+{
+    tarn_session *found = NULL;
+    for (tarn_session *s = e->first; s; s = s->next)
+        if (tarni_tier_has(s) && s != e->using && s->used_at < than->used_at &&
+            (!found || s->used_at < found->used_at))
+            found = s;
+    return found;
+}
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
+static tarni_staged staged_of(const tarn_session *s)
+{
+    const tarni_timeline *live = &s->live;
+    return (tarni_staged){.slot = live->slot == TARNI_SLOT_ZERO ? TARNI_SLOT_NONE : live->slot,
+                          .pages = live->pages.pages,
+                          .end = live->tokens.n_ids,
+                          .memory =
+                              s->tier.n_bytes > 0 ? s->engine->tier.memory + s->tier.begin : NULL};
+}
+
+void tarni_tier_keep(tarn_session *s)
+{
+    tarn_engine *e = s->engine;
+    tarni_tier *t = &e->tier;
+    tarni_staged what = staged_of(s);
+    tarn_session *other;
+    tarni_image image;
+    tarni_staging staging;
+    tarn_error err;
+    uint64_t begin, n_bytes;
+    if (!t->memory || what.slot == TARNI_SLOT_NONE ||
+        tarni_staging_bytes(&e->pools, &what, &n_bytes, &err) != TARN_OK || n_bytes > t->bytes_max)
+        return;
+    while (!find_place(e, n_bytes, &begin)) {
+        other = oldest(e, s);
+        if (!other)
+            return;
+        tarni_tier_drop(other);
+    }
+    what.memory = t->memory + begin;
+    tarn_status status = tarni_staging_save(&e->pools, &what, &image, &staging, &err);
+    if (status == TARN_OK)
+        status = tarni_staging_await(&staging, &err);
+    tarni_staging_fini(&staging);
+    if (status != TARN_OK)
+        return;
+    s->tier = (tarni_tier_place){.begin = begin, .n_bytes = n_bytes};
+    t->bytes += n_bytes;
+    t->n++;
+}
+
+static tarn_status copy_back(tarn_session *s, tarn_error *err)
+{
+    tarni_pools *pools = &s->engine->pools;
+    const tarni_staged what = staged_of(s);
+    tarni_image image;
+    tarni_staging staging;
+    TARNI_TRY(tarni_staging_begin(pools, &what, &image, &staging, err));
+    tarn_status status = tarni_staging_put(&staging, err);
+    if (status == TARN_OK)
+        status = tarni_staging_await(&staging, err);
+    tarni_staging_fini(&staging);
+    return status;
+}
+
+tarn_status tarni_tier_restore(tarn_session *s, tarn_error *err)
+{
+    tarni_timeline *live = &s->live;
+    tarni_pools *pools = &s->engine->pools;
+    uint32_t slot;
+    TARN_ASSERT(tarni_tier_has(s) && live->slot == TARNI_SLOT_ZERO);
+    TARNI_TRY(tarni_page_table_reserve(&pools->pages, &live->pages, 0, live->tokens.n_ids, err));
+    tarn_status status = tarni_slots_take(&pools->slots, &slot, err);
+    if (status == TARN_OK) {
+        tarni_timeline_set_slot(live, slot);
+        status = copy_back(s, err);
+    }
+    if (status == TARN_OK)
+        tarni_tier_drop(s);
+    else
+        tarni_timeline_empty(live);
+    return status;
+}

@@ -1,0 +1,36 @@
+/* tier.h - parked sessions whose memory is kept where it comes back from fastest.
+ *
+ * On a device that is not the host, parking copies state, logits and latents into pinned memory, as
+ * long as there is room in one block that is taken when the engine is opened. What was used longest
+ * ago goes first; such a session comes back from the store, as every parked one could. */
+#ifndef TARNI_TIER_H
+#define TARNI_TIER_H
+
+#include "device.h"
+
+typedef struct tarni_tier {
+    uint8_t *memory; /* pinned; NULL: there is none */
+    uint64_t bytes_max, bytes;
+    uint32_t n; /* sessions kept */
+} tarni_tier;
+
+/* Of one session: its part of the block. */
+typedef struct tarni_tier_place {
+    uint64_t begin, n_bytes; /* 0: none */
+} tarni_tier_place;
+
+/* Takes the block. bytes_max 0, or on the host: none. NO_MEMORY. */
+tarn_status tarni_tier_open(tarni_tier *t, tarni_device *d, uint64_t bytes_max, tarn_error *err);
+void tarni_tier_close(tarni_tier *t, tarni_device *d);
+
+struct tarn_session;
+/* Copies what is live, before it is given back; waits for the copy. Keeps nothing where there is no
+ * room, or the device fails. */
+void tarni_tier_keep(struct tarn_session *s);
+bool tarni_tier_has(const struct tarn_session *s);
+/* Gives the session its memory again as it was, and lets go of the copy. LIMIT, DEVICE: nothing has
+ * changed. */
+tarn_status tarni_tier_restore(struct tarn_session *s, tarn_error *err);
+void tarni_tier_drop(struct tarn_session *s); /* also where nothing is kept */
+
+#endif
