@@ -6,7 +6,9 @@
 #     memcheck    the same under compute-sanitizer, where that is installed
 #     racecheck   likewise
 #     bench       measures; writes tests/bench/results/ops-GPU.tsv
-# Each step takes a few minutes and can be run again. Logs lie beside the programs, in
+#     sessions    device_sessions.sh: the tests of sessions on the device, and what steps of the 48B
+#                 model and sessions of it cost, beside the rates that `bench` has measured
+# Each step takes minutes and can be run again. Logs lie beside the programs, in
 # BUILD_FOLDER/device. Exit 0 if all that ran passed; 77 where there is no GPU.
 # TARN_COMMIT names the commit where git cannot; TARN_RESULTS is another folder for the TSV;
 # TARN_BENCH_FLAGS go to the benchmark; TARN_DEVICE_TESTS are tests to run instead of all.
@@ -15,7 +17,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${1:-build/device}
 [ $# -gt 0 ] && shift
-steps=${*:-build test memcheck racecheck bench}
+steps=${*:-build test memcheck racecheck bench sessions}
 tests=${TARN_DEVICE_TESTS:-pointwise norm matmul conv1d kda mla moe native step invariance}
 command -v nvidia-smi > /dev/null && nvidia-smi -L > /dev/null 2>&1 || {
     echo "skip: no NVIDIA GPU here"
@@ -108,6 +110,7 @@ for step in $steps; do
     test) all "" 270 ;;
     memcheck | racecheck) sanitize "$step" ;;
     bench) step_bench ;;
+    sessions) sh tests/cuda_emu/device_sessions.sh "$build" || failed=$((failed + 1)) ;;
     *) echo "no such step: $step" && exit 2 ;;
     esac
     [ "$step" = build ] && [ "$failed" -gt 0 ] && exit 1
