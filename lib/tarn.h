@@ -595,7 +595,7 @@ typedef struct tarn_engine_options {
     uint64_t tokens_max;   /* latents held for all open sessions together; 0: no limit but memory */
     uint32_t step_tokens_max; /* rows of one step; 0: 512, on a CUDA device 4160 */
     uint32_t keep_every; /* a state is kept every so many tokens inside long appends; 0: 1024, on a
-                            CUDA device, where replaying costs less than keeping, 4096 */
+                            CUDA device 4096 */
     const tarn_allocator *allocator;
     const tarn_log *log;
     /* Ceilings in bytes, 0: none. What they come to in sessions: tarn_plan. */
