@@ -138,7 +138,8 @@ static tarn_status append_begin(bench *b)
 
 static tarn_status append_bytes(bench *b)
 {
-    return tarn_session_append_bytes(b->s, "caf\xc3\xa9 and more of it, ", 24, NULL, ERRB);
+    static const char piece[] = "caf\xc3\xa9 and more of it, ";
+    return tarn_session_append_bytes(b->s, piece, sizeof piece - 1, NULL, ERRB);
 }
 
 static tarn_status append_end(bench *b)
