@@ -36,7 +36,7 @@ static int child_writes(rig_kind kind, const char *dir)
  */
 static uint64_t kill_after(const rig *r, uint32_t n_commits, useconds_t later)
 {
-    const char *args[] = {"--child", r->kind == RIG_TINY ? "tiny" : "recall", r->dir, NULL};
+    const char *args[] = {"--child", rig_kind_name(r->kind), r->dir, NULL};
     int out, status;
     uint64_t done = 0, next;
     pid_t pid = rig_start(args, &out);
@@ -381,6 +381,6 @@ int main(int argc, char **argv)
         ENTRY(damaged_tokens_are_refused_recall),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
-        return child_writes(strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL, argv[3]);
+        return child_writes(rig_kind_named(argv[2]), argv[3]);
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

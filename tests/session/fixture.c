@@ -50,6 +50,22 @@ static const char wide_config[] =
     " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"
     " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n";
 
+static const char *const kind_names[] = {
+    [RIG_TINY] = "tiny", [RIG_WIDE] = "wide", [RIG_RECALL] = "recall"};
+
+const char *rig_kind_name(rig_kind kind)
+{
+    return kind_names[kind];
+}
+
+rig_kind rig_kind_named(const char *name)
+{
+    rig_kind kind = RIG_TINY;
+    while (kind < RIG_RECALL && strcmp(kind_names[kind], name) != 0)
+        kind++;
+    return kind;
+}
+
 void rig_must(tarn_status status, const char *call, const char *file, int line)
 {
     if (status == TARN_OK)

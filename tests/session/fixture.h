@@ -52,6 +52,10 @@ typedef enum rig_kind {
     RIG_RECALL /* the bundled model */
 } rig_kind;
 
+/* A kind as an argument of another process, and back. */
+const char *rig_kind_name(rig_kind kind);
+rig_kind rig_kind_named(const char *name);
+
 typedef struct rig {
     rig_kind kind;
     char dir[64];         /* the temporary folder */

@@ -173,7 +173,7 @@ static int child_writes(rig_kind kind, const char *dir)
 static void f3(rig_kind kind)
 {
     rig r;
-    const char *args[] = {"--child", kind == RIG_TINY ? "tiny" : "recall", NULL, NULL};
+    const char *args[] = {"--child", rig_kind_name(kind), NULL, NULL};
     char holder[64];
     int out, status;
     uint64_t done;
@@ -331,6 +331,6 @@ int main(int argc, char **argv)
         ENTRY(a_begun_commit_that_is_refused),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
-        return child_writes(strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL, argv[3]);
+        return child_writes(rig_kind_named(argv[2]), argv[3]);
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }

@@ -71,7 +71,7 @@ static void a1(rig_kind kind)
     tarn_session_close(kept);
     tarn_session_close(whole);
     rig_leave(&r);
-    const char *args[] = {"--child", kind == RIG_TINY ? "tiny" : "recall", r.dir, NULL};
+    const char *args[] = {"--child", rig_kind_name(kind), r.dir, NULL};
     CHECK_EQ(rig_rerun(args), 0);
     size_t n = 0, n_child = 0;
     char *want = rig_read_file(path, &n), *got = rig_read_file(child_path, &n_child);
@@ -459,6 +459,6 @@ int main(int argc, char **argv)
         ENTRY(sessions_of_no_and_of_few_tokens_recall),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
-        return child_goes_on(argv[3], strcmp(argv[2], "tiny") == 0 ? RIG_TINY : RIG_RECALL);
+        return child_goes_on(argv[3], rig_kind_named(argv[2]));
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
 }
