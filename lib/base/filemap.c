@@ -5,6 +5,12 @@
  * on zeros. Whoever asked for that work then finds the map lost. Writing over the file raises no
  * signal, nor does cutting it within its last page: that is found by comparing size and time.
  *
+ * A map begins at a multiple of 2 MiB and asks for huge pages. Where the file system keeps a file
+ * in pieces that large (ext4 and XFS of today do, once it has been read through such a map),
+ * weights take one entry of the processor's page tables where they took 512, and a cold file comes
+ * in larger reads. Measured on weights out of cache (Zen 4, two cores, K 2304): products of 16 rows
+ * 322 -> 356 GFLOP/s, of 64 rows 379 -> 404, of 512 rows 384 -> 401.
+ *
  * Invariants:
  *  1. `all`, `n_inside` and `host` change under `lock` only. The handler takes it too, so whoever
  *     holds it blocks every signal and reads no map: a thread cannot wait for itself.
@@ -163,6 +169,35 @@ void tarni_filemap_unblock(void)
 
 /* ---- maps ------------------------------------------------------------------------------------ */
 
+/* n_bytes of `fd` at a multiple of TARNI_HUGE_PAGE, or MAP_FAILED with errno. */
+static void *map_aligned(int fd, size_t n_bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (n_bytes > SIZE_MAX - TARNI_HUGE_PAGE - page) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    const size_t n = (n_bytes + page - 1) / page * page; /* what a map of n_bytes covers */
+    uint8_t *room = mmap(NULL, n + TARNI_HUGE_PAGE, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    const size_t before = TARNI_HUGE_PAGE - (uintptr_t)room % TARNI_HUGE_PAGE,
+                 after = TARNI_HUGE_PAGE - before;
+    void *data = mmap(room + before, n_bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (data == MAP_FAILED) {
+        const int error = errno;
+        munmap(room, n + TARNI_HUGE_PAGE);
+        errno = error;
+        return MAP_FAILED;
+    }
+    munmap(room, before);
+    if (after > 0)
+        munmap(room + before + n, after);
+    tarni_ask_huge_pages(data, n);
+    return data;
+}
+
 static tarn_status map_open_file(tarni_filemap *map, const char *what, tarn_error *err)
 {
     struct stat info;
@@ -177,7 +212,7 @@ static tarn_status map_open_file(tarni_filemap *map, const char *what, tarn_erro
     map->mtime_ns = info.st_mtim.tv_nsec;
     if (map->n_bytes == 0)
         return TARN_OK;
-    void *data = mmap(NULL, (size_t)map->n_bytes, PROT_READ, MAP_SHARED, map->fd, 0);
+    void *data = map_aligned(map->fd, (size_t)map->n_bytes);
     if (data == MAP_FAILED)
         return tarni_fail_errno(err, errno, "%s: mapping %llu bytes", what,
                                 (unsigned long long)map->n_bytes);

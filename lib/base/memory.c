@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static void *heap_alloc(void *user, size_t n_bytes)
 {
@@ -104,6 +105,15 @@ void tarni_free_aligned(const tarn_allocator *a, void *memory)
     void *original;
     memcpy(&original, (char *)memory - sizeof(void *), sizeof(void *));
     a->release(a->user, original);
+}
+
+void tarni_ask_huge_pages(void *memory, size_t n_bytes)
+{
+    const uintptr_t begin = ((uintptr_t)memory + TARNI_HUGE_PAGE - 1) / TARNI_HUGE_PAGE;
+    const uintptr_t end = ((uintptr_t)memory + n_bytes) / TARNI_HUGE_PAGE;
+    if (begin < end)
+        (void)madvise((char *)memory + (begin * TARNI_HUGE_PAGE - (uintptr_t)memory),
+                      (end - begin) * TARNI_HUGE_PAGE, MADV_HUGEPAGE);
 }
 
 tarn_status tarni_grow(const tarn_allocator *a, void *pointer, size_t *capacity, size_t wanted,

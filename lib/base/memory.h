@@ -28,6 +28,12 @@ tarn_status tarni_alloc_aligned(const tarn_allocator *a, size_t count, size_t si
 void tarni_free(const tarn_allocator *a, void *memory);
 void tarni_free_aligned(const tarn_allocator *a, void *memory);
 
+/* Asks for huge pages wherever whole ones fit into this memory or map of a file: what is read from
+ * end to end then misses the processor's page tables once where it missed them 512 times. The
+ * system may say no, and what lies there does not change. Worth it for blocks of megabytes. */
+#define TARNI_HUGE_PAGE ((size_t)2 << 20)
+void tarni_ask_huge_pages(void *memory, size_t n_bytes);
+
 /* Makes room for at least `wanted` elements in the array at *pointer of *capacity elements, growing
  * by half; new memory is not zeroed. After an error the array is unchanged. */
 tarn_status tarni_grow(const tarn_allocator *a, void *pointer, size_t *capacity, size_t wanted,

@@ -37,7 +37,10 @@ static tarn_status cpu_alloc(tarni_device *d, const tarn_allocator *a, size_t n_
                              const char *what, void *out_pointer, tarn_error *err)
 {
     (void)d, (void)what;
-    return tarni_alloc_aligned(a, n_bytes, 1, out_pointer, err);
+    uint8_t **out = out_pointer;
+    TARNI_TRY(tarni_alloc_aligned(a, n_bytes, 1, out, err));
+    tarni_ask_huge_pages(*out, n_bytes);
+    return TARN_OK;
 }
 
 static void cpu_free(tarni_device *d, const tarn_allocator *a, void *memory)

@@ -68,6 +68,37 @@ CASE(a_file_that_stays_is_read)
     unlink(path);
 }
 
+/* Bytes of addresses this process has taken. */
+static unsigned long address_space(void)
+{
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    CHECK(f && fscanf(f, "%lu", &pages) == 1 && fclose(f) == 0);
+    return pages * page_bytes();
+}
+
+CASE(a_map_begins_where_a_huge_page_can_and_leaves_nothing_behind)
+{
+    const size_t sizes[] = {1, page_bytes(), page_bytes() + 1, TARNI_HUGE_PAGE,
+                            2 * TARNI_HUGE_PAGE + 5};
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        char path[64];
+        make_file(path);
+        REQUIRE(truncate(path, (off_t)sizes[i]) == 0);
+        int fd = open(path, O_WRONLY);
+        REQUIRE(fd >= 0 && pwrite(fd, "z", 1, (off_t)sizes[i] - 1) == 1 && close(fd) == 0);
+        const unsigned long before = address_space();
+        for (int round = 0; round < 50; round++) {
+            tarni_filemap *map = open_map(path);
+            CHECK_EQ((uintptr_t)map->data % TARNI_HUGE_PAGE, 0);
+            CHECK_EQ(map->data[sizes[i] - 1], 'z');
+            tarni_filemap_close(map, &tarni_heap);
+        }
+        CHECK(address_space() < before + TARNI_HUGE_PAGE);
+        unlink(path);
+    }
+}
+
 CASE(a_file_cut_short_reads_as_zeros_and_is_reported)
 {
     const size_t sizes[] = {0, 1, page_bytes(), 3 * page_bytes() + 1, PAGES * page_bytes() - 1};
@@ -287,7 +318,9 @@ CASE(a_fault_nobody_handles_still_ends_the_process)
     }
 }
 
-CHECK_MAIN(ENTRY(a_file_that_stays_is_read), ENTRY(a_file_cut_short_reads_as_zeros_and_is_reported),
+CHECK_MAIN(ENTRY(a_file_that_stays_is_read),
+           ENTRY(a_map_begins_where_a_huge_page_can_and_leaves_nothing_behind),
+           ENTRY(a_file_cut_short_reads_as_zeros_and_is_reported),
            ENTRY(a_file_written_over_is_reported), ENTRY(what_is_no_regular_file_is_refused),
            ENTRY(any_thread_may_fault_whatever_the_host_blocks),
            ENTRY(the_hosts_handler_is_kept_and_gets_what_is_its_own),
