@@ -50,7 +50,8 @@ size_t tarnk_mla_workspace(uint32_t n_rows, uint32_t n_heads, uint32_t nope, uin
     (void)nope; /* a CUDA implementation may need these */
     (void)v_dim;
     size_t rows = n_rows < MLA_BLOCK_ROWS ? n_rows : MLA_BLOCK_ROWS;
-    return rows * n_heads * (rank + row_floats(rank + rope));
+    return n_heads *
+           (rows * row_floats(rank + rope) + mla_result_rows((uint32_t)rows) * ((size_t)rank + 2));
 }
 
 size_t tarnk_matmul_workspace(uint32_t n_rows, uint32_t n_in)

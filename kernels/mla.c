@@ -15,8 +15,11 @@
  * group. A row sees only as many latents of its last page as it has keys: what lies behind may be
  * NaN.
  *
- * Rejected: splitting the keys of one row over tasks. It would let more threads than n_heads work
- * on a single session's long decode, but its partial results need memory that grows with context.
+ * The pages of a row are dealt to PARTS parts, page p to part p mod PARTS; each has a softmax of
+ * its own, and the parts are merged in order. With few rows and a long context a part is a task, so
+ * that more threads than groups of heads work on one session and a page serves more heads; else one
+ * task walks its parts one after another. Which of both never shows in the bits, and as there are
+ * never more than PARTS, the memory of their results does not grow with context.
  */
 #include "mla.h"
 
@@ -28,6 +31,14 @@
 #define GROUP_ROWS  4
 #define GROUP_HEADS 16
 #define KEYS        TARNK_PAGE_TOKENS
+#define PARTS       MLA_PARTS
+#define PART_KEYS   1024 /* a row with fewer is one task's */
+
+/* The running softmax of one row and head. */
+typedef struct softmax {
+    float top;
+    float sum;
+} softmax;
 
 typedef struct mla_job {
     const tarnk_mla_args *args;
@@ -37,14 +48,12 @@ typedef struct mla_job {
     uint32_t group_heads; /* in an attention task */
     uint32_t value_outs;  /* of v_dim in a value task */
     float *query;         /* [n_rows][n_heads], row_floats(rank + rope) apart */
-    float *mixed;         /* [n_rows][n_heads][rank]: sum p c, in the end over sum p */
+    float *mixed;         /* [slots][n_rows][n_heads][rank]: sum p c; in the end over sum p */
+    softmax *states;      /* [slots][n_rows][n_heads] */
 } mla_job;
 
-/* The running softmax of one row and head. */
-typedef struct softmax {
-    float top;
-    float sum;
-} softmax;
+/* Slots hold what comes of a part: of part s if it is a task, else 0 what is merged so far and 1
+ * the part being walked. */
 
 static size_t query_len(const tarnk_mla_args *a)
 {
@@ -58,10 +67,19 @@ static float *query_of(const mla_job *job, uint32_t row, uint32_t head)
     return job->query + ((size_t)row * a->n_heads + head) * row_floats(a->rank + a->rope);
 }
 
+static size_t result_index(const mla_job *job, uint32_t slot, uint32_t row, uint32_t head)
+{
+    return ((size_t)slot * job->n_rows + row) * job->args->n_heads + head;
+}
+
+static float *part_of(const mla_job *job, uint32_t slot, uint32_t row, uint32_t head)
+{
+    return job->mixed + result_index(job, slot, row, head) * job->args->rank;
+}
+
 static float *mixed_of(const mla_job *job, uint32_t row, uint32_t head)
 {
-    const tarnk_mla_args *a = job->args;
-    return job->mixed + ((size_t)row * a->n_heads + head) * a->rank;
+    return part_of(job, 0, row, head);
 }
 
 /* Rows of head h of kv_b from row `first` of that head on. */
@@ -151,7 +169,7 @@ static void attend(const tarnk_mla_args *a, const tile_weights *latents, uint32_
     /* The square root is exact; a division too. */
     const float scale = 1.0F / __builtin_sqrtf((float)(a->nope + a->rope));
     float scores[GROUP_HEADS][KEYS], shrink[GROUP_HEADS];
-    const void *x[GROUP_HEADS];
+    const void *x[GROUP_HEADS] = {NULL};
     const float *p[GROUP_HEADS];
     float *out[GROUP_HEADS];
     for (uint32_t h = 0; h < n_heads; h++) {
@@ -165,45 +183,73 @@ static void attend(const tarnk_mla_args *a, const tile_weights *latents, uint32_
     TARNK(tile_sums)(latents, n_keys, a->rank, p, n_heads, out, first ? NULL : shrink);
 }
 
-/* Rows [row, row + n_rows) of a session, counted in the step. */
-static void attend_group(const mla_job *job, const tarnk_seq *seq, uint32_t row, uint32_t n_rows,
-                         uint32_t head, uint32_t n_heads)
+/* Rows of one session that are attended together. */
+typedef struct mla_group {
+    const tarnk_seq *seq;
+    uint32_t row; /* of the block */
+    uint32_t n_rows;
+    uint32_t position; /* of the first of them */
+    uint32_t head;
+    uint32_t n_heads;
+} mla_group;
+
+/* The keys of one part; a page that only later rows reach is left out for the earlier ones. */
+static void walk_part(const mla_job *job, const mla_group *g, uint32_t part, uint32_t slot)
 {
     const tarnk_mla_args *a = job->args;
-    const uint32_t position = seq->position + (row - seq->row_begin);
-    const uint32_t base = row - job->row;
-    softmax state[GROUP_ROWS][GROUP_HEADS];
-    for (uint32_t r = 0; r < n_rows; r++)
-        for (uint32_t h = 0; h < n_heads; h++)
-            state[r][h] = (softmax){-__builtin_inff(), 0.0F};
-    for (uint32_t key = 0; key < position + n_rows; key += KEYS) {
-        tile_weights latents = {seq->pages[key / KEYS] + a->latent_offset,
+    for (uint32_t r = 0; r < g->n_rows; r++)
+        for (uint32_t h = 0; h < g->n_heads; h++)
+            job->states[result_index(job, slot, g->row + r, g->head + h)] =
+                (softmax){-__builtin_inff(), 0.0F};
+    for (uint32_t key = part * KEYS; key < g->position + g->n_rows; key += PARTS * KEYS) {
+        tile_weights latents = {g->seq->pages[key / KEYS] + a->latent_offset,
                                 query_len(a) * dtype_bytes(a->latent_dtype), a->latent_dtype};
-        for (uint32_t r = 0; r < n_rows; r++) {
-            if (position + r < key)
-                continue; /* a page only later rows of the group reach */
-            uint32_t n_keys = min_u32(KEYS, position + r + 1 - key);
-            attend(a, &latents, n_keys, key == 0, query_of(job, base + r, head),
-                   mixed_of(job, base + r, head), state[r], n_heads);
+        for (uint32_t r = 0; r < g->n_rows; r++) {
+            if (g->position + r < key)
+                continue;
+            uint32_t n_keys = min_u32(KEYS, g->position + r + 1 - key);
+            attend(a, &latents, n_keys, key == part * KEYS, query_of(job, g->row + r, g->head),
+                   part_of(job, slot, g->row + r, g->head),
+                   &job->states[result_index(job, slot, g->row + r, g->head)], g->n_heads);
         }
     }
-    for (uint32_t r = 0; r < n_rows; r++)
-        for (uint32_t h = 0; h < n_heads; h++) {
-            float *mixed = mixed_of(job, base + r, head + h);
-            v16 inverse = v16_set1(1.0F / state[r][h].sum);
-            for (uint32_t i = 0; i < a->rank; i += SIMD_LANES) {
-                uint32_t lanes = simd_lanes_left(a->rank, i);
-                v16_store_upto(mixed + i, v16_mul(v16_load_upto(mixed + i, lanes), inverse), lanes);
-            }
-#if TILE_PAIRS
-            if (tile_packs(a->kv_b.dtype))
-                TARNK(tile_pack)
-            (mixed, a->rank, (uint16_t *)query_of(job, base + r, head + h));
-#endif
-        }
 }
 
-/* The rows of a session that fall in the block: first one and how many. */
+/* Adds a slot to slot 0. */
+static void merge(const mla_job *job, uint32_t slot, uint32_t row, uint32_t head)
+{
+    softmax *to = &job->states[result_index(job, 0, row, head)];
+    const softmax from = job->states[result_index(job, slot, row, head)];
+    const float top = from.top > to->top ? from.top : to->top;
+    const float shrink_to = simd_exp1(to->top - top), shrink = simd_exp1(from.top - top);
+    float *mixed = mixed_of(job, row, head);
+    const float *part = part_of(job, slot, row, head);
+    for (uint32_t i = 0; i < job->args->rank; i += SIMD_LANES) {
+        const uint32_t lanes = simd_lanes_left(job->args->rank, i);
+        v16 sum = v16_mul(v16_load_upto(mixed + i, lanes), v16_set1(shrink_to));
+        sum = v16_fma(v16_load_upto(part + i, lanes), v16_set1(shrink), sum);
+        v16_store_upto(mixed + i, sum, lanes);
+    }
+    *to = (softmax){top, to->sum * shrink_to + from.sum * shrink};
+}
+
+/* Divides by the sum, and packs for the value product. */
+static void finish(const mla_job *job, uint32_t row, uint32_t head)
+{
+    const tarnk_mla_args *a = job->args;
+    float *mixed = mixed_of(job, row, head);
+    v16 inverse = v16_set1(1.0F / job->states[result_index(job, 0, row, head)].sum);
+    for (uint32_t i = 0; i < a->rank; i += SIMD_LANES) {
+        uint32_t lanes = simd_lanes_left(a->rank, i);
+        v16_store_upto(mixed + i, v16_mul(v16_load_upto(mixed + i, lanes), inverse), lanes);
+    }
+#if TILE_PAIRS
+    if (tile_packs(a->kv_b.dtype))
+        TARNK(tile_pack)(mixed, a->rank, (uint16_t *)query_of(job, row, head));
+#endif
+}
+
+/* The rows of a session that fall in the block: first one, counted in the step, and how many. */
 static uint32_t rows_in_block(const mla_job *job, const tarnk_seq *seq, uint32_t *row)
 {
     uint32_t end = min_u32(seq->row_begin + seq->n_rows, job->row + job->n_rows);
@@ -211,24 +257,64 @@ static uint32_t rows_in_block(const mla_job *job, const tarnk_seq *seq, uint32_t
     return end > *row ? end - *row : 0;
 }
 
+/* Groups of n_rows rows at most, numbered through the sessions; all heads. */
+static mla_group group_at(const mla_job *job, uint32_t group, uint32_t n_rows)
+{
+    const tarnk_seq *seq = job->args->seqs;
+    for (;; seq++) {
+        uint32_t row, n = rows_in_block(job, seq, &row), n_groups = div_up(n, n_rows);
+        if (group < n_groups) {
+            row += group * n_rows;
+            return (mla_group){.seq = seq,
+                               .row = row - job->row,
+                               .n_rows = min_u32(n_rows, n - group * n_rows),
+                               .position = seq->position + (row - seq->row_begin),
+                               .n_heads = job->args->n_heads};
+        }
+        group -= n_groups;
+    }
+}
+
+static mla_group group_of_heads(const mla_job *job, uint32_t group)
+{
+    const uint32_t n_heads = job->args->n_heads, head_groups = div_up(n_heads, job->group_heads);
+    mla_group g = group_at(job, group / head_groups, GROUP_ROWS);
+    g.head = group % head_groups * job->group_heads;
+    g.n_heads = min_u32(job->group_heads, n_heads - g.head);
+    return g;
+}
+
 static void attention_task(void *arg, uint32_t task_idx)
 {
     const mla_job *job = arg;
-    const tarnk_mla_args *a = job->args;
-    const uint32_t head_groups = div_up(a->n_heads, job->group_heads);
-    const uint32_t head = task_idx % head_groups * job->group_heads;
-    uint32_t group = task_idx / head_groups, row = 0, n_rows = 0;
-    const tarnk_seq *seq = a->seqs;
-    for (;; seq++) {
-        n_rows = rows_in_block(job, seq, &row);
-        uint32_t n_groups = div_up(n_rows, GROUP_ROWS);
-        if (group < n_groups)
-            break;
-        group -= n_groups;
+    const mla_group g = group_of_heads(job, task_idx);
+    walk_part(job, &g, 0, 0);
+    for (uint32_t part = 1; part < PARTS && part * KEYS < g.position + g.n_rows; part++) {
+        walk_part(job, &g, part, 1);
+        for (uint32_t r = 0; r < g.n_rows; r++)
+            for (uint32_t h = 0; h < g.n_heads && g.position + r >= part * KEYS; h++)
+                merge(job, 1, g.row + r, g.head + h);
     }
-    attend_group(job, seq, row + group * GROUP_ROWS,
-                 min_u32(GROUP_ROWS, n_rows - group * GROUP_ROWS), head,
-                 min_u32(job->group_heads, a->n_heads - head));
+    for (uint32_t r = 0; r < g.n_rows; r++)
+        for (uint32_t h = 0; h < g.n_heads; h++)
+            finish(job, g.row + r, g.head + h);
+}
+
+static void part_task(void *arg, uint32_t task_idx)
+{
+    const mla_job *job = arg;
+    const mla_group g = group_of_heads(job, task_idx / PARTS);
+    walk_part(job, &g, task_idx % PARTS, task_idx % PARTS);
+}
+
+static void merge_task(void *arg, uint32_t task_idx)
+{
+    const mla_job *job = arg;
+    const uint32_t head = task_idx % job->args->n_heads;
+    const mla_group g = group_at(job, task_idx / job->args->n_heads, 1);
+    for (uint32_t part = 1; part < PARTS && g.position >= part * KEYS; part++)
+        merge(job, part, g.row, head);
+    finish(job, g.row, head);
 }
 
 static void value_task(void *arg, uint32_t task_idx)
@@ -248,9 +334,9 @@ static void value_task(void *arg, uint32_t task_idx)
      a->round ? TILE_ROUND : TILE_STORE);
 }
 
-/* How many heads share the reading of a page: as many as leave each thread a task. Measured with
- * 16,384 keys and two threads (Zen 4): 16 heads 245 to 299 GFLOP/s, 8 heads 200 to 216, 4 heads
- * 174. */
+/* How many heads share the reading of a page: as many as leave each thread a task of n_groups.
+ * Measured with 16,384 keys and two threads (Zen 4): 16 heads 245 to 299 GFLOP/s, 8 heads 200 to
+ * 216, 4 heads 174. */
 static uint32_t heads_of_group(const tarnk_mla_args *a, const tarnk_context *context,
                                uint32_t n_groups)
 {
@@ -259,22 +345,46 @@ static uint32_t heads_of_group(const tarnk_mla_args *a, const tarnk_context *con
     return heads < 4 ? 4 : heads > GROUP_HEADS ? GROUP_HEADS : (uint32_t)heads;
 }
 
+/* Is there more to gain than merging costs, and room for every part? */
+static bool wants_parts(const mla_job *job)
+{
+    uint32_t row, longest = 0;
+    for (uint32_t s = 0; s < job->args->n_seqs; s++) {
+        const tarnk_seq *seq = &job->args->seqs[s];
+        if (rows_in_block(job, seq, &row) > 0 && seq->position + seq->n_rows > longest)
+            longest = seq->position + seq->n_rows;
+    }
+    return job->n_rows <= MLA_PART_ROWS && longest > PART_KEYS;
+}
+
+static void attend_block(mla_job *job, const tarnk_context *context)
+{
+    const tarnk_mla_args *a = job->args;
+    uint32_t n_groups = 0, row;
+    for (uint32_t s = 0; s < a->n_seqs; s++)
+        n_groups += div_up(rows_in_block(job, &a->seqs[s], &row), GROUP_ROWS);
+    const bool by_part = wants_parts(job);
+    const uint32_t parts = by_part ? PARTS : 1;
+    job->group_heads = heads_of_group(a, context, n_groups * parts);
+    const uint32_t n_tasks = n_groups * div_up(a->n_heads, job->group_heads) * parts;
+    context->run(context->pool, n_tasks, by_part ? part_task : attention_task, job);
+    if (by_part)
+        context->run(context->pool, job->n_rows * a->n_heads, merge_task, job);
+}
+
 int TARNK(mla)(const tarnk_mla_args *a, const tarnk_context *context)
 {
+    const uint32_t block = min_u32(a->n_rows, MLA_BLOCK_ROWS);
+    const size_t n_results = (size_t)mla_result_rows(block) * a->n_heads;
     mla_job job = {.args = a, .query = a->workspace};
-    job.mixed = job.query + (size_t)min_u32(a->n_rows, MLA_BLOCK_ROWS) * a->n_heads *
-                                row_floats(a->rank + a->rope);
+    job.mixed = job.query + (size_t)block * a->n_heads * row_floats(a->rank + a->rope);
+    job.states = (softmax *)(void *)(job.mixed + n_results * a->rank);
     job.query_cols = piece_size(context, a->rank, a->n_heads, 64, a->rank);
     job.value_outs = piece_size(context, a->v_dim, a->n_heads, 8, a->v_dim);
     for (; job.row < a->n_rows; job.row += MLA_BLOCK_ROWS) {
-        uint32_t n_groups = 0, row;
         job.n_rows = min_u32(MLA_BLOCK_ROWS, a->n_rows - job.row);
-        for (uint32_t s = 0; s < a->n_seqs; s++)
-            n_groups += div_up(rows_in_block(&job, &a->seqs[s], &row), GROUP_ROWS);
-        job.group_heads = heads_of_group(a, context, n_groups);
         context->run(context->pool, a->n_heads * div_up(a->rank, job.query_cols), query_task, &job);
-        context->run(context->pool, n_groups * div_up(a->n_heads, job.group_heads), attention_task,
-                     &job);
+        attend_block(&job, context);
         context->run(context->pool, a->n_heads * div_up(a->v_dim, job.value_outs), value_task,
                      &job);
     }

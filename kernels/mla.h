@@ -40,8 +40,9 @@ typedef struct tarnk_mla_latent_args {
  *              products (ops.h), which multiplies them rounded, and sums them as they were
  * Aliasing     out overlaps no q
  * Workspace    tarnk_mla_workspace floats, at most those of 64 rows
- * Determinism  keys in blocks of 64 aligned to absolute position, with a running maximum; a row and
- *              head by itself. Rows of a page beyond the own position are never read
+ * Determinism  keys in blocks of 64 aligned to absolute position, dealt to eight parts (block b to
+ *              part b mod 8), each with a running maximum, then merged in order; a row and head by
+ *              itself. Rows of a page beyond the own position are never read
  * Limits       all sizes at least 1 but rope, which may be 0
  * Moved        the latents once for each group of up to 4 rows and 16 heads, kv_b once for each 64
  *              rows; 2 n_heads (keys (2 rank + rope) + rank (nope + v_dim)) FLOPs a row */

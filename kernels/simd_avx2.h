@@ -6,7 +6,7 @@
 
 #include "simd_fold.h"
 
-#define SIMD_NUMERICS "cpu-fma16.1"
+#define SIMD_NUMERICS "cpu-fma16.2"
 
 typedef struct v16 {
     __m256 lo; /* lanes 0 to 7 */

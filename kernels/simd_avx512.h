@@ -7,9 +7,9 @@
 #include "simd_fold.h"
 
 #if defined(__AVX512BF16__)
-#    define SIMD_NUMERICS "cpu-pair16.1"
+#    define SIMD_NUMERICS "cpu-pair16.2"
 #else
-#    define SIMD_NUMERICS "cpu-fma16.1"
+#    define SIMD_NUMERICS "cpu-fma16.2"
 #endif
 
 typedef __m512 v16;

@@ -3,7 +3,7 @@
 #ifndef TARNK_SIMD_PLAIN_H
 #define TARNK_SIMD_PLAIN_H
 
-#define SIMD_NUMERICS "cpu-plain16.1"
+#define SIMD_NUMERICS "cpu-plain16.2"
 
 typedef struct v16 {
     float lane[16];

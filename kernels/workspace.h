@@ -24,6 +24,19 @@ static inline size_t row_floats(uint32_t k)
     return packed > k ? packed : k;
 }
 
+#define MLA_PARTS     8 /* of a row's keys */
+#define MLA_PART_ROWS 8 /* rows at most that are attended by parts at once */
+
+/* Rows of results of a block: PARTS for each of few rows, two for each of many. Never fewer than
+ * for a smaller block. */
+static inline uint32_t mla_result_rows(uint32_t n_rows)
+{
+    const uint32_t most = MLA_PART_ROWS * MLA_PARTS;
+    if (n_rows <= MLA_PART_ROWS)
+        return n_rows * MLA_PARTS;
+    return 2 * n_rows > most ? 2 * n_rows : most;
+}
+
 /* An expert some row chose, and where its (row, slot) pairs stand when sorted: [begin, end). */
 typedef struct moe_active {
     uint32_t expert;

@@ -43,7 +43,7 @@ int bed_tables(const tarnk_ops *tables[BED_TABLES_MAX])
 
 bool bed_rounds(const tarnk_ops *ops)
 {
-    return strcmp(ops->numerics, "cpu-pair16.1") == 0;
+    return strcmp(ops->numerics, "cpu-pair16.2") == 0;
 }
 
 const tarnk_context *bed_context(uint32_t n_threads)

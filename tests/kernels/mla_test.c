@@ -110,13 +110,57 @@ CASE(dtypes_positions_and_head_counts_match_the_twin)
 {
     const tarnk_ops *tables[BED_TABLES_MAX];
     int n_tables = bed_tables(tables);
-    const uint32_t shapes[][3] = {{0, 1, 1},  {0, 66, 3},  {63, 1, 2},  {64, 1, 32},
-                                  {63, 3, 5}, {200, 9, 4}, {5, 150, 1}, {127, 2, 17}};
+    const uint32_t shapes[][3] = {{0, 1, 1},   {0, 66, 3},  {63, 1, 2},   {64, 1, 32}, {63, 3, 5},
+                                  {200, 9, 4}, {5, 150, 1}, {127, 2, 17}, {1023, 2, 3}};
     for (int t = 0; t < n_tables; t++)
         for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
             check_twin(tables[t], s % 2, s / 2 % 2, shapes[s][0], shapes[s][1], shapes[s][2]);
             bed_end();
         }
+}
+
+/* The last 12 tokens of a long session, `apart` rows a call: one way a part of the keys is a task,
+ * the other way a task walks them all. */
+static float *attend_long(const tarnk_ops *ops, uint32_t apart, uint32_t n_threads)
+{
+    enum { KEYS = 1500, ROWS = 12, HEADS = 5, NOPE = 20, ROPE = 12, V_DIM = 28, RANK = 40 };
+    uint8_t **pages = make_pages(KEYS, 0, 2 * (RANK + ROPE));
+    float *kv = bed_floats(KEYS * (RANK + ROPE), 1, 1), *weight = bed_floats(RANK, 2, 1);
+    float *q = bed_floats(ROWS * HEADS * (NOPE + ROPE), 3, 2),
+          *out = bed_alloc(4 * ROWS * HEADS * V_DIM);
+    tarnk_seq all = {.n_rows = KEYS, .pages = pages};
+    tarnk_mla_latent_args l = {kv, weight, &all, 1, RANK, ROPE, 1e-6F, 0, TARNK_BF16};
+    CHECK_EQ(ops->mla_latent(&l, bed_context(2)), 0);
+    for (uint32_t row = 0; row < ROWS; row += apart) {
+        tarnk_seq seq = {.n_rows = apart, .position = KEYS - ROWS + row, .pages = pages};
+        tarnk_mla_args a = {.q = q + row * HEADS * (NOPE + ROPE),
+                            .kv_b = bed_matrix(HEADS * (NOPE + V_DIM), RANK, TARNK_BF16, 1, 4),
+                            .out = out + row * HEADS * V_DIM,
+                            .seqs = &seq,
+                            .n_seqs = 1,
+                            .n_rows = apart,
+                            .n_heads = HEADS,
+                            .nope = NOPE,
+                            .rope = ROPE,
+                            .v_dim = V_DIM,
+                            .rank = RANK,
+                            .latent_dtype = TARNK_BF16};
+        set_workspace(&a);
+        CHECK_EQ(ops->mla(&a, bed_context(n_threads)), 0);
+    }
+    return out;
+}
+
+CASE(how_the_keys_are_shared_among_tasks_does_not_show)
+{
+    const tarnk_ops *tables[BED_TABLES_MAX];
+    int n_tables = bed_tables(tables);
+    for (int t = 0; t < n_tables; t++) {
+        const float *together = attend_long(tables[t], 12, 2);
+        for (uint32_t apart = 1; apart <= 6; apart += apart) /* 1, 2, 4 */
+            CHECK_BYTES(attend_long(tables[t], apart, 1 + apart), together, 4 * 12 * 5 * 28);
+        bed_end();
+    }
 }
 
 CASE(latents_are_normed_and_stored_in_their_dtype)
@@ -164,11 +208,15 @@ CASE(latents_are_normed_and_stored_in_their_dtype)
 
 CASE(workspace_does_not_grow_without_bound)
 {
-    CHECK(tarnk_mla_workspace(1, 32, 128, 64, 128, 512) == 32 * (512 + 64 + 512));
+    CHECK(tarnk_mla_workspace(1, 32, 128, 64, 128, 512) == 32 * (512 + 64 + 8 * (512 + 2)));
+    for (uint32_t n = 1; n < 100; n++) /* a smaller step never needs more */
+        CHECK(tarnk_mla_workspace(n, 32, 128, 64, 128, 512) <=
+              tarnk_mla_workspace(n + 1, 32, 128, 64, 128, 512));
     CHECK(tarnk_mla_workspace(100000, 32, 128, 64, 128, 512) ==
           tarnk_mla_workspace(64, 32, 128, 64, 128, 512));
 }
 
 CHECK_MAIN(ENTRY(stored_cases), ENTRY(dtypes_positions_and_head_counts_match_the_twin),
+           ENTRY(how_the_keys_are_shared_among_tasks_does_not_show),
            ENTRY(latents_are_normed_and_stored_in_their_dtype),
            ENTRY(workspace_does_not_grow_without_bound))

@@ -103,9 +103,9 @@ CASE(best_table_is_one_of_those_that_run_here)
         n_tables--;
     CHECK(exact == tables[n_tables - 1]);
     CHECK_TEXT(tables[0]->name, "cpu-generic");
-    CHECK_TEXT(tables[0]->numerics, "cpu-plain16.1");
+    CHECK_TEXT(tables[0]->numerics, "cpu-plain16.2");
     for (int t = 1; t < n_tables; t++)
-        CHECK_TEXT(tables[t]->numerics, "cpu-fma16.1");
+        CHECK_TEXT(tables[t]->numerics, "cpu-fma16.2");
 }
 
 CHECK_MAIN(ENTRY(embed_copies_and_widens_rows), ENTRY(silu_mul_is_right_in_each_element),
