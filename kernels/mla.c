@@ -201,9 +201,12 @@ static void walk_part(const mla_job *job, const mla_group *g, uint32_t part, uin
         for (uint32_t h = 0; h < g->n_heads; h++)
             job->states[result_index(job, slot, g->row + r, g->head + h)] =
                 (softmax){-__builtin_inff(), 0.0F};
-    for (uint32_t key = part * KEYS; key < g->position + g->n_rows; key += PARTS * KEYS) {
-        tile_weights latents = {g->seq->pages[key / KEYS] + a->latent_offset,
-                                query_len(a) * dtype_bytes(a->latent_dtype), a->latent_dtype};
+    const uint32_t end = g->position + g->n_rows;
+    for (uint32_t key = part * KEYS; key < end; key += PARTS * KEYS) {
+        const uint32_t page = key / KEYS, next = page + PARTS;
+        const tile_weights latents = {
+            g->seq->pages[page] + a->latent_offset, query_len(a) * dtype_bytes(a->latent_dtype),
+            a->latent_dtype, next * KEYS < end ? g->seq->pages[next] + a->latent_offset : NULL};
         for (uint32_t r = 0; r < g->n_rows; r++) {
             if (g->position + r < key)
                 continue;

@@ -21,6 +21,7 @@ typedef struct tile_weights {
     const uint8_t *data; /* row 0 */
     size_t row_bytes;
     tarnk_dtype dtype;
+    const uint8_t *next; /* as much that will be read after these: sums ask for it; or NULL */
 } tile_weights;
 
 typedef enum tile_finish { TILE_STORE = 0, TILE_ADD = 1, TILE_ROUND = 2 } tile_finish;
@@ -62,7 +63,9 @@ static inline uint32_t tile_rows_for(uint32_t k, uint32_t n_rows)
 static inline tile_weights tile_weights_of(const tarnk_matrix *m, uint32_t first_row)
 {
     size_t row_bytes = m->n_in * dtype_bytes(m->dtype);
-    return (tile_weights){(const uint8_t *)m->data + first_row * row_bytes, row_bytes, m->dtype};
+    return (tile_weights){.data = (const uint8_t *)m->data + first_row * row_bytes,
+                          .row_bytes = row_bytes,
+                          .dtype = m->dtype};
 }
 
 #endif

@@ -119,13 +119,17 @@ SIMD_INLINE void pair_sum_tile(const tile_weights *w, uint32_t n_terms, uint32_t
             pairs_order(a, b, &acc[r][v][0], &acc[r][v][1]);
         }
     }
+    const uint8_t *after = w->next ? w->next : w->data;
     for (uint32_t t = 0; t < n_terms; t += 2) {
-        const uint8_t *row = w->data + t * w->row_bytes + 2 * (size_t)i;
+        const size_t offset = t * w->row_bytes + 2 * (size_t)i;
+        const uint8_t *row = w->data + offset;
         vpairs lo[PAIR_VECS], hi[PAIR_VECS];
         SIMD_UNROLL
         for (int v = 0; v < n_vecs; v++) {
             /* A last term alone is paired with zeros: what lies behind it is not read. */
             const uint8_t *at = row + 2 * v * TILE_PAIR_STEP;
+            __builtin_prefetch(after + offset + 2 * v * TILE_PAIR_STEP, 0, 2);
+            __builtin_prefetch(after + offset + 2 * v * TILE_PAIR_STEP + w->row_bytes, 0, 2);
             pairs_zip(pairs_load_upto(at, lanes),
                       t + 1 < n_terms ? pairs_load_upto(at + w->row_bytes, lanes) : (vpairs){0},
                       &lo[v], &hi[v]);
@@ -162,7 +166,9 @@ SIMD_INLINE void sum_rows_pairs(const tile_weights *w, uint32_t n_terms, uint32_
     pair_coefs coefs;
     for (uint32_t first = 0; first < n_terms; first += PAIR_TERMS) {
         const uint32_t terms = min_u32(PAIR_TERMS, n_terms - first);
-        const tile_weights part = {w->data + first * w->row_bytes, w->row_bytes, w->dtype};
+        const size_t begin = first * w->row_bytes;
+        const tile_weights part = {w->data + begin, w->row_bytes, w->dtype,
+                                   w->next ? w->next + begin : NULL};
         const bool more = first > 0;
         const uint32_t wide = PAIR_VECS * TILE_PAIR_STEP;
         uint32_t i = 0;
