@@ -22,6 +22,12 @@ static tarn_status fail(const tarni_device *d, const char *what, size_t n_bytes,
                       n_bytes >> 20, what, left >> 20, all >> 20, tarnk_cuda_error(error));
 }
 
+static tarn_status fail_move(const char *what, size_t n_bytes, int error, tarn_error *err)
+{
+    return tarni_fail(err, TARN_E_NO_MEMORY, "%zu KiB cannot be %s: %s", n_bytes >> 10, what,
+                      tarnk_cuda_error(error));
+}
+
 static tarn_status reserve(tarni_device *d, size_t n_bytes, uint8_t **out, tarn_error *err)
 {
     void *range;
@@ -53,7 +59,7 @@ static tarn_status map(tarni_device *d, uint8_t *at, size_t n_bytes, uint64_t ch
                        tarn_error *err)
 {
     int error = tarnk_cuda_chunk_map(&tarni_cuda_enter(d)->cuda, at, n_bytes, chunk);
-    return error ? fail(d, "cannot be mapped", n_bytes, error, err) : TARN_OK;
+    return error ? fail_move("mapped", n_bytes, error, err) : TARN_OK;
 }
 
 static tarn_status unmap(tarni_device *d, uint8_t *at, size_t n_bytes, tarn_error *err)
@@ -62,7 +68,7 @@ static tarn_status unmap(tarni_device *d, uint8_t *at, size_t n_bytes, tarn_erro
     tarni_cuda_note(d, tarnk_cuda_wait(c->stream)); /* a device that has failed runs nothing */
     tarni_cuda_note(d, tarnk_cuda_wait(c->copies));
     int error = tarnk_cuda_chunk_unmap(at, n_bytes);
-    return error ? fail(d, "cannot be unmapped", n_bytes, error, err) : TARN_OK;
+    return error ? fail_move("unmapped", n_bytes, error, err) : TARN_OK;
 }
 
 const tarni_chunk_class tarni_cuda_chunks = {

@@ -290,14 +290,13 @@ tarn_status tarni_trade_refuse(const tarni_trade *t, tarni_side side, tarn_error
 {
     const tarni_range *slots = &t->ranges[TARNI_SLOTS], *pages = &t->ranges[TARNI_PAGES];
     TARNI_TRY(tarni_device_check(t->device, err));
-    return tarni_fail(
-        err, TARN_E_LIMIT,
-        "states and latents have %llu bytes together: no room for a %s beside %u slots "
-        "of %zu and %u pages of %zu bytes of sessions with work or uncommitted "
-        "tokens%s%s",
-        (unsigned long long)tarni_trade_bytes(t, t->n_chunks), item_names[side], slots->n_used,
-        slots->item_bytes, pages->n_used, pages->item_bytes, t->failure.detail[0] ? "; " : "",
-        t->failure.detail);
+    return tarni_fail(err, TARN_E_LIMIT,
+                      "states and latents share %llu bytes: no room for a %s beside %u slots "
+                      "of %zu and %u pages of %zu bytes of sessions with work or uncommitted "
+                      "tokens%s%s",
+                      (unsigned long long)tarni_trade_bytes(t, t->n_chunks), item_names[side],
+                      slots->n_used, slots->item_bytes, pages->n_used, pages->item_bytes,
+                      t->failure.detail[0] ? "; " : "", t->failure.detail);
 }
 
 uint64_t tarni_trade_room(const tarni_trade *t, tarni_side side)

@@ -154,7 +154,7 @@ CASE(what_one_does_not_use_the_other_gets)
         CHECK(n_slots >= N_CHUNKS * UNIT / SLOT - 3); /* but for one to spare */
         CHECK_EQ(n_pages, 0);
         CHECK_STATUS(tarni_trade_refuse(&t, TARNI_SLOTS, &err), TARN_E_LIMIT);
-        CHECK_HAS(err.detail, "262144 bytes together");
+        CHECK_HAS(err.detail, "share 262144 bytes");
         CHECK_HAS(err.detail, "no room for a state slot");
         CHECK_HAS(err.detail, "slots of 3000 and 0 pages of 800 bytes");
         const uint8_t *high = tarni_trade_at(&t, TARNI_SLOTS, slots[n_slots - 1]);
