@@ -244,13 +244,16 @@ CASE(a_refusal_names_the_budget_and_both)
     CHECK_HAS(rig_error.detail, words);
     CHECK_EQ(rig_info(s[n - 1]).at.position, 0);
     uint64_t n_trades = rig_stat(&p.r).pool_trades;
-    tarn_session_close(s[0]); /* a long one: its chunks become slots */
+    tarn_session_close(s[0]); /* long ones: their chunks become slots */
+    tarn_session_close(s[1]);
     rig_feed(s[n - 1], p.ids, SHORT);
-    s[0] = rig_loose(&p.r, "short");
-    rig_feed(s[0], p.ids, SHORT);
+    for (size_t i = 0; i < 2; i++) {
+        s[i] = rig_loose(&p.r, "short");
+        rig_feed(s[i], p.ids, SHORT);
+    }
     CHECK(rig_stat(&p.r).pool_trades > n_trades);
     for (size_t i = 0; i < n; i++) {
-        CHECK(rig_logits_are(s[i], &p.rows, i > 0 && i < n_longs ? LONG : SHORT));
+        CHECK(rig_logits_are(s[i], &p.rows, i > 1 && i < n_longs ? LONG : SHORT));
         tarn_session_close(s[i]);
     }
     tarn_session_close(grows);
