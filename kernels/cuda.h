@@ -211,7 +211,7 @@ int tarnk_cuda_stream_after(void *stream, void *event);     /* what comes waits 
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms); /* waits for `end` */
 const char *tarnk_cuda_error(int error);                    /* "cudaErrorIllegalAddress" */
 
-/* ---- ranges: addresses without memory, and memory in chunks that is put there and taken away -----
+/* ---- ranges: addresses without memory, and chunks of memory that come and go there -------------
  *
  * The driver's virtual memory management. An address keeps its meaning while chunks come and go;
  * touching one that has no chunk is a fault of the kernel that does. */

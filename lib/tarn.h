@@ -611,8 +611,8 @@ typedef struct tarn_engine_options {
     uint64_t pinned_bytes_max; /* on a CUDA device: host memory for sessions that are parked, pinned
                                   and taken at once; 0: none, they come back from the store */
     uint64_t pool_bytes_max;   /* of states and latents together: what one has no use for the other
-                                  gets. 0: none; on a CUDA device what both may have at most, or what
-                                  it has left */
+                                  gets. 0: none; on a CUDA device what both may have at most, or
+                                  what it has left */
 } tarn_engine_options;
 
 /* Fast and exact. On the CPU, and on a CUDA device in f32 numerics or with `exact`, a session's
@@ -778,10 +778,11 @@ typedef struct tarn_engine_stat {
     uint64_t host_bytes;                     /* pinned memory for copies is part of it */
     uint64_t pinned_bytes, pinned_bytes_max; /* of parked sessions */
     uint32_t pinned;                         /* of the parked sessions */
-    uint64_t pool_bytes_max;   /* of slots and pages together; 0: they are taken as needed */
+    uint64_t pool_bytes_max;   /* of slots and pages together; 0: they are taken as needed, or have
+                                  a part each for good */
     uint64_t slots_pool_bytes; /* of it, where chunks lie for slots now */
     uint64_t pages_pool_bytes; /* and for pages; the rest lie nowhere */
-    uint64_t pool_chunk_bytes; /* of one; 0: slots and pages have a part each for good */
+    uint64_t pool_chunk_bytes; /* of one */
     uint64_t pool_trades;      /* chunks that went from one to the other, since open */
 } tarn_engine_stat;
 

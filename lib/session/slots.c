@@ -15,7 +15,8 @@ static bool find(tarni_slots *p, bool last, uint32_t *out)
 static tarn_status take(tarni_slots *p, bool last, uint32_t *out, tarn_error *err)
 {
     const uint32_t ceiling = last ? p->n_max : p->n_max - 1;
-    while (p->n_used >= ceiling || !find(p, last, out))
+    uint32_t slot;
+    while (p->n_used >= ceiling || !find(p, last, &slot))
         if (!p->relieve || !p->relieve(p->relieve_user)) {
             if (p->n_used < ceiling)
                 return tarni_trade_refuse(p->trade, TARNI_SLOTS, err);
@@ -25,11 +26,12 @@ static tarn_status take(tarni_slots *p, bool last, uint32_t *out, tarn_error *er
                               p->n_used, p->n_max, p->slot_bytes);
         }
     if (p->trade)
-        p->memory[*out] = tarni_trade_at(p->trade, TARNI_SLOTS, *out);
-    else if (!p->memory[*out])
-        TARNI_TRY(tarni_alloc_aligned(&p->allocator, p->slot_bytes, 1, &p->memory[*out], err));
-    p->refs[*out] = 1;
+        p->memory[slot] = tarni_trade_at(p->trade, TARNI_SLOTS, slot);
+    else if (!p->memory[slot])
+        TARNI_TRY(tarni_alloc_aligned(&p->allocator, p->slot_bytes, 1, &p->memory[slot], err));
+    p->refs[slot] = 1;
     p->n_used++;
+    *out = slot;
     return TARN_OK;
 }
 
