@@ -56,8 +56,10 @@ static tarn_status map(tarni_device *d, uint8_t *at, size_t n_bytes, uint64_t ch
                        tarn_error *err)
 {
     (void)chunk;
-    return mprotect(at, n_bytes, PROT_READ | PROT_WRITE) == 0 ? TARN_OK
-                                                              : fail(d, "mapped", n_bytes, err);
+    if (mprotect(at, n_bytes, PROT_READ | PROT_WRITE) != 0)
+        return fail(d, "mapped", n_bytes, err);
+    tarni_ask_huge_pages(at, n_bytes);
+    return TARN_OK;
 }
 
 static tarn_status unmap(tarni_device *d, uint8_t *at, size_t n_bytes, tarn_error *err)
