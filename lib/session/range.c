@@ -163,20 +163,27 @@ uint32_t tarni_range_idle(const tarni_range *r, uint32_t *n)
     return highest;
 }
 
+/* Of a large pool there are tens of thousands of items: nothing is divided here. */
 uint32_t tarni_range_ready_with(const tarni_range *r, uint32_t n_more)
 {
-    uint32_t end = 0, n = 0, bare_at = 0; /* places below `end` would all have a chunk */
+    uint32_t end = 0, n = 0; /* places below `end` would all have a chunk */
+    uint32_t first = 0, last = 0, checked = 0;
+    uint64_t item_end = 0;
+    if (n_more == 0 || r->n_chunks == r->n_places)
+        return r->n_ready;
     for (; end < r->n_places; end++)
         if (r->chunks[end] == TARNI_RANGE_NONE && n_more-- == 0)
             break;
     for (uint32_t i = 0; i < r->n_items; i++) {
-        if (has(r->used, i))
-            continue;
-        bare_at = first_place(r, i) > bare_at ? first_place(r, i) : bare_at;
-        while (bare_at <= last_place(r, i) &&
-               (bare_at < end || r->chunks[bare_at] != TARNI_RANGE_NONE))
-            bare_at++;
-        n += bare_at > last_place(r, i);
+        for (; (first + (uint64_t)1) * r->place_bytes <= item_end; first++)
+            ;
+        item_end += r->item_bytes;
+        for (; (last + (uint64_t)1) * r->place_bytes < item_end; last++)
+            ;
+        checked = first > checked ? first : checked; /* from `first` to here all have one */
+        while (checked <= last && (checked < end || r->chunks[checked] != TARNI_RANGE_NONE))
+            checked++;
+        n += checked > last && !has(r->used, i);
     }
     return n;
 }
