@@ -1,8 +1,8 @@
 # Whether CUDA kernels can be built here, and which files they are.
 
 # The families, of which tests/cuda_emu also builds what runs without a device.
-set(TARN_CUDA_FAMILIES cuda pointwise norm matmul conv1d kda_gate kda kda_prepare kda_chunk
-    mla_latent mla mla_absorb mla_append mla_hopper moe_route moe sample random)
+set(TARN_CUDA_FAMILIES cuda cuda_range pointwise norm matmul conv1d kda_gate kda kda_prepare
+    kda_chunk mla_latent mla mla_absorb mla_append mla_hopper moe_route moe sample random)
 list(TRANSFORM TARN_CUDA_FAMILIES APPEND .cu)
 
 set(TARN_CUDA_FOUND OFF)

@@ -211,6 +211,24 @@ int tarnk_cuda_stream_after(void *stream, void *event);     /* what comes waits 
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms); /* waits for `end` */
 const char *tarnk_cuda_error(int error);                    /* "cudaErrorIllegalAddress" */
 
+/* ---- ranges: addresses without memory, and chunks of memory that come and go there -------------
+ *
+ * The driver's virtual memory management. An address keeps its meaning while chunks come and go;
+ * touching one that has no chunk is a fault of the kernel that does. */
+
+/* The length of chunks is a multiple of *n_bytes. 0, or the error with a sentence in `why`: this
+ * driver or this device cannot. */
+int tarnk_cuda_chunk_unit(const tarnk_cuda *cuda, size_t *n_bytes, char *why, size_t why_bytes);
+int tarnk_cuda_range_reserve(void **out, size_t n_bytes);
+int tarnk_cuda_range_free(void *range, size_t n_bytes); /* nothing may be mapped there */
+int tarnk_cuda_chunk_create(const tarnk_cuda *cuda, uint64_t *out, size_t n_bytes);
+int tarnk_cuda_chunk_free(uint64_t chunk); /* must not be mapped */
+/* Readable and writable for the device; after an error nothing is mapped. What a chunk holds then
+ * is anything. */
+int tarnk_cuda_chunk_map(const tarnk_cuda *cuda, void *at, size_t n_bytes, uint64_t chunk);
+/* Nothing that was asked of the device may still touch it. */
+int tarnk_cuda_chunk_unmap(void *at, size_t n_bytes);
+
 #ifdef __cplusplus
 }
 #endif

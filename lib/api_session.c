@@ -82,23 +82,28 @@ void tarn_engine_get_stat(const tarn_engine *engine, tarn_engine_stat *out)
     uint32_t n_commits = 0;
     for (const tarn_session *s = engine->first; s; s = s->next)
         n_commits += s->capture != NULL;
-    tarn_engine_stat stat = {.size = out->size,
-                             .sessions = engine->n_sessions,
-                             .slots = p->slots.n_used - 1, /* but for the zero slot */
-                             .slots_bytes = (p->slots.n_used - 1) * (uint64_t)p->slots.slot_bytes,
-                             .pages = p->pages.n_used,
-                             .pages_bytes = p->pages.n_used * p->layout.page_bytes,
-                             .rows_computed = engine->rows_computed,
-                             .parked = engine->n_parked,
-                             .commits = n_commits,
-                             .slots_bytes_max = p->slots.n_max * (uint64_t)p->slots.slot_bytes,
-                             .pages_bytes_max =
-                                 n_pages_max == UINT64_MAX ? 0 : n_pages_max * p->layout.page_bytes,
-                             .host_bytes_max = host_max == UINT64_MAX ? 0 : host_max,
-                             .host_bytes = atomic_load(&engine->budget.bytes),
-                             .pinned_bytes = engine->tier.bytes,
-                             .pinned_bytes_max = engine->tier.bytes_max,
-                             .pinned = engine->tier.n};
+    tarn_engine_stat stat = {
+        .size = out->size,
+        .sessions = engine->n_sessions,
+        .slots = p->slots.n_used - 1, /* but for the zero slot */
+        .slots_bytes = (p->slots.n_used - 1) * (uint64_t)p->slots.slot_bytes,
+        .pages = p->pages.n_used,
+        .pages_bytes = p->pages.n_used * p->layout.page_bytes,
+        .rows_computed = engine->rows_computed,
+        .parked = engine->n_parked,
+        .commits = n_commits,
+        .slots_bytes_max = p->slots.n_max * (uint64_t)p->slots.slot_bytes,
+        .pages_bytes_max = n_pages_max == UINT64_MAX ? 0 : n_pages_max * p->layout.page_bytes,
+        .host_bytes_max = host_max == UINT64_MAX ? 0 : host_max,
+        .host_bytes = atomic_load(&engine->budget.bytes),
+        .pinned_bytes = engine->tier.bytes,
+        .pinned_bytes_max = engine->tier.bytes_max,
+        .pinned = engine->tier.n,
+        .pool_bytes_max = tarni_trade_bytes(&p->trade, p->trade.n_chunks),
+        .slots_pool_bytes = tarni_trade_bytes(&p->trade, p->trade.ranges[TARNI_SLOTS].n_chunks),
+        .pages_pool_bytes = tarni_trade_bytes(&p->trade, p->trade.ranges[TARNI_PAGES].n_chunks),
+        .pool_chunk_bytes = p->trade.chunk_bytes,
+        .pool_trades = p->trade.n_traded};
     tarni_api_result(out, &stat, sizeof stat);
 }
 

@@ -612,6 +612,9 @@ typedef struct tarn_engine_options {
                    append a session then has at most 63 rows in a step */
     uint64_t pinned_bytes_max; /* on a CUDA device: host memory for sessions that are parked, pinned
                                   and taken at once; 0: none, they come back from the store */
+    uint64_t pool_bytes_max;   /* of states and latents together: what one has no use for the other
+                                  gets. 0: none; on a CUDA device what both may have at most, or
+                                  what it has left */
 } tarn_engine_options;
 
 /* Fast and exact. On the CPU, and on a CUDA device in f32 numerics or with `exact`, a session's
@@ -625,10 +628,13 @@ typedef struct tarn_engine_options {
  * time. tarn_engine_numerics says which it is: "...-exact", "...-fast4096". */
 
 /* Opens an engine on a model (borrowed; it must outlive the engine). Memory for states and latents
- * is taken as sessions need it and never beyond the limits given; of a CUDA device all of it at
- * once: weights, workspace, states, and for latents what the limits say, or the rest up to what all
- * sessions could fill. A device that fails poisons the sessions of the step with the name of its
- * error, and every later one; what is in the store is not touched.
+ * is taken as sessions need it and never beyond the limits given; of a CUDA device, and with
+ * pool_bytes_max, all of it at once (on the CPU its addresses): weights, workspace, and one pool
+ * for states and latents, as large as their limits say, or what is left up to what all sessions
+ * could fill. Chunks of the pool (64 MiB, of a small one less) go to whichever of the two needs
+ * them, so many short sessions and a few long ones find room in turn; nothing that is in use moves.
+ * A device that fails poisons the sessions of the step with the name of its error, and every later
+ * one; what is in the store is not touched.
  *
  * Where a ceiling is reached, sessions that have nothing uncommitted are parked, those that were
  * used longest ago first: they keep their ids and give back state and latents. The next use of such
@@ -774,6 +780,12 @@ typedef struct tarn_engine_stat {
     uint64_t host_bytes;                     /* pinned memory for copies is part of it */
     uint64_t pinned_bytes, pinned_bytes_max; /* of parked sessions */
     uint32_t pinned;                         /* of the parked sessions */
+    uint64_t pool_bytes_max;   /* of slots and pages together; 0: they are taken as needed, or have
+                                  a part each for good */
+    uint64_t slots_pool_bytes; /* of it, where chunks lie for slots now */
+    uint64_t pages_pool_bytes; /* and for pages; the rest lie nowhere */
+    uint64_t pool_chunk_bytes; /* of one */
+    uint64_t pool_trades;      /* chunks that went from one to the other, since open */
 } tarn_engine_stat;
 
 /* What the engine holds now. Threads: one. */

@@ -101,6 +101,7 @@ const tarni_device_class tarni_cpu_class = {
     .alloc = cpu_alloc,
     .free = cpu_free,
     .free_bytes = cpu_free_bytes,
+    .chunks = &tarni_cpu_chunks,
     .fill = cpu_fill,
     .copy = cpu_copy,
     .load_weights = cpu_load_weights,

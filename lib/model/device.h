@@ -11,6 +11,7 @@
 #ifndef TARNI_DEVICE_H
 #define TARNI_DEVICE_H
 
+#include "device_chunks.h"
 #include "layout.h"
 #include "threads.h"
 #include "weights.h"
@@ -82,6 +83,7 @@ typedef struct tarni_device_class {
                          void *out_pointer, tarn_error *err);
     void (*free)(tarni_device *d, const tarn_allocator *a, void *memory);
     uint64_t (*free_bytes)(tarni_device *d);
+    const tarni_chunk_class *chunks; /* memory that moves */
     void (*fill)(tarni_device *d, void *to, uint8_t value, size_t n_bytes);
     void (*copy)(tarni_device *d, void *to, const void *from, size_t n_bytes);
     /* Brings the weights to where ops read them and gives them in d->weights. */

@@ -134,6 +134,7 @@ static const tarni_device_class cuda_class = {
     .alloc = tarni_cuda_alloc,
     .free = free_memory,
     .free_bytes = free_bytes,
+    .chunks = &tarni_cuda_chunks,
     .fill = fill,
     .copy = copy,
     .load_weights = tarni_cuda_load_weights,

@@ -76,6 +76,9 @@ int tarni_cuda_note(tarni_device *d, int error);
 tarn_status tarni_cuda_alloc(tarni_device *d, const tarn_allocator *a, size_t n_bytes,
                              const char *what, void *out_pointer, tarn_error *err);
 
+/* device_cuda_chunks.c */
+extern const tarni_chunk_class tarni_cuda_chunks;
+
 /* device_cuda_weights.c */
 tarn_status tarni_cuda_load_weights(tarni_device *d, const tarni_weights *weights, tarn_error *err);
 void tarni_cuda_drop_weights(tarni_device *d);

@@ -75,31 +75,31 @@ static tarn_status count_pages(tarn_engine *e, const tarn_engine_options *o, uin
     return TARN_OK;
 }
 
-/* As many pages as all sessions could fill, or as fit into what the device has left. */
-static uint64_t plan_pages(tarn_engine *e, uint32_t n_slots, uint64_t n_pages)
+/* As many pages as all sessions could fill. */
+static uint64_t pages_wanted(const tarn_engine *e)
 {
-    const tarni_pools *p = &e->pools;
-    uint64_t each = (p->spec.context + (uint64_t)TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
-    uint64_t wanted = each * e->sessions_max, page_bytes = p->layout.page_bytes;
-    uint64_t left = e->device.class->free_bytes(&e->device);
-    uint64_t slots = n_slots * (uint64_t)tarni_pools_slot_bytes(&p->spec, &p->layout);
-    if (n_pages > 0 || page_bytes == 0)
-        return n_pages > 0 ? n_pages : wanted;
-    left -= left / MARGIN_SHARE;
-    uint64_t fit = left > slots ? (left - slots) / page_bytes : 0;
-    return fit < wanted ? (fit > 0 ? fit : 1) : wanted;
+    uint64_t each = (e->pools.spec.context + (uint64_t)TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS;
+    return each * e->sessions_max;
 }
 
-/* Slots and pages have ceilings of their own, and are not taken from the budget. */
+/* Slots and pages have ceilings of their own or one together, and are not taken from the budget of
+ * the host. A device gives both what it has left, unless that is told otherwise. */
 static tarn_status open_pools(tarn_engine *e, const tarn_engine_options *o, tarn_error *err)
 {
-    uint32_t n_slots = 0;
-    uint64_t n_pages;
-    TARNI_TRY(count_slots(e, o, &n_slots, err));
-    TARNI_TRY(count_pages(e, o, &n_pages, err));
-    if (e->device.class->plans)
-        n_pages = plan_pages(e, n_slots, n_pages);
-    TARNI_TRY(tarni_pools_open(&e->pools, n_slots, n_pages, &e->budget.inner, err));
+    tarni_pools_plan plan = {.bytes_max = UINT64_MAX};
+    TARNI_TRY(count_slots(e, o, &plan.n_slots, err));
+    TARNI_TRY(count_pages(e, o, &plan.n_pages, err));
+    plan.together = e->device.class->plans || o->pool_bytes_max > 0;
+    if (o->pool_bytes_max > 0) {
+        plan.bytes_max = o->pool_bytes_max;
+        plan.bytes_name = "pool_bytes_max";
+    } else if (plan.together && plan.n_pages == 0) {
+        uint64_t left = e->device.class->free_bytes(&e->device);
+        plan.bytes_max = left - left / MARGIN_SHARE;
+    }
+    if (plan.together && plan.n_pages == 0)
+        plan.n_pages = pages_wanted(e);
+    TARNI_TRY(tarni_pools_open(&e->pools, &plan, &e->budget.inner, err));
     e->pools.slots.relieve = e->pools.pages.relieve = tarni_parking_relieve;
     e->pools.slots.relieve_user = e->pools.pages.relieve_user = e;
     return TARN_OK;

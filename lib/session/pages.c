@@ -16,18 +16,16 @@ static size_t pages_of(uint64_t n_tokens)
     return (size_t)((n_tokens + TARNK_PAGE_TOKENS - 1) / TARNK_PAGE_TOKENS);
 }
 
-static page_header *header_of(const tarni_pages *p, uint8_t *page)
+static uint32_t item_of(const tarni_pages *p, const uint8_t *page)
 {
-    if (p->slab)
-        return &p->headers[(size_t)(page - p->slab) / p->layout->page_bytes];
-    return (page_header *)(void *)(page - TARNI_ALIGNMENT);
+    return (uint32_t)((size_t)(page - p->trade->bases[TARNI_PAGES]) / p->layout->page_bytes);
 }
 
-static uint8_t *page_of(const tarni_pages *p, page_header *h)
+static page_header *header_of(const tarni_pages *p, uint8_t *page)
 {
-    if (p->slab)
-        return p->slab + (size_t)(h - p->headers) * p->layout->page_bytes;
-    return (uint8_t *)h + TARNI_ALIGNMENT;
+    if (p->trade)
+        return &p->headers[item_of(p, page)];
+    return (page_header *)(void *)(page - TARNI_ALIGNMENT);
 }
 
 void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max,
@@ -37,29 +35,23 @@ void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max
         .allocator = *allocator, .layout = layout, .n_max = n_max > 0 ? n_max : UINT64_MAX};
 }
 
-/* All are free, the first one first. */
-tarn_status tarni_pages_init_in(tarni_pages *p, tarni_device *device, uint8_t *slab,
-                                const tarni_layout *layout, uint64_t n_max,
-                                const tarn_allocator *allocator, tarn_error *err)
+tarn_status tarni_pages_init_in(tarni_pages *p, tarni_trade *trade, const tarni_layout *layout,
+                                uint64_t n_max, const tarn_allocator *allocator, tarn_error *err)
 {
+    const uint32_t n_items = trade->ranges[TARNI_PAGES].n_items;
     tarni_pages_init(p, layout, n_max, allocator);
     if (layout->page_bytes == 0) /* no latents: pages are numbers alone */
         return TARN_OK;
-    TARNI_TRY(tarni_alloc(allocator, (size_t)n_max, sizeof *p->headers, &p->headers, err));
-    p->device = device;
-    p->slab = slab;
-    for (uint64_t i = n_max; i-- > 0;) {
-        p->headers[i].next_free = p->free_list;
-        p->free_list = &p->headers[i];
-    }
-    p->n_free = n_max;
+    p->n_max = n_items;
+    TARNI_TRY(tarni_alloc(allocator, n_items, sizeof *p->headers, &p->headers, err));
+    p->trade = trade;
     return TARN_OK;
 }
 
 void tarni_pages_fini(tarni_pages *p)
 {
     TARN_ASSERT(p->n_used == 0);
-    if (p->slab) {
+    if (p->trade) {
         tarni_free(&p->allocator, p->headers);
         return;
     }
@@ -70,15 +62,15 @@ void tarni_pages_fini(tarni_pages *p)
     p->free_list = NULL;
 }
 
-static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
+uint64_t tarni_pages_room(const tarni_pages *p)
 {
-    while (p->n_used >= p->n_max && p->relieve && p->relieve(p->relieve_user))
-        ;
-    if (p->n_used >= p->n_max)
-        return tarni_fail(err, TARN_E_LIMIT,
-                          "tokens_max is reached: all %llu latent pages of %d tokens are in use by "
-                          "sessions with work or uncommitted tokens",
-                          (unsigned long long)p->n_max, TARNK_PAGE_TOKENS);
+    uint64_t below = p->n_max - p->n_used;
+    uint64_t room = p->trade ? tarni_trade_room(p->trade, TARNI_PAGES) : below;
+    return room < below ? room : below;
+}
+
+static tarn_status new_page(tarni_pages *p, uint8_t **out, tarn_error *err)
+{
     page_header *h = p->free_list;
     if (h) {
         p->free_list = h->next_free;
@@ -87,20 +79,51 @@ static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
         TARNI_TRY(tarni_alloc_aligned(&p->allocator, TARNI_ALIGNMENT + p->layout->page_bytes, 1, &h,
                                       err));
     }
-    *h = (page_header){.refs = 1};
-    p->n_used++;
-    *out = page_of(p, h);
+    *out = (uint8_t *)h + TARNI_ALIGNMENT;
     return TARN_OK;
 }
 
-static void free_unused(tarni_pages *p, page_header *h)
+/* Of the trade's items. */
+static bool find(tarni_pages *p, uint8_t **out)
 {
+    uint32_t item;
+    if (!tarni_trade_take(p->trade, TARNI_PAGES, false, &item))
+        return false;
+    *out = tarni_trade_at(p->trade, TARNI_PAGES, item);
+    return true;
+}
+
+static tarn_status take_page(tarni_pages *p, uint8_t **out, tarn_error *err)
+{
+    while (p->n_used >= p->n_max || (p->trade && !find(p, out)))
+        if (!p->relieve || !p->relieve(p->relieve_user)) {
+            if (p->n_used < p->n_max)
+                return tarni_trade_refuse(p->trade, TARNI_PAGES, err);
+            return tarni_fail(err, TARN_E_LIMIT,
+                              "tokens_max is reached: all %llu latent pages of %d tokens are in "
+                              "use by sessions with work or uncommitted tokens",
+                              (unsigned long long)p->n_max, TARNK_PAGE_TOKENS);
+        }
+    if (!p->trade)
+        TARNI_TRY(new_page(p, out, err));
+    *header_of(p, *out) = (page_header){.refs = 1};
+    p->n_used++;
+    return TARN_OK;
+}
+
+static void free_unused(tarni_pages *p, uint8_t *page)
+{
+    page_header *h = header_of(p, page);
     if (h->refs > 0 || h->holds > 0)
         return;
+    p->n_used--;
+    if (p->trade) {
+        tarni_trade_release(p->trade, TARNI_PAGES, item_of(p, page));
+        return;
+    }
     h->next_free = p->free_list;
     p->free_list = h;
     p->n_free++;
-    p->n_used--;
 }
 
 static void release_page(tarni_pages *p, uint8_t *page)
@@ -108,7 +131,7 @@ static void release_page(tarni_pages *p, uint8_t *page)
     page_header *h = header_of(p, page);
     TARN_ASSERT(h->refs > 0);
     h->refs--;
-    free_unused(p, h);
+    free_unused(p, page);
 }
 
 static void let_go_of_page(tarni_pages *p, uint8_t *page)
@@ -116,7 +139,7 @@ static void let_go_of_page(tarni_pages *p, uint8_t *page)
     page_header *h = header_of(p, page);
     TARN_ASSERT(h->holds > 0);
     h->holds--;
-    free_unused(p, h);
+    free_unused(p, page);
 }
 
 /* Only the rows in use: the rest of a page may never have been written. */
@@ -125,8 +148,8 @@ static void copy_rows(const tarni_pages *p, uint8_t *to, const uint8_t *from, si
     const tarni_layout *l = p->layout;
     for (uint32_t i = 0; i < l->n_mla; i++) {
         size_t at = i * l->latent_stride, n_bytes = n_rows * l->latent_row_bytes;
-        if (p->device)
-            p->device->class->copy(p->device, to + at, from + at, n_bytes);
+        if (p->trade)
+            p->trade->device->class->copy(p->trade->device, to + at, from + at, n_bytes);
         else
             memcpy(to + at, from + at, n_bytes);
     }

@@ -1,27 +1,26 @@
 /* pages.h - the pool of latent pages, 64 tokens each, shared by forks.
  *
- * A page is handed out as the pointer to its bytes. On the host its header stands in the cache line
- * before; pages of a device are one piece of its memory, and their headers an array beside it.
+ * A page is handed out as the pointer to its bytes. Its header stands in the cache line before; of
+ * pages that are items of a trade (trade.h) it stands in an array beside them, on the host.
  * Full pages are immutable. A page that is partly filled and shared is copied by the sharer that
  * writes to it first. A commit on its way holds pages without sharing them: it reads only rows that
  * its session never writes again, so nothing is copied for it.
  *
- * There is a ceiling. Where it is reached, `relieve` is asked to give something back before a page
- * is refused. */
+ * There is a ceiling. Where it is reached, or what pages and slots have together, `relieve` is
+ * asked to give something back before a page is refused. */
 #ifndef TARNI_PAGES_H
 #define TARNI_PAGES_H
 
-#include "device.h"
+#include "trade.h"
 
 typedef struct tarni_pages {
     tarn_allocator allocator;
     const tarni_layout *layout;  /* borrowed */
-    tarni_device *device;        /* where pages lie; NULL: the host, each behind its header */
-    uint8_t *slab;               /* else all n_max pages in one piece, borrowed */
-    struct page_header *headers; /* else [n_max], on the host */
+    tarni_trade *trade;          /* borrowed, where pages are its items; NULL: taken as needed */
+    struct page_header *headers; /* of these, [n_max] */
     uint64_t n_max;              /* pages in use at once */
     uint64_t n_used;
-    void *free_list;
+    void *free_list; /* of pages that are no items */
     uint64_t n_free;
     bool (*relieve)(void *user); /* may release pages; false: it cannot. NULL: nobody is asked */
     void *relieve_user;
@@ -30,11 +29,12 @@ typedef struct tarni_pages {
 /* n_max 0: no limit. */
 void tarni_pages_init(tarni_pages *p, const tarni_layout *layout, uint64_t n_max,
                       const tarn_allocator *allocator);
-/* The same in n_max pages that are there already, on a device. */
-tarn_status tarni_pages_init_in(tarni_pages *p, tarni_device *device, uint8_t *slab,
-                                const tarni_layout *layout, uint64_t n_max,
-                                const tarn_allocator *allocator, tarn_error *err);
+/* The same with the items of a trade. */
+tarn_status tarni_pages_init_in(tarni_pages *p, tarni_trade *trade, const tarni_layout *layout,
+                                uint64_t n_max, const tarn_allocator *allocator, tarn_error *err);
 void tarni_pages_fini(tarni_pages *p);
+/* How many more could be taken now, without relief. */
+uint64_t tarni_pages_room(const tarni_pages *p);
 
 /* The pages of one session, in order. */
 typedef struct tarni_page_table {

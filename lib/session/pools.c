@@ -1,32 +1,33 @@
 #include "pools.h"
 
-/* Slots, then pages, in one piece. */
-static tarn_status take_slab(tarni_pools *p, uint32_t n_slots, uint64_t n_pages,
-                             const tarn_allocator *a, tarn_error *err)
+/* Slots and pages as items of one budget. */
+static tarn_status open_trade(tarni_pools *p, const tarni_pools_plan *plan, tarn_error *err)
 {
-    const tarni_device_class *class = p->device->class;
-    size_t slot_bytes = tarni_pools_slot_bytes(&p->spec, &p->layout), slots, pages, all;
-    if (!tarni_mul_size(n_slots, slot_bytes, &slots) ||
-        !tarni_mul_size(n_pages, p->layout.page_bytes, &pages) ||
-        !tarni_add_size(slots, pages, &all))
-        return tarni_fail_memory(err, SIZE_MAX);
-    TARNI_TRY(class->alloc(p->device, a, all, "states and latents", &p->slab, err));
-    class->fill(p->device, p->slab, 0, slot_bytes); /* the slot of the empty session */
-    TARNI_TRY(tarni_slots_init_in(&p->slots, p->slab, slot_bytes, n_slots, a, err));
-    return tarni_pages_init_in(&p->pages, p->device, p->slab + slots, &p->layout, n_pages, a, err);
+    const tarni_trade_plan both = {
+        .item_bytes = {tarni_pools_slot_bytes(&p->spec, &p->layout), p->layout.page_bytes},
+        .n_items = {plan->n_slots, plan->n_pages},
+        .n_least = {TARNI_SLOTS_MIN, 1},
+        .bytes_max = plan->bytes_max,
+        .bytes_name = plan->bytes_name};
+    const tarn_allocator *a = &p->inner;
+    TARNI_TRY(tarni_trade_open(&p->trade, p->device, &both, &p->log, a, err));
+    TARNI_TRY(tarni_slots_init_in(&p->slots, &p->trade, a, err));
+    p->device->class->fill(p->device, tarni_slots_data(&p->slots, TARNI_SLOT_ZERO), 0,
+                           p->slots.slot_bytes);
+    return tarni_pages_init_in(&p->pages, &p->trade, &p->layout, plan->n_pages, a, err);
 }
 
-tarn_status tarni_pools_open(tarni_pools *p, uint32_t n_slots, uint64_t n_pages,
-                             const tarn_allocator *a, tarn_error *err)
+tarn_status tarni_pools_open(tarni_pools *p, const tarni_pools_plan *plan, const tarn_allocator *a,
+                             tarn_error *err)
 {
+    size_t slot_bytes = tarni_pools_slot_bytes(&p->spec, &p->layout);
     p->inner = *a;
     if (!p->device->class->on_host)
-        TARNI_TRY(tarni_alloc(a, n_slots, sizeof *p->mirrors, &p->mirrors, err));
-    if (p->device->class->plans)
-        return take_slab(p, n_slots, n_pages, a, err);
-    TARNI_TRY(
-        tarni_slots_init(&p->slots, tarni_pools_slot_bytes(&p->spec, &p->layout), n_slots, a, err));
-    tarni_pages_init(&p->pages, &p->layout, n_pages, a);
+        TARNI_TRY(tarni_alloc(a, plan->n_slots, sizeof *p->mirrors, &p->mirrors, err));
+    if (plan->together)
+        return open_trade(p, plan, err);
+    TARNI_TRY(tarni_slots_init(&p->slots, slot_bytes, plan->n_slots, a, err));
+    tarni_pages_init(&p->pages, &p->layout, plan->n_pages, a);
     return TARN_OK;
 }
 
@@ -40,8 +41,7 @@ void tarni_pools_close(tarni_pools *p)
     if (p->pages.layout)
         tarni_pages_fini(&p->pages);
     tarni_slots_fini(&p->slots);
-    if (p->slab)
-        p->device->class->free(p->device, a, p->slab);
+    tarni_trade_close(&p->trade);
 }
 
 tarn_status tarni_pools_read_logits(tarni_pools *p, uint32_t slot, const float **out,

@@ -1,7 +1,8 @@
 /* pools.h - the memory sessions of one engine live in.
  *
- * Slots and pages have ceilings of their own. Everything else (ids, queues, workspace, captures)
- * comes from `allocator`, which counts and has a ceiling too (budget.h). */
+ * Slots and pages have ceilings of their own, or one together (trade.h). Everything else (ids,
+ * queues, workspace, captures) comes from `allocator`, which counts and has a ceiling too
+ * (budget.h). */
 #ifndef TARNI_POOLS_H
 #define TARNI_POOLS_H
 
@@ -19,7 +20,7 @@ typedef struct tarni_pools {
     tarni_slots slots;    /* a slot holds the state, and behind it the logits after its position */
     tarni_pages pages;
     tarn_allocator inner; /* of what is not in the budget */
-    uint8_t *slab;        /* of slots and pages, where the device plans ahead */
+    tarni_trade trade;    /* of slots and pages, where they have one budget */
     float **mirrors; /* [n_slots] the logits last read of each, where the device is not the host */
 } tarni_pools;
 
@@ -38,8 +39,16 @@ static inline size_t tarni_pools_slot_bytes(const tarni_spec *spec, const tarni_
 tarn_status tarni_pools_read_logits(tarni_pools *p, uint32_t slot, const float **out,
                                     tarn_error *err);
 
-/* Takes what a device plans ahead: all slots and pages. Else they are taken as needed. */
-tarn_status tarni_pools_open(tarni_pools *p, uint32_t n_slots, uint64_t n_pages,
+typedef struct tarni_pools_plan {
+    uint32_t n_slots;       /* at most */
+    uint64_t n_pages;       /* at most; 0: no limit, unless they have one budget */
+    bool together;          /* they have one budget, taken when the pools are opened */
+    uint64_t bytes_max;     /* of it; UINT64_MAX: what both need at most */
+    const char *bytes_name; /* the option that gave it, NULL: none did */
+} tarni_pools_plan;
+
+/* Of what has no budget slots and pages are taken from `allocator` as needed. LIMIT, NO_MEMORY. */
+tarn_status tarni_pools_open(tarni_pools *p, const tarni_pools_plan *plan,
                              const tarn_allocator *allocator, tarn_error *err);
 void tarni_pools_close(tarni_pools *p);
 

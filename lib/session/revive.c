@@ -67,7 +67,7 @@ static tarn_status reserve_replay(tarn_session *s, tarni_timeline *staged, uint6
                          sizeof *staged->pages.pages, err));
     for (;;) {
         bool shares = shared > 0 && shared >= begin;
-        uint64_t room = p->n_max - p->n_used;
+        uint64_t room = tarni_pages_room(p);
         uint64_t freed = swaps ? tarni_page_table_yield(p, &s->live.pages, shares ? begin : 0) : 0;
         uint64_t now = tarni_page_table_missing(p, &staged->pages, begin, end, 0);
         uint64_t later = tarni_page_table_missing(p, &staged->pages, begin, end, shares && swaps);

@@ -6,18 +6,19 @@
  *
  * There is a ceiling. Where it is reached, `relieve` is asked to give something back before a take
  * is refused; the last free slot is kept for bringing a place to life beside what is live, so that
- * going back is possible in a full engine. */
+ * going back is possible in a full engine. Slots that share a budget with latent pages (trade.h)
+ * may find none free below their own ceiling: relief is asked for then too. */
 #ifndef TARNI_SLOTS_H
 #define TARNI_SLOTS_H
 
-#include "memory.h"
+#include "trade.h"
 
 typedef struct tarni_slots {
     tarn_allocator allocator;
     size_t slot_bytes;
     uint32_t n_max;
     uint32_t n_used;
-    uint8_t *slab;               /* all slots in one piece, borrowed; NULL: taken as needed */
+    tarni_trade *trade;          /* borrowed, where slots are its items; NULL: taken as needed */
     uint8_t **memory;            /* [n_max], NULL until first taken */
     uint32_t *refs;              /* [n_max] */
     bool (*relieve)(void *user); /* may release slots; false: it cannot. NULL: nobody is asked */
@@ -34,10 +35,10 @@ typedef struct tarni_slots {
 /* At most n_max slots at once, the zero slot among them; n_max is at least TARNI_SLOTS_MIN. */
 tarn_status tarni_slots_init(tarni_slots *p, size_t slot_bytes, uint32_t n_max,
                              const tarn_allocator *allocator, tarn_error *err);
-/* The same in n_max * slot_bytes that are there already, perhaps where the host cannot reach them;
- * the first slot of them is zeros. */
-tarn_status tarni_slots_init_in(tarni_slots *p, uint8_t *slab, size_t slot_bytes, uint32_t n_max,
-                                const tarn_allocator *allocator, tarn_error *err);
+/* The same with the items of a trade, perhaps where the host cannot reach them; the zero slot has
+ * the caller to fill. */
+tarn_status tarni_slots_init_in(tarni_slots *p, tarni_trade *trade, const tarn_allocator *allocator,
+                                tarn_error *err);
 void tarni_slots_fini(tarni_slots *p);
 /* A slot of undefined contents, held once. LIMIT or NO_MEMORY. */
 tarn_status tarni_slots_take(tarni_slots *p, uint32_t *out, tarn_error *err);

@@ -140,6 +140,13 @@ unsigned faults(const char **first);
 void break_down();
 void device_count(int n);
 void memory_limit(size_t n_bytes); /* of the device, from now on */
+/* Ranges of addresses (driver.hpp): the unit of chunks while there is no range, 0: as on a device;
+ * maps fail after so many more, -1: they do not; does the device have ranges at all; an entry that
+ * the driver lacks, NULL: none. */
+void range_unit(size_t n_bytes);
+void fail_maps(int after);
+void range_support(bool value);
+void hide_entry(const char *name);
 
 } // namespace emu
 
@@ -317,8 +324,13 @@ enum cudaError_t {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorAlreadyMapped = 208,
+    cudaErrorNotMapped = 211,
+    cudaErrorIllegalState = 401,
+    cudaErrorSymbolNotFound = 500,
     cudaErrorIllegalAddress = 700,
     cudaErrorNotReady = 600,
+    cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureInvalidated = 901
 };
 enum cudaMemcpyKind {

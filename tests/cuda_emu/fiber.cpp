@@ -240,6 +240,7 @@ void break_down()
 unsigned faults(const char **first)
 {
     unsigned n = n_faults;
+    close_strays();
     if (first)
         *first = first_fault;
     n_faults = 0;

@@ -19,6 +19,10 @@ void emu_break()
 
 extern "C" void emu_device_count(int n);
 extern "C" void emu_memory_limit(size_t n_bytes);
+extern "C" void emu_range_unit(size_t n_bytes);
+extern "C" void emu_fail_maps(int after);
+extern "C" void emu_range_support(bool value);
+extern "C" void emu_hide_entry(const char *name);
 
 /* They share one memory; what is asked of the wrong one is refused. */
 void emu_device_count(int n)
@@ -30,6 +34,27 @@ void emu_device_count(int n)
 void emu_memory_limit(size_t n_bytes)
 {
     emu::memory_limit(n_bytes);
+}
+
+/* As emu.hpp says. */
+void emu_range_unit(size_t n_bytes)
+{
+    emu::range_unit(n_bytes);
+}
+
+void emu_fail_maps(int after)
+{
+    emu::fail_maps(after);
+}
+
+void emu_range_support(bool value)
+{
+    emu::range_support(value);
+}
+
+void emu_hide_entry(const char *name)
+{
+    emu::hide_entry(name);
 }
 
 void mirror_seed(uint64_t seed)

@@ -53,6 +53,16 @@ void race_land(uint32_t thread, size_t offset, size_t n_bytes, uint32_t *clocks)
 /* memory.cpp */
 void check_global(const void *at, size_t n_bytes, bool write);
 bool is_shared(const void *at);
+bool take_memory(size_t n_bytes); /* of the device; false: there is not so much */
+void give_memory(size_t n_bytes);
+void forget_last(); /* what was looked up last may be gone */
+
+/* ranges.cpp: is p in a reserved range, and which bytes around it may be touched, [p, p) if none */
+bool in_range(const uint8_t *p, const uint8_t **begin, const uint8_t **end);
+void close_strays(); /* what was touched without a chunk is out of reach again */
+
+/* runtime.cpp */
+bool work_left(); /* in any stream */
 
 /* asyncs.cpp */
 void asyncs_begin_block();

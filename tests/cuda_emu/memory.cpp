@@ -44,6 +44,17 @@ void check_global(const void *at, size_t n_bytes, bool write)
     auto *p = static_cast<const uint8_t *>(at);
     if (p >= last_begin && p + n_bytes <= last_end)
         return;
+    const uint8_t *begin, *end;
+    if (in_range(p, &begin, &end)) {
+        if (p + n_bytes > end) {
+            fault("%s %zu bytes at %p: %zu are behind the chunks mapped there",
+                  write ? "writes" : "reads", n_bytes, at, n_bytes - size_t(end - p));
+            return;
+        }
+        last_begin = begin;
+        last_end = end;
+        return;
+    }
     auto it = allocations.upper_bound(const_cast<uint8_t *>(p));
     if (it != allocations.begin()) {
         --it;
@@ -160,19 +171,37 @@ void emu::memory_limit(size_t n_bytes)
     device_bytes = n_bytes;
 }
 
+bool emu::take_memory(size_t n_bytes)
+{
+    bool there = total_used <= device_bytes && n_bytes <= device_bytes - total_used;
+    total_used += there ? n_bytes : 0;
+    return there;
+}
+
+void emu::give_memory(size_t n_bytes)
+{
+    total_used -= n_bytes;
+}
+
+void emu::forget_last()
+{
+    last_begin = last_end = nullptr;
+}
+
 cudaError_t cudaMalloc(void **out, size_t n_bytes)
 {
     emu::turn lock;
-    *out = nullptr;
-    if (total_used > device_bytes || n_bytes > device_bytes - total_used)
-        return cudaErrorMemoryAllocation;
     void *block = nullptr;
-    if (posix_memalign(&block, 4096, n_bytes + 2 * GUARD + 1))
+    *out = nullptr;
+    if (!take_memory(n_bytes))
         return cudaErrorMemoryAllocation;
+    if (posix_memalign(&block, 4096, n_bytes + 2 * GUARD + 1)) {
+        give_memory(n_bytes);
+        return cudaErrorMemoryAllocation;
+    }
     memset(block, 0xff, n_bytes + 2 * GUARD); /* NaN in every float format */
     uint8_t *begin = static_cast<uint8_t *>(block) + GUARD;
     allocations[begin] = {begin + n_bytes, static_cast<uint8_t *>(block)};
-    total_used += n_bytes;
     *out = begin;
     return cudaSuccess;
 }
@@ -186,10 +215,10 @@ cudaError_t cudaFree(void *p)
     auto it = allocations.find(static_cast<uint8_t *>(p));
     if (it == allocations.end())
         return cudaErrorInvalidValue;
-    total_used -= size_t(it->second.end - it->first);
+    give_memory(size_t(it->second.end - it->first));
     free(it->second.block);
     allocations.erase(it);
-    last_begin = last_end = nullptr;
+    forget_last();
     return cudaSuccess;
 }
 

@@ -81,6 +81,14 @@ void device_count(int n)
     devices = n;
 }
 
+bool work_left()
+{
+    for (const emu_stream *s : streams)
+        if (!s->work.empty())
+            return true;
+    return false;
+}
+
 int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
                    size_t n_bytes)
 {
@@ -321,6 +329,16 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaErrorNoDevice";
     case cudaErrorIllegalAddress:
         return "cudaErrorIllegalAddress";
+    case cudaErrorAlreadyMapped:
+        return "cudaErrorAlreadyMapped";
+    case cudaErrorNotMapped:
+        return "cudaErrorNotMapped";
+    case cudaErrorIllegalState:
+        return "cudaErrorIllegalState";
+    case cudaErrorSymbolNotFound:
+        return "cudaErrorSymbolNotFound";
+    case cudaErrorNotSupported:
+        return "cudaErrorNotSupported";
     case cudaErrorInvalidConfiguration:
         return "cudaErrorInvalidConfiguration";
     default:

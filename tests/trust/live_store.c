@@ -161,8 +161,10 @@ bool live_raise(live *l, uint64_t b, char why[LIVE_WHY])
     l->ceilings = (b >> 6) % 4 == 0;
     if (l->ceilings && tarn_plan(l->r.model, NULL, &plan, ERR) != TARN_OK)
         return LIVE_SAY("plan: %.200s", rig_error.detail);
-    if (l->ceilings)
+    if (l->ceilings && (b >> 10) % 2 == 0)
         o.slots_bytes_max = (5 + (b >> 8) % 3) * plan.slot_bytes;
+    else if (l->ceilings) /* slots and pages from one pool, which lend one another */
+        o.pool_bytes_max = (6 + (b >> 8) % 3) * plan.slot_bytes + 8 * plan.page_bytes;
     if (tarn_engine_open(l->r.model, &o, &l->r.engine, ERR) != TARN_OK)
         return LIVE_SAY("engine: %.200s", rig_error.detail);
     return tarn_store_open(l->r.store_path, &st, &l->r.store, ERR) == TARN_OK ||
