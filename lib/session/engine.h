@@ -13,6 +13,7 @@
 #include "threads.h"
 #include "tier.h"
 
+#define TARNI_STOPS_MAX  (TARNI_STOP_IDS_MAX + TARN_STOP_IDS_MAX) /* of one generation */
 #define TARNI_SCORE_ROWS 16 /* rows of a step whose logits can be handed out one by one */
 
 struct tarn_engine {
