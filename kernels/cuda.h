@@ -219,6 +219,7 @@ int tarnk_cuda_event_create(void **out);
 void tarnk_cuda_event_free(void *event);
 int tarnk_cuda_event_mark(void *event, void *stream);
 int tarnk_cuda_event_wait(void *event);                     /* any thread */
+bool tarnk_cuda_event_passed(void *event);                  /* or failed: then waiting says why */
 int tarnk_cuda_stream_after(void *stream, void *event);     /* what comes waits for the event */
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms); /* waits for `end` */
 const char *tarnk_cuda_error(int error);                    /* "cudaErrorIllegalAddress" */

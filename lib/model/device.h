@@ -7,7 +7,7 @@
  * every later step fails with it, and what lies in the device's memory is lost. It never ends the
  * process, and the store is not touched by it.
  *
- * Threads: one, but for `await`, which any thread may call. */
+ * Threads: one, but for `await` and `passed`, which any thread may call. */
 #ifndef TARNI_DEVICE_H
 #define TARNI_DEVICE_H
 
@@ -111,6 +111,8 @@ typedef struct tarni_device_class {
     tarn_status (*load)(tarni_device *d, tarni_transfer *t, tarn_error *err);
     /* Until it is done: saved rows can be read, the host memory of loaded ones is free. */
     tarn_status (*await)(tarni_device *d, tarni_transfer *t, tarn_error *err);
+    /* Would that return at once? */
+    bool (*passed)(tarni_device *d, const tarni_transfer *t);
     void (*forget)(tarni_device *d, tarni_transfer *t); /* its mark; NULL ones too */
 } tarni_device_class;
 

@@ -109,6 +109,7 @@ tarn_status tarni_cuda_read(tarni_device *d, void *to, const void *from, size_t 
 tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err);
 tarn_status tarni_cuda_load(tarni_device *d, tarni_transfer *t, tarn_error *err);
 tarn_status tarni_cuda_await(tarni_device *d, tarni_transfer *t, tarn_error *err);
+bool tarni_cuda_passed(tarni_device *d, const tarni_transfer *t);
 void tarni_cuda_forget(tarni_device *d, tarni_transfer *t);
 
 #endif

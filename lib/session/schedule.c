@@ -407,6 +407,7 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
         tarni_session_reap(s);
+        tarni_tier_reap(s);
         tarni_adopt_prefix(s);
     }
     /* a session's step gives at most: token or appended, text, flushed text, stop, failed, parked,

@@ -140,6 +140,10 @@ unsigned faults(const char **first);
 void break_down();
 void device_count(int n);
 void memory_limit(size_t n_bytes); /* of the device, from now on */
+/* What is done from now on, in order: two letters a piece of work, which stream ('0' the default,
+ * then as they were made) and what (k kernel, u upload, d download, c copy, f fill). */
+void watch_begin();
+const char *watch_end();
 
 } // namespace emu
 
