@@ -26,6 +26,7 @@ typedef struct tarni_batch_space {
     tarnk_row_result *results; /* [sessions_max + TARNI_SCORE_ROWS] of logit_rows; what the host
                                   drew is there before the step, the rest after it */
     uint32_t n_parts, n_rows, n_logit_rows, n_scores, n_draws;
+    uint32_t n_left_out; /* sessions that wait for a copy to pass */
 } tarni_batch_space;
 
 /* For the engine's limits. NO_MEMORY. */

@@ -127,11 +127,17 @@ static bool settle_one(tarn_engine *e)
 }
 
 /* What costs least first: a copy that is under way is waited for before one more session has to
- * go; the last two wait for the encoder and for the disk. */
+ * go, but not by a step that others can have; the last two wait for the encoder and for the disk.
+ */
 bool tarni_parking_relieve(void *engine)
 {
-    return reap_one(engine) || tarni_tier_settle(engine) || park_oldest(engine) ||
-           encode_one(engine) || settle_one(engine);
+    const tarn_engine *e = engine;
+    if (reap_one(engine))
+        return true;
+    if (e->impatient && tarni_tier_leaving(e))
+        return false;
+    return tarni_tier_settle(engine) || park_oldest(engine) || encode_one(engine) ||
+           settle_one(engine);
 }
 
 /* ---- coming back ---------------------------------------------------------------------------- */

@@ -6,7 +6,9 @@
  * here can fail but a session's own logits, and then that session alone is poisoned.
  *
  * Who gets rows: first every session that generates, one each; then those whose tokens wait
- * (share.h). The round begins one session further at every step, or with who was left out.
+ * (share.h). The round begins one session further at every step, or with who was left out. Who
+ * needs memory that a parked session is just leaving is left out as long as others have rows; the
+ * step waits for the copy where nobody has.
  *
  * Which ids end a turn or a generation is compared where the id is drawn, and comes back with it.
  * What no id tells is decided here: the budget of tokens, the context's end, a cancel, a tool call
@@ -102,6 +104,12 @@ static void want_logits(tarni_batch_space *b, uint32_t row, float *to)
     b->logits[b->n_logit_rows++] = to;
 }
 
+/* Memory was refused because it comes only when a copy has passed: not a reason to stop. */
+static bool must_wait(const tarn_engine *e)
+{
+    return e->impatient && tarni_tier_leaving(e);
+}
+
 /* The slot this part writes: the one it reads, or where others read that too, the one the session
  * was admitted with. A commit on its way needs one more, or, where there is none, to be encoded
  * first. */
@@ -117,7 +125,7 @@ static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
         return TARN_OK;
     }
     tarn_status status = tarni_slots_take(slots, &s->step_slot, err);
-    if (status != TARN_E_LIMIT)
+    if (status != TARN_E_LIMIT || must_wait(e))
         return status;
     tarni_session_encode(s); /* unless it was written while the take looked for room */
     s->step_slot = s->live.slot;
@@ -194,6 +202,14 @@ static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_erro
     return TARN_OK;
 }
 
+static void not_added(tarn_engine *e, tarn_session *s, const tarn_error *why)
+{
+    if (why->status == TARN_E_LIMIT && must_wait(e))
+        e->space->n_left_out++;
+    else
+        poison(s, why);
+}
+
 static void begin_sampled(tarn_engine *e, tarn_session *s)
 {
     tarn_error err;
@@ -207,6 +223,10 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
     tarn_status status = TARN_E_LIMIT;
     if (tokens->n_ids < e->pools.spec.context)
         status = tarni_feed_reserve_sampled(s, &err);
+    if (status == TARN_E_LIMIT && tokens->n_ids < e->pools.spec.context && must_wait(e)) {
+        e->space->n_left_out++;
+        return;
+    }
     if (status == TARN_E_LIMIT) {
         stop_generation(s, TARN_STOP_LENGTH);
         return;
@@ -218,7 +238,7 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
         status = add_part(e, s, &id, 1, true, &err);
     if (status != TARN_OK) {
         e->space->n_draws = n_draws;
-        poison(s, &err);
+        not_added(e, s, &err);
     }
 }
 
@@ -228,19 +248,17 @@ static void begin_waiting(tarn_engine *e, tarn_session *s)
     tarn_error err;
     if (s->on_logits && n > scores_left)
         n = s->step_rows = scores_left;
-    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK)
-        poison(s, &err);
+    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK) {
+        s->step_rows = 0;
+        not_added(e, s, &err);
+    }
 }
 
-static void begin_step(tarn_engine *e)
+/* Gives out rows. */
+static void plan_step(tarn_engine *e)
 {
     tarni_batch_space *b = e->space;
-    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = 0;
-    e->using = NULL;
-    if (!e->first)
-        return;
-    for (tarn_session *s = e->first; s; s = s->next)
-        obey_cancel(s);
+    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = b->n_left_out = 0;
     tarn_session *first = e->turn ? e->turn : e->first, *s = first;
     for (uint32_t i = 0; i < e->n_sessions; i++, s = tarni_share_next(e, s))
         if (!s->poisoned && s->generation.active && tarni_session_waiting(s) == 0)
@@ -253,6 +271,22 @@ static void begin_step(tarn_engine *e)
         if (!s->poisoned && tarni_session_waiting(s) > 0)
             begin_waiting(e, s);
     e->turn = tarni_share_turn(e, first);
+}
+
+static void begin_step(tarn_engine *e)
+{
+    tarni_batch_space *b = e->space;
+    b->n_rows = 0;
+    e->using = NULL;
+    if (!e->first)
+        return;
+    for (tarn_session *s = e->first; s; s = s->next)
+        obey_cancel(s);
+    e->impatient = true;
+    plan_step(e);
+    e->impatient = false;
+    if (b->n_rows == 0 && b->n_left_out > 0)
+        plan_step(e);
 }
 
 static void end_sampled(tarn_engine *e, tarn_session *s, const tarnk_row_result *result)

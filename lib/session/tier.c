@@ -164,12 +164,23 @@ void tarni_tier_reap(tarn_session *s)
         tarni_tier_drop(s);
 }
 
-bool tarni_tier_settle(tarn_engine *e)
+static tarn_session *first_leaving(const tarn_engine *e)
 {
     tarn_session *first = NULL;
     for (tarn_session *s = e->first; s; s = s->next)
         if (s->tier.copy && (!first || s->tier.copy->number < first->tier.copy->number))
             first = s;
+    return first;
+}
+
+bool tarni_tier_leaving(const tarn_engine *e)
+{
+    return first_leaving(e) != NULL;
+}
+
+bool tarni_tier_settle(tarn_engine *e)
+{
+    tarn_session *first = first_leaving(e);
     if (first && !end_copy(first))
         tarni_tier_drop(first);
     return first != NULL;

@@ -40,6 +40,8 @@ struct tarn_engine;
 void tarni_tier_keep(struct tarn_session *s);
 /* If its copy has passed, gives back what that held. Never waits. */
 void tarni_tier_reap(struct tarn_session *s);
+/* Is a copy on its way? */
+bool tarni_tier_leaving(const struct tarn_engine *e);
 /* Waits for the copy that was begun first, and gives that memory back; false: none is on its way.
  */
 bool tarni_tier_settle(struct tarn_engine *e);

@@ -188,8 +188,10 @@ step_report()
         {
             verdict = "not measured"
             if ($1 in value)
-                verdict = ($2 == "<=" ? value[$1] + 0 <= $3 : value[$1] + 0 >= $3) ? "met" : "missed"
-            printf "%s\t%s\t%s\t%s\t%s %s\t%s\n", $1, value[$1], unit[$1], floor[$1], $2, $3, verdict
+                verdict = ($2 == "<=" ? value[$1] + 0 <= $3 : value[$1] + 0 >= $3) ? \
+                    "met" : "missed"
+            printf "%s\t%s\t%s\t%s\t%s %s\t%s\n", $1, value[$1], unit[$1], floor[$1], $2, $3,
+                verdict
         }' > "$table"
     cat "$table"
     missing=$(grep -c 'not measured$' "$table")

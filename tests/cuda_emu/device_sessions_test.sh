@@ -1,7 +1,7 @@
 #!/bin/sh
 # device_sessions_test.sh PROGRAMS_FOLDER COMMAND: runs device_sessions.sh with a GPU that is not
-# there: the tests and the command of the emulated device, the tiny shape, short lengths. A step that
-# was made to fail and a figure that was not measured are told.
+# there: the tests and the command of the emulated device, the tiny shape, short lengths. A step
+# that was made to fail and a figure that was not measured are told.
 set -eu
 
 programs=$1

@@ -161,6 +161,78 @@ CASE(who_needs_just_that_memory_waits_for_it)
     rig_close(&r);
 }
 
+/* Steps until `s` generates no more; *without counts those that it had no row in. */
+static void step_to_end(rig *r, tarn_session *s, rig_told *told, int *without, bool *empty)
+{
+    tarn_step done = {.size = sizeof done};
+    tarn_event event;
+    memset(told, 0, sizeof *told);
+    *without = 0;
+    *empty = false;
+    while (rig_info(s).state == TARN_SESSION_GENERATING) {
+        uint64_t before = rig_info(s).at.position;
+        OK(tarn_engine_step(r->engine, &done, ERR));
+        *without += rig_info(s).at.position == before;
+        *empty = *empty || done.n_rows == 0;
+        while (tarn_engine_poll(r->engine, &event))
+            if (event.session == s)
+                rig_hear(told, &event);
+    }
+}
+
+/* A page in the middle of a generation, of all that there are, from one that is idle. */
+CASE(a_step_leaves_out_who_waits_and_waits_itself_for_the_last)
+{
+    enum { BEGIN = 60, SAID = 10 };
+    rig r;
+    uint32_t ids[N];
+    static rig_told told, want;
+    int without;
+    bool empty;
+    tarn_engine_options o = pinning;
+    o.tokens_max = 5 * 64;
+    rig_open(&r, RIG_TINY, &o);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    rig_ids(&r, 5, ids, N);
+    tarn_session *s = rig_session(&r, "a", NULL), *other = rig_loose(&r, "b");
+    rig_feed(s, ids, BEGIN);
+    rig_feed(other, ids, 10);
+    tarn_session *idle = kept(&r, "c", 1);
+    rig_never_stop(&r, s);
+    rig_never_stop(&r, other);
+    tarn_generate_options g = {.size = sizeof g, .n_tokens_max = SAID};
+    OK(tarn_session_generate(s, &g, ERR));
+    g.n_tokens_max = 50;
+    OK(tarn_session_generate(other, &g, ERR));
+    step_to_end(&r, s, &told, &without, &empty);
+    CHECK(without > 3); /* steps that only the other was in */
+    CHECK(!empty);
+    CHECK_EQ(told.n_ids, SAID);
+    CHECK_EQ(told.stop, TARN_STOP_LENGTH);
+    CHECK_EQ(rig_info(idle).state, TARN_SESSION_PARKED);
+    rig_drain(&r);
+    CHECK_EQ(rig_info(other).at.position, 60);
+    tarn_session_close(other);
+    tarn_session *same = rig_loose(&r, "same");
+    rig_never_stop(&r, same);
+    rig_feed(same, ids, BEGIN);
+    rig_answer(same, SAID, &want);
+    CHECK_IDS(told.ids, want.ids, SAID);
+    CHECK(rig_same_logits(s, same));
+    tarn_session_close(same);
+    const float *logits;
+    OK(tarn_session_logits(idle, &logits, NULL, ERR)); /* has its three pages again */
+    g.n_tokens_max = 129 - BEGIN - SAID;
+    OK(tarn_session_generate(s, &g, ERR));
+    step_to_end(&r, s, &told, &without, &empty);
+    CHECK_EQ(without, 0);
+    CHECK_EQ(rig_info(s).at.position, 129);
+    CHECK_EQ(rig_info(idle).state, TARN_SESSION_PARKED);
+    tarn_session_close(s);
+    tarn_session_close(idle);
+    rig_close(&r);
+}
+
 /* The device fails with the copy half done: what was half copied is used by nobody. */
 CASE(a_copy_that_fails_leaves_the_store)
 {
@@ -230,11 +302,13 @@ CASE(a_process_that_dies_while_one_leaves_loses_nothing)
 
 int main(int argc, char **argv)
 {
-    static const check_case cases[] = {ENTRY(steps_of_others_go_on_while_one_leaves),
-                                       ENTRY(one_that_is_used_while_it_leaves_stays),
-                                       ENTRY(who_needs_just_that_memory_waits_for_it),
-                                       ENTRY(a_copy_that_fails_leaves_the_store),
-                                       ENTRY(a_process_that_dies_while_one_leaves_loses_nothing)};
+    static const check_case cases[] = {
+        ENTRY(steps_of_others_go_on_while_one_leaves),
+        ENTRY(one_that_is_used_while_it_leaves_stays),
+        ENTRY(who_needs_just_that_memory_waits_for_it),
+        ENTRY(a_step_leaves_out_who_waits_and_waits_itself_for_the_last),
+        ENTRY(a_copy_that_fails_leaves_the_store),
+        ENTRY(a_process_that_dies_while_one_leaves_loses_nothing)};
     if (argc == 3 && strcmp(argv[1], "--child") == 0)
         return child_dies(argv[2]);
     return check_main(argc, argv, cases, sizeof cases / sizeof cases[0]);
