@@ -280,6 +280,11 @@ int tarnk_cuda_event_wait(void *event)
     return cudaEventSynchronize(static_cast<cudaEvent_t>(event));
 }
 
+bool tarnk_cuda_event_passed(void *event)
+{
+    return cudaEventQuery(static_cast<cudaEvent_t>(event)) != cudaErrorNotReady;
+}
+
 int tarnk_cuda_stream_after(void *stream, void *event)
 {
     return cudaStreamWaitEvent(stream_of(stream), static_cast<cudaEvent_t>(event), 0);

@@ -28,6 +28,7 @@
 #define TARNK_CUDA_H
 
 #include "ops.h"
+#include "sample.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -129,7 +130,9 @@ int tarnk_cuda_turn_state(const float *from, float *to, uint32_t n_heads, uint32
  * passes u times the total
  * Shapes       logits [n_rows] rows of vocab fp32, stride apart; params, u, ids [n_rows]. With
  *              `rows` [n_rows], each row's logits stand where that points, a NULL one is skipped;
- *              with `places` [n_rows], row i's id goes to ids[places[i]]
+ *              with `places` [n_rows], row i's id goes to ids[places[i]]. With `results`, id and
+ *              stop (sample.h) go to results at the same place; row i stops at stop_ids from
+ *              stops[i].begin on
  * Range        a row with a NaN or +inf gives TARNK_ID_NONE
  * Workspace    none
  * Determinism  a row by itself; sums in a fixed order
@@ -141,6 +144,12 @@ typedef struct tarnk_sample_params {
     float min_p;
     uint32_t top_k;
 } tarnk_sample_params;
+/* A row's share of the stop ids of a step, in the order of tarnk_stops. */
+typedef struct tarnk_stop_range {
+    uint32_t begin;
+    uint32_t n;
+    uint32_t n_turn_ends;
+} tarnk_stop_range;
 typedef struct tarnk_sample_args {
     const float *logits;
     size_t stride;
@@ -151,18 +160,21 @@ typedef struct tarnk_sample_args {
     uint32_t vocab;
     const float *const *rows;
     const uint32_t *places;
+    tarnk_row_result *results; /* NULL: not asked */
+    const uint32_t *stop_ids;
+    const tarnk_stop_range *stops; /* [n_rows] */
 } tarnk_sample_args;
 int tarnk_cuda_sample(const tarnk_sample_args *args, const tarnk_context *context);
 
 /* Rows of logits to where each belongs.
- * Math         to[i] = from[i]; finite[i] = 1 if every element is finite, else 0
- * Shapes       from [n_rows][n], to [n_rows] pointers to [n], NULL: skipped; finite [n_rows]
+ * Math         to[i] = from[i]; results[i].finite = 1 if every element is finite, else 0
+ * Shapes       from [n_rows][n], to [n_rows] pointers to [n], NULL: skipped; results [n_rows]
  * Aliasing     none
  * Moved        8 n_rows n bytes */
 typedef struct tarnk_put_rows_args {
     const float *from;
     float *const *to;
-    uint32_t *finite;
+    tarnk_row_result *results;
     uint32_t n_rows;
     uint32_t n;
 } tarnk_put_rows_args;
@@ -207,6 +219,7 @@ int tarnk_cuda_event_create(void **out);
 void tarnk_cuda_event_free(void *event);
 int tarnk_cuda_event_mark(void *event, void *stream);
 int tarnk_cuda_event_wait(void *event);                     /* any thread */
+bool tarnk_cuda_event_passed(void *event);                  /* or failed: then waiting says why */
 int tarnk_cuda_stream_after(void *stream, void *event);     /* what comes waits for the event */
 int tarnk_cuda_event_ms(void *begin, void *end, float *ms); /* waits for `end` */
 const char *tarnk_cuda_error(int error);                    /* "cudaErrorIllegalAddress" */

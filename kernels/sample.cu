@@ -208,6 +208,21 @@ TARNK_DEVICE uint32_t best_of(sample_work *w, const float *logits, uint32_t voca
     return best;
 }
 
+/* What tarnk_stop_of says; in thread 0. */
+TARNK_DEVICE uint32_t stop_of(sample_work *w, const tarnk_sample_args &a, uint32_t row, uint32_t id)
+{
+    static_assert(TARNK_STOPS_MAX <= THREADS, "a thread compares one of them");
+    const tarnk_stop_range stops = a.stops[row];
+    __syncthreads(); /* the counts may still be read */
+    if (threadIdx.x < stops.n)
+        w->counts[threadIdx.x] = a.stop_ids[stops.begin + threadIdx.x] == id;
+    __syncthreads();
+    for (uint32_t i = 0; threadIdx.x == 0 && i < stops.n; i++)
+        if (w->counts[i])
+            return i < stops.n_turn_ends ? TARNK_STOP_TURN : TARNK_STOP_ID;
+    return TARNK_STOP_NONE;
+}
+
 static __global__ void __launch_bounds__(THREADS) sample_kernel(tarnk_sample_args a)
 {
     auto *w = reinterpret_cast<sample_work *>(shared_bytes());
@@ -251,8 +266,17 @@ static __global__ void __launch_bounds__(THREADS) sample_kernel(tarnk_sample_arg
         }
         id = draw_from(w, r, edge, a.u[row], best);
     }
-    if (threadIdx.x == 0)
-        a.ids[a.places ? a.places[row] : row] = id;
+    const uint32_t place = a.places ? a.places[row] : row;
+    uint32_t stop = TARNK_STOP_NONE;
+    if (a.results)
+        stop = stop_of(w, a, row, id);
+    if (threadIdx.x > 0)
+        return;
+    a.ids[place] = id;
+    if (a.results) {
+        a.results[place].id = id;
+        a.results[place].stop = stop;
+    }
 }
 
 extern "C" int tarnk_cuda_sample(const tarnk_sample_args *a, const tarnk_context *context)
@@ -284,7 +308,7 @@ static __global__ void __launch_bounds__(PUT_THREADS) put_rows_kernel(tarnk_put_
         uint32_t n = 0;
         for (uint32_t t = 0; t < PUT_THREADS; t++)
             n += bad[t];
-        a.finite[blockIdx.x] = n == 0;
+        a.results[blockIdx.x].finite = n == 0;
     }
 }
 

@@ -1146,8 +1146,10 @@ TARN_API tarn_status tarn_session_price(tarn_session *session, const char *where
                                         tarn_price *price, tarn_error *err) TARN_MUST_CHECK;
 
 /* Gives state and latents back now, as the engine does where a ceiling is reached. The session
- * stays open, and its next use (append, generate, fork, logits) reads them again. CONFLICT while it
- * has work or something uncommitted; UNSUPPORTED where it could not come back the same: without a
+ * stays open, and its next use (append, generate, fork, logits) reads them again. What goes to
+ * pinned_bytes_max is copied beside the steps of others: nobody waits for that here, and slots and
+ * pages are free when a later step finds it done. CONFLICT while it has work or something
+ * uncommitted; UNSUPPORTED where it could not come back the same: without a
  * store, or with a state that is kept with loss. */
 TARN_API tarn_status tarn_session_park(tarn_session *session, tarn_error *err) TARN_MUST_CHECK;
 

@@ -35,13 +35,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SESSIONS_MAX  64
-#define STEPS         24
-#define REPEATS       3
-#define LONG_CONTEXT  16384
-#define QUICK_CONTEXT 256 /* no more with --quick on a device, and fewer repetitions */
-#define PIECE_HOST    512 /* tokens of a step while a context is filled */
-#define PIECE_DEVICE  4096
+#define SESSIONS_MAX   64
+#define STEPS          24
+#define REPEATS        3
+#define LONG_CONTEXT   16384
+#define BRIEF_TOKENS   96 /* no more with --quick on a device, and fewer repetitions */
+#define BRIEF_SESSIONS 16
+#define PIECE_HOST     512 /* tokens of a step while a context is filled */
+#define PIECE_DEVICE   4096
+
+#define QUICK_TOKENS 16384 /* of all sessions with --quick */
 
 extern char **environ;
 
@@ -365,25 +368,37 @@ static const struct device_metric {
     uint32_t n_sessions, n_tokens; /* n_tokens 0: decode */
     uint32_t context;
     bool is_rate; /* else milliseconds */
-} device_metrics[] = {{"decode_ms_b1", 1, 0, 64, false},
-                      {"decode_ms_b8", 8, 0, 64, false},
-                      {"decode_ms_b64", 64, 0, 64, false},
-                      {"append_ms_100", 1, 100, 0, false},
-                      {"prefill_tok_s_512", 1, 512, 0, true},
-                      {"prefill_tok_s_8k", 1, 8192, 0, true},
-                      {"append_ms_2k_ctx100k", 1, 2048, 100000, false},
-                      {"decode_ms_b1_ctx128k", 1, 0, 131072, false}};
+    const char *part;
+} device_metrics[] = {{"decode_ms_b1", 1, 0, 64, false, "decode"},
+                      {"decode_ms_b8", 8, 0, 64, false, "decode"},
+                      {"decode_ms_b64", 64, 0, 64, false, "decode"},
+                      {"append_ms_100", 1, 100, 0, false, "append"},
+                      {"prefill_tok_s_512", 1, 512, 0, true, "append"},
+                      {"prefill_tok_s_8k", 1, 8192, 0, true, "append"},
+                      {"append_ms_2k_ctx100k", 1, 2048, 100000, false, "long"},
+                      {"decode_ms_b1_ctx128k", 1, 0, 131072, false, "long"}};
+
+static const char *const device_parts[] = {"decode", "append", "long", NULL};
+
+/* Lengths that a device which is only emulated can do. */
+static struct device_metric in_brief(struct device_metric m)
+{
+    m.n_sessions = m.n_sessions > BRIEF_SESSIONS ? BRIEF_SESSIONS : m.n_sessions;
+    m.n_tokens = m.n_tokens > BRIEF_TOKENS ? BRIEF_TOKENS : m.n_tokens;
+    m.context = m.context > BRIEF_TOKENS ? BRIEF_TOKENS : m.context;
+    return m;
+}
 
 static tarn_status run_device(bench *b)
 {
     tarn_status status = TARN_OK;
     for (size_t i = 0; status == TARN_OK && i < sizeof device_metrics / sizeof device_metrics[0];
          i++) {
-        const struct device_metric *m = &device_metrics[i];
+        const struct device_metric whole = device_metrics[i];
+        const struct device_metric shorter = is_brief(b) ? in_brief(whole) : whole, *m = &shorter;
         uint32_t n = m->n_tokens > 0 ? m->n_tokens : STEPS;
         double took;
-        if (m->context + n > b->info.context ||
-            (m->context + n > QUICK_CONTEXT && given(b->args, OPTION_QUICK)))
+        if (!options_part(b->args, m->part) || m->context + n > b->info.context)
             continue;
         status = m->n_tokens > 0 ? time_append(b, m->n_tokens, m->context, &took)
                                  : time_decode(b, m->n_sessions, m->context, &took);
@@ -437,9 +452,13 @@ int verb_bench_model(const arguments *args)
     bool is_shape = given(args, OPTION_SHAPE);
     if (!is_shape && !args->options[OPTION_MODEL].text)
         return options_wrong(args, "no model: give --model DIR or set TARN_MODEL");
+    if (options_parts(args, device_parts) != 0)
+        return 2;
     if (!is_shape)
         first_tokens(args, first_s);
-    int code = open_engine(args, &b.o);
+    const tarn_engine_options ceilings = {.tokens_max =
+                                              given(args, OPTION_QUICK) ? QUICK_TOKENS : 0};
+    int code = open_engine_with(args, &ceilings, &b.o);
     if (code == 0 &&
         tarn_model_describe(b.o.model, open_numerics(args), &b.info, &b.err) != TARN_OK)
         code = result_error(args, &b.err);

@@ -1,99 +1,91 @@
 #include "bench_resumes.h"
 
-#include "peaks.h"
-
 #include <stdio.h>
 
-enum { REPEATS = 5, PIECE = 1024 };
+enum { REPEATS = 5, BRIEF_REPEATS = 2, PIECE = 4096 };
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        tarn_status try_status = (call);                                                           \
-        if (try_status != TARN_OK)                                                                 \
-            return try_status;                                                                     \
-    } while (0)
+typedef struct samples {
+    double calls_us[REPEATS], parks[REPEATS], pinned[REPEATS], stored[REPEATS];
+    uint64_t bytes_read; /* of those that came from pinned memory: none */
+    uint64_t n_replayed;
+} samples;
 
-static tarn_status open_it(const bench_resumes *r, tarn_session **out)
+static tarn_status fill(bench *b, tarn_session *s, uint32_t n_tokens)
 {
-    tarn_session_options o = {.size = sizeof o, .flags = TARN_SESSION_CREATE};
-    return tarn_session_open(r->engine, r->store, "resumed", &o, out, NULL, r->err);
-}
-
-static tarn_status fill(const bench_resumes *r, tarn_session *s)
-{
-    uint32_t ids[PIECE], random = 11;
-    for (uint32_t at = 0, n; at < r->n_tokens; at += n) {
-        n = r->n_tokens - at < PIECE ? r->n_tokens - at : PIECE;
-        for (uint32_t i = 0; i < n; i++) {
-            random = random * 1664525U + 1013904223U;
-            ids[i] = (random >> 8) % r->vocab;
-        }
-        TRY(tarn_session_append_tokens(s, ids, n, r->err));
-        TRY(tarn_session_run(s, NULL, NULL, r->err));
+    for (uint32_t at = 0, n; at < n_tokens; at += n) {
+        n = n_tokens - at < PIECE ? n_tokens - at : PIECE;
+        BENCH_TRY(bench_append(b, s, n));
+        BENCH_TRY(tarn_session_run(s, NULL, NULL, &b->err));
     }
-    return tarn_session_commit(s, NULL, r->err);
+    return tarn_session_commit(s, NULL, &b->err);
 }
 
-static tarn_status next_token(const bench_resumes *r, tarn_session *s)
-{
-    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1};
-    TRY(tarn_session_generate(s, &o, r->err));
-    return tarn_session_run(s, NULL, NULL, r->err);
-}
-
-/* Milliseconds to park it, and from there to its next token; what was read of the store. */
-static tarn_status park_once(const bench_resumes *r, tarn_session *s, double *park_ms,
-                             double *resume_ms, uint64_t *bytes_read)
+/* The call alone, until its memory is free, and from there to its next token. */
+static tarn_status park_once(bench *b, tarn_session *s, samples *x, int i)
 {
     tarn_session_info info = {.size = sizeof info};
-    double start = peaks_now();
-    TRY(tarn_session_park(s, r->err));
-    *park_ms = 1e3 * (peaks_now() - start);
-    start = peaks_now();
-    TRY(next_token(r, s));
-    *resume_ms = 1e3 * (peaks_now() - start);
+    double start = bench_now_ms();
+    BENCH_TRY(tarn_session_park(s, &b->err));
+    x->calls_us[i] = 1e3 * (bench_now_ms() - start);
+    BENCH_TRY(bench_next_token(b, s)); /* which takes its memory back: once more, to the end */
+    BENCH_TRY(tarn_session_commit(s, NULL, &b->err));
+    start = bench_now_ms();
+    BENCH_TRY(bench_park(b, s));
+    x->parks[i] = bench_now_ms() - start;
+    start = bench_now_ms();
+    BENCH_TRY(bench_next_token(b, s));
+    x->pinned[i] = bench_now_ms() - start;
     tarn_session_get_info(s, &info);
-    *bytes_read += info.reuse.bytes_read;
-    return tarn_session_commit(s, NULL, r->err);
+    x->bytes_read += info.reuse.bytes_read;
+    x->n_replayed += info.reuse.tokens_replayed;
+    return tarn_session_commit(s, NULL, &b->err);
 }
 
-static tarn_status open_once(const bench_resumes *r, tarn_session **s, double *resume_ms)
+static tarn_status open_once(bench *b, tarn_session **s, samples *x, int i)
 {
+    tarn_session_info info = {.size = sizeof info};
     tarn_session_close(*s);
     *s = NULL;
-    double start = peaks_now();
-    TRY(open_it(r, s));
-    TRY(next_token(r, *s));
-    *resume_ms = 1e3 * (peaks_now() - start);
-    return tarn_session_commit(*s, NULL, r->err);
+    double start = bench_now_ms();
+    BENCH_TRY(bench_open_kept(b, "resumed", s));
+    BENCH_TRY(bench_next_token(b, *s));
+    x->stored[i] = bench_now_ms() - start;
+    tarn_session_get_info(*s, &info);
+    x->n_replayed += info.reuse.tokens_replayed;
+    return tarn_session_commit(*s, NULL, &b->err);
 }
 
-static void add(const bench_resumes *r, const char *what, const char *from, double *samples,
-                double floor)
+static void name_of(char out[64], const char *what, uint32_t n_tokens, const char *from)
 {
-    char name[64];
-    bool thousands = r->n_tokens % 1024 == 0;
-    snprintf(name, sizeof name, "%s_ms_%u%s%s", what, thousands ? r->n_tokens / 1024 : r->n_tokens,
+    bool thousands = n_tokens % 1024 == 0;
+    snprintf(out, 64, "%s_%u%s%s", what, thousands ? n_tokens / 1024 : n_tokens,
              thousands ? "k" : "", from);
-    rows_add(r->rows, name, rows_median(samples, REPEATS), "ms", floor);
 }
 
-tarn_status bench_resumes_run(const bench_resumes *r)
+tarn_status bench_resumes_run(bench *b, uint32_t n_tokens, uint32_t n_named)
 {
-    double parks[REPEATS], pinned[REPEATS], stored[REPEATS];
-    uint64_t bytes_read = 0;
+    samples x = {0};
+    const int n = b->brief ? BRIEF_REPEATS : REPEATS;
+    char name[64];
     tarn_session *s = NULL;
-    TRY(open_it(r, &s));
-    tarn_status status = fill(r, s);
-    for (int i = 0; status == TARN_OK && i < REPEATS; i++)
-        status = park_once(r, s, &parks[i], &pinned[i], &bytes_read);
-    for (int i = 0; status == TARN_OK && i < REPEATS; i++)
-        status = open_once(r, &s, &stored[i]);
+    BENCH_TRY(bench_open_kept(b, "resumed", &s));
+    tarn_status status = fill(b, s, n_tokens);
+    for (int i = 0; status == TARN_OK && i < n; i++)
+        status = park_once(b, s, &x, i);
+    for (int i = 0; status == TARN_OK && i < n; i++)
+        status = open_once(b, &s, &x, i);
     tarn_session_close(s);
-    TRY(status);
-    add(r, "park", "", parks, 0);
-    if (bytes_read == 0) /* else there was no room for it */
-        add(r, "resume", "_pinned", pinned, r->step_ms);
-    add(r, "resume", "_store", stored, r->step_ms);
+    BENCH_TRY(status);
+    name_of(name, "park_call_us", n_named, "");
+    rows_add(b->rows, name, rows_median(x.calls_us, (size_t)n), "us", 0);
+    name_of(name, "park_ms", n_named, "");
+    rows_add(b->rows, name, rows_median(x.parks, (size_t)n), "ms", 0);
+    name_of(name, "resume_ms", n_named, "_pinned");
+    if (x.bytes_read == 0) /* else there was no room for it */
+        rows_add(b->rows, name, rows_median(x.pinned, (size_t)n), "ms", b->step_ms);
+    name_of(name, "resume_ms", n_named, "_store");
+    rows_add(b->rows, name, rows_median(x.stored, (size_t)n), "ms", b->step_ms);
+    name_of(name, "resume", n_named, "_replayed");
+    rows_add(b->rows, name, (double)x.n_replayed, "tokens", 0);
     return TARN_OK;
 }

@@ -2,20 +2,11 @@
 #ifndef TARN_COMMAND_BENCH_RESUMES_H
 #define TARN_COMMAND_BENCH_RESUMES_H
 
-#include "rows.h"
+#include "bench_bed.h"
 
-typedef struct bench_resumes {
-    tarn_engine *engine;
-    tarn_store *store;
-    rows *rows;
-    uint32_t n_tokens; /* of the session */
-    uint32_t vocab;
-    double step_ms; /* a decode step: the floor */
-    tarn_error *err;
-} bench_resumes;
-
-/* Adds park_ms_N, resume_ms_N_pinned (where the engine has pinned memory for it), each up to the
- * next token, and resume_ms_N_store; N is "32k" or a number. */
-tarn_status bench_resumes_run(const bench_resumes *r);
+/* Of n tokens, in a row that is named after n_named. Adds park_call_us_N, park_ms_N (until its
+ * memory is free), resume_ms_N_pinned (where the engine has pinned memory for it) and
+ * resume_ms_N_store, each up to the next token, and resume_N_replayed; N is "32k" or a number. */
+tarn_status bench_resumes_run(bench *b, uint32_t n_tokens, uint32_t n_named);
 
 #endif

@@ -5,6 +5,7 @@
  * a large model takes to be read. Warnings of the library go to standard error. */
 #include "open.h"
 #include "input.h"
+#include "print.h"
 #include "result.h"
 
 #include <errno.h>
@@ -44,23 +45,32 @@ int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o
 
 int open_engine(const arguments *args, opened *o)
 {
-    return open_engine_pinned(args, 0, o);
+    const tarn_engine_options none = {0};
+    return open_engine_with(args, &none, o);
 }
 
-int open_engine_pinned(const arguments *args, uint64_t pinned_bytes_max, opened *o)
+static bool show_loading(void *user, uint64_t done, uint64_t all)
+{
+    (void)user;
+    print_progress("weights to the device", "bytes", done, all);
+    return true;
+}
+
+int open_engine_with(const arguments *args, const tarn_engine_options *with, opened *o)
 {
     tarn_error err = {0};
     const char *shape = args->options[OPTION_SHAPE].text;
     int code = open_model(args, shape, shape ? TARN_MODEL_SHAPE : 0, o);
     if (code != 0)
         return code;
-    tarn_engine_options options = {.size = sizeof options,
-                                   .device = args->options[OPTION_DEVICE].text,
-                                   .numerics = open_numerics(args),
-                                   .n_threads = (uint32_t)args->options[OPTION_THREADS].number,
-                                   .log = &log_to_stderr,
-                                   .exact = given(args, OPTION_EXACT),
-                                   .pinned_bytes_max = pinned_bytes_max};
+    tarn_engine_options options = *with;
+    options.size = sizeof options;
+    options.device = args->options[OPTION_DEVICE].text;
+    options.numerics = open_numerics(args);
+    options.n_threads = (uint32_t)args->options[OPTION_THREADS].number;
+    options.log = &log_to_stderr;
+    options.exact = given(args, OPTION_EXACT);
+    options.progress = show_loading;
     if (tarn_engine_open(o->model, &options, &o->engine, &err) != TARN_OK)
         return result_error(args, &err);
     return 0;

@@ -29,7 +29,8 @@ typedef struct place {
 /* Each returns an exit code and has said what was wrong if it is not 0. */
 int open_model(const arguments *args, const char *dir, uint32_t flags, opened *o);
 int open_engine(const arguments *args, opened *o); /* the model of --model and an engine on it */
-int open_engine_pinned(const arguments *args, uint64_t pinned_bytes_max, opened *o);
+/* The same with the ceilings of `with`; what arguments say is filled in. */
+int open_engine_with(const arguments *args, const tarn_engine_options *with, opened *o);
 /* What a store without a key is opened with; warnings go to standard error. */
 tarn_store_options open_store_options(uint32_t flags);
 

@@ -93,6 +93,8 @@ static const option table[OPTION_COUNT] = {
                       "rates of other programs (TSV) to compare with"},
     [OPTION_MACHINE] = {"--machine", KIND_TEXT, 0, NULL, "FILE",
                         "rates of a device (TSV of bench_ops_cuda), for floors"},
+    [OPTION_ONLY] = {"--only", KIND_TEXT, 0, NULL, "PART,..", "these parts of it"},
+    [OPTION_SECONDS] = {"--seconds", KIND_NUMBER, 86400, NULL, "N", "how long"},
     [OPTION_QUICK] = {"--quick", KIND_FLAG, 0, NULL, "", "leave out what takes minutes"},
     [OPTION_FORCE] = {"--force", KIND_FLAG, 0, NULL, "", "whichever call --tool names"},
 };
@@ -126,6 +128,37 @@ int options_wrong(const arguments *args, const char *format, ...)
     va_end(list);
     fprintf(stderr, "\nusage: tarn %s %s\n", args->verb->name, args->verb->usage);
     return 2;
+}
+
+/* Does `list`, of names separated by commas, have this one? */
+static bool lists(const char *list, const char *name, size_t n_name)
+{
+    for (size_t n; *list; list += n + (list[n] == ',')) {
+        n = strcspn(list, ",");
+        if (n == n_name && strncmp(list, name, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool options_part(const arguments *args, const char *part)
+{
+    const char *only = args->options[OPTION_ONLY].text;
+    return !only || lists(only, part, strlen(part));
+}
+
+int options_parts(const arguments *args, const char *const *parts)
+{
+    const char *only = args->options[OPTION_ONLY].text;
+    for (size_t n; only && *only; only += n + (only[n] == ',')) {
+        bool known = false;
+        n = strcspn(only, ",");
+        for (size_t i = 0; parts[i]; i++)
+            known = known || (strlen(parts[i]) == n && strncmp(only, parts[i], n) == 0);
+        if (!known)
+            return options_wrong(args, "--only: there is no part \"%.*s\"", (int)n, only);
+    }
+    return 0;
 }
 
 /* Accepted by every verb, also where they change nothing: scripts give them always. */

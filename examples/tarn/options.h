@@ -49,6 +49,8 @@ typedef enum option_id {
     OPTION_TSV,
     OPTION_PEERS,
     OPTION_QUICK,
+    OPTION_ONLY,
+    OPTION_SECONDS,
     OPTION_MACHINE,
     OPTION_DEVICE_BYTES,
     OPTION_CONTEXT,
@@ -95,6 +97,11 @@ int options_parse(const verb *v, int argc, char **argv, arguments *args);
 /* Says what is wrong and how the verb is used; returns 2, the exit code of wrong usage. */
 int options_wrong(const arguments *args, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Of what a verb does in parts, does --only, if given, name this one? Names separated by commas. */
+bool options_part(const arguments *args, const char *part);
+/* Is each of them one of `parts` (up to a NULL)? 0, or 2 after saying which is not. */
+int options_parts(const arguments *args, const char *const *parts);
 
 /* "--seed S ..." for a help page: one line for each option of the set. */
 void options_describe(uint64_t set);

@@ -16,6 +16,7 @@ struct rows {
     const rows_peer *peers;
     const char *model;
     int n_threads;
+    bool is_brief; /* sizes are not those of the names */
     bool json;
     FILE *tsv;
     peer_row *known; /* the rows of --peers that are of this model and number of threads */
@@ -162,6 +163,7 @@ rows *rows_begin(const arguments *args, const tarn_engine *engine, const rows_pe
     r->model = args->options[given(args, OPTION_SHAPE) ? OPTION_SHAPE : OPTION_MODEL].text;
     r->n_threads = (int)tarn_engine_threads(engine);
     r->json = given(args, OPTION_JSON);
+    r->is_brief = given(args, OPTION_QUICK) && strncmp(tarn_engine_device(engine), "cpu", 3) != 0;
     if ((others && !read_peers(r, others)) || (table && !open_table(r, table))) {
         rows_end(r, 1);
         return NULL;
@@ -176,7 +178,11 @@ void rows_add(rows *r, const char *metric, double value, const char *unit, doubl
     const double ratio = floor > 0 && value > 0 ? (is_rate ? value / floor : floor / value) : 0;
     const char *numerics = tarn_engine_numerics(r->engine);
     const char *device = tarn_engine_device(r->engine);
-    char shown[64] = "\t";
+    char shown[64] = "\t", quick[64];
+    if (r->is_brief) {
+        snprintf(quick, sizeof quick, "quick_%s", metric);
+        metric = quick;
+    }
     if (floor > 0)
         snprintf(shown, sizeof shown, "%.6g\t%.4f", floor, ratio);
     if (r->json)

@@ -1,5 +1,6 @@
 /* rows.h - what benchmarks print: a row a metric, beside what the machine allows and what others
- * reach. As text or JSON, and with --tsv as lines of a table; --peers names a table of others. */
+ * reach. With --quick on a device names begin with quick_: its sizes are not those of the name. As
+ * text or JSON, and with --tsv as lines of a table; --peers names a table of others. */
 #ifndef TARN_COMMAND_ROWS_H
 #define TARN_COMMAND_ROWS_H
 

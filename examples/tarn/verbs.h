@@ -40,5 +40,7 @@ int verb_gc(const arguments *args);
 int verb_explain(const arguments *args);
 int verb_plan(const arguments *args);
 int verb_bench_sessions(const arguments *args);
+int verb_bench_bits(const arguments *args);
+int verb_bench_soak(const arguments *args);
 
 #endif

@@ -88,8 +88,8 @@ static bool all_finite(const float *x, uint32_t n)
 static int cpu_run(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user)
 {
     int error = fn(user, batch);
-    for (uint32_t i = 0; batch->finite && !error && i < batch->n_logit_rows; i++)
-        batch->finite[i] = all_finite(batch->logits[i], d->spec->vocab);
+    for (uint32_t i = 0; batch->results && !error && i < batch->n_logit_rows; i++)
+        batch->results[i].finite = all_finite(batch->logits[i], d->spec->vocab);
     return error;
 }
 

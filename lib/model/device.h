@@ -7,18 +7,20 @@
  * every later step fails with it, and what lies in the device's memory is lost. It never ends the
  * process, and the store is not touched by it.
  *
- * Threads: one, but for `await`, which any thread may call. */
+ * Threads: one, but for `await` and `passed`, which any thread may call. */
 #ifndef TARNI_DEVICE_H
 #define TARNI_DEVICE_H
 
 #include "device_chunks.h"
 #include "layout.h"
+#include "sample.h"
 #include "threads.h"
 #include "weights.h"
 
 typedef struct tarni_device tarni_device;
 
-/* One id to be drawn from a row of logits, by the device, at the beginning of a step. */
+/* One id to be drawn from a row of logits, by the device, at the beginning of a step, and compared
+ * with what the row stops at. Its row comes before all that want no logits: row r is logits r. */
 typedef struct tarni_pick {
     uint32_t row;        /* of the step: the id is fed there */
     const float *logits; /* [vocab], on the device */
@@ -27,6 +29,7 @@ typedef struct tarni_pick {
     float min_p;
     uint32_t top_k;
     double u; /* in [0, 1) */
+    tarnk_stops stops;
 } tarni_pick;
 
 /* The rows of one step. */
@@ -38,9 +41,9 @@ typedef struct tarni_batch {
     const uint32_t *logit_rows; /* rows whose logits are wanted, ascending */
     float *const *logits;       /* [n_logit_rows] where each row's logits go, [vocab] fp32 */
     uint32_t n_logit_rows;
-    bool *finite;            /* [n_logit_rows] of each row of logits; NULL: not asked */
-    const tarni_pick *draws; /* where the device draws; rows ascend */
-    uint32_t *drawn;         /* [n_draws] the ids that were drawn and fed */
+    tarnk_row_result *results; /* [n_logit_rows]: `finite` of each, id and stop where the device
+                                  drew; the others' are left alone. NULL: not asked */
+    const tarni_pick *draws;   /* where the device draws; rows ascend */
     uint32_t n_draws;
 } tarni_batch;
 
@@ -88,7 +91,7 @@ typedef struct tarni_device_class {
     void (*copy)(tarni_device *d, void *to, const void *from, size_t n_bytes);
     /* Brings the weights to where ops read them and gives them in d->weights. */
     tarn_status (*load_weights)(tarni_device *d, const tarni_weights *weights, tarn_error *err);
-    /* Runs a step to its end: draws, `fn`, finite. 0, the device's error, or
+    /* Runs a step to its end: draws, `fn`, results. 0, the device's error, or
      * TARNI_STEP_NO_MEMORY. */
     int (*run)(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user);
     /* Where !on_host: rows [n_rows][vocab] go to where the running step wants its logits. */
@@ -110,6 +113,8 @@ typedef struct tarni_device_class {
     tarn_status (*load)(tarni_device *d, tarni_transfer *t, tarn_error *err);
     /* Until it is done: saved rows can be read, the host memory of loaded ones is free. */
     tarn_status (*await)(tarni_device *d, tarni_transfer *t, tarn_error *err);
+    /* Would that return at once? */
+    bool (*passed)(tarni_device *d, const tarni_transfer *t);
     void (*forget)(tarni_device *d, tarni_transfer *t); /* its mark; NULL ones too */
 } tarni_device_class;
 
@@ -135,6 +140,7 @@ typedef struct tarni_device_needs {
     uint32_t n_rows_max;                                       /* of a step */
     uint32_t n_seqs_max;                                       /* of a step */
     uint32_t n_logits_max;                                     /* rows of logits of a step */
+    uint32_t n_stops_max;                                      /* ids one row stops at */
     bool (*progress)(void *user, uint64_t done, uint64_t all); /* of loading weights, in bytes;
                                                                   false: CANCELLED. NULL: none */
     void *progress_user;

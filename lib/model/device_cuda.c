@@ -148,6 +148,7 @@ static const tarni_device_class cuda_class = {
     .save = tarni_cuda_save,
     .load = tarni_cuda_load,
     .await = tarni_cuda_await,
+    .passed = tarni_cuda_passed,
     .forget = tarni_cuda_forget,
 };
 

@@ -11,14 +11,17 @@
 /* Everything a step reads that changes from step to step, as one block: filled on the host, sent in
  * one copy, at fixed places, so that graphs find it. */
 typedef struct tarni_step_arrays {
+    uint32_t *stop_ids;          /* [n_seqs][n_stops] one row's behind the other's; first: not sent
+                                    where they are as they were */
     tarnk_seq *seqs;             /* [n_seqs] */
     float **logits;              /* [n_logits] */
     const float **draw_rows;     /* [n_seqs] */
     tarnk_sample_params *params; /* [n_seqs] */
     double *u;                   /* [n_seqs] */
     uint32_t *places;            /* [n_seqs] */
-    uint32_t *finite;            /* [n_logits] comes back */
-    uint32_t *ids; /* [n_rows] comes back as far as drawn; last: sent so far as used */
+    tarnk_stop_range *stops;     /* [n_seqs] */
+    tarnk_row_result *results;   /* [n_logits] all that comes back */
+    uint32_t *ids;               /* [n_rows] last: sent so far as used */
     uint8_t *base;
 } tarni_step_arrays;
 
@@ -45,6 +48,7 @@ typedef struct tarni_cuda {
     tarni_step_arrays host, device;
     uint8_t **tables, **device_tables; /* the page tables of a step, one behind the other */
     size_t tables_capacity, tables_used;
+    bool stop_ids_sent;    /* once */
     uint32_t *row_numbers; /* 0, 1, 2, ... */
     tarni_graph graphs[TARNI_GRAPHS_MAX];
     uint32_t n_graphs;
@@ -108,6 +112,7 @@ tarn_status tarni_cuda_read(tarni_device *d, void *to, const void *from, size_t 
 tarn_status tarni_cuda_save(tarni_device *d, tarni_transfer *t, tarn_error *err);
 tarn_status tarni_cuda_load(tarni_device *d, tarni_transfer *t, tarn_error *err);
 tarn_status tarni_cuda_await(tarni_device *d, tarni_transfer *t, tarn_error *err);
+bool tarni_cuda_passed(tarni_device *d, const tarni_transfer *t);
 void tarni_cuda_forget(tarni_device *d, tarni_transfer *t);
 
 #endif

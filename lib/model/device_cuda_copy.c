@@ -153,6 +153,12 @@ tarn_status tarni_cuda_await(tarni_device *d, tarni_transfer *t, tarn_error *err
     return TARN_OK;
 }
 
+bool tarni_cuda_passed(tarni_device *d, const tarni_transfer *t)
+{
+    (void)d;
+    return !t->mark || tarnk_cuda_event_passed(t->mark);
+}
+
 void tarni_cuda_forget(tarni_device *d, tarni_transfer *t)
 {
     (void)d;

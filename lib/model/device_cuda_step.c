@@ -1,7 +1,8 @@
 /* device_cuda_step.c - one step on a CUDA device.
  *
  * A step is: one copy of what changed to the device, draws, the layers, the rows of logits to their
- * slots, one copy of ids and flags back, one wait. A step of generations alone (one row each) has
+ * slots, one copy of records back (a row's id, what it ends, whether its logits can be used), one
+ * wait. A step of generations alone (one row each) has
  * the same kernels with the same arguments whoever takes part, up to two sizes: how many rows and
  * how long the longest session is, both rounded up. It is recorded as a graph the second time its
  * sizes come; the first time it runs as it is, which also loads every kernel it needs. Rows that
@@ -24,13 +25,15 @@ static size_t carve(tarni_step_arrays *s, const tarni_device_needs *n, uint8_t *
         s->member = base ? (void *)(base + at) : NULL;                                             \
         at += ((size_t)(count) * sizeof *s->member + 15) / 16 * 16;                                \
     } while (0)
+    TAKE(stop_ids, (size_t)n->n_seqs_max * n->n_stops_max);
     TAKE(seqs, n->n_seqs_max);
     TAKE(logits, n->n_logits_max);
     TAKE(draw_rows, n->n_seqs_max);
     TAKE(params, n->n_seqs_max);
     TAKE(u, n->n_seqs_max);
     TAKE(places, n->n_seqs_max);
-    TAKE(finite, n->n_logits_max);
+    TAKE(stops, n->n_seqs_max);
+    TAKE(results, n->n_logits_max);
     TAKE(ids, n->n_rows_max);
 #undef TAKE
     s->base = base;
@@ -125,10 +128,28 @@ static void pack_seqs(const tarni_device *d, const tarni_batch *b, uint32_t n_se
         c->host.seqs[i] = (tarnk_seq){.row_begin = b->n_rows};
 }
 
+/* True: they are not those of the step before. */
+static bool pack_stops(tarni_cuda *c, const tarni_batch *b)
+{
+    uint32_t at = 0;
+    bool news = !c->stop_ids_sent;
+    for (uint32_t i = 0; i < b->n_draws; i++) {
+        const tarnk_stops *stops = &b->draws[i].stops;
+        TARN_ASSERT(stops->n <= c->needs.n_stops_max);
+        c->host.stops[i] = (tarnk_stop_range){at, stops->n, stops->n_turn_ends};
+        for (uint32_t k = 0; k < stops->n; k++, at++) {
+            news = news || c->host.stop_ids[at] != stops->ids[k];
+            c->host.stop_ids[at] = stops->ids[k];
+        }
+    }
+    return news;
+}
+
 static void pack_draws(tarni_cuda *c, const tarni_batch *b, uint32_t n_draws)
 {
     for (uint32_t i = 0; i < b->n_draws; i++) {
         const tarni_pick *draw = &b->draws[i];
+        TARN_ASSERT(b->logit_rows[draw->row] == draw->row);
         c->host.draw_rows[i] = draw->logits;
         c->host.places[i] = draw->row;
         c->host.u[i] = draw->u;
@@ -155,8 +176,10 @@ static int send(const tarni_device *d, const tarni_batch *b, uint32_t n)
     uint32_t n_ids = b->n_rows;
     for (; n_ids < n; n_ids++)
         c->host.ids[n_ids] = 0;
-    size_t n_bytes = (size_t)((uint8_t *)(c->host.ids + n_ids) - c->host.base);
-    int error = tarnk_cuda_upload(c->device.base, c->host.base, n_bytes, c->stream);
+    size_t begin = pack_stops(c, b) ? 0 : (size_t)((uint8_t *)c->host.seqs - c->host.base);
+    size_t n_bytes = (size_t)((uint8_t *)(c->host.ids + n_ids) - c->host.base) - begin;
+    int error = tarnk_cuda_upload(c->device.base + begin, c->host.base + begin, n_bytes, c->stream);
+    c->stop_ids_sent = true;
     if (!error && c->tables_used > 0)
         error = tarnk_cuda_upload(c->device_tables, c->tables, c->tables_used * sizeof *c->tables,
                                   c->stream);
@@ -174,7 +197,10 @@ static int draw(const tarni_device *d, uint32_t n_draws)
                                     .n_rows = n_draws,
                                     .vocab = d->spec->vocab,
                                     .rows = c->device.draw_rows,
-                                    .places = c->device.places};
+                                    .places = c->device.places,
+                                    .results = c->device.results,
+                                    .stop_ids = c->device.stop_ids,
+                                    .stops = c->device.stops};
     return n_draws > 0 ? tarnk_cuda_sample(&args, &d->context) : 0;
 }
 
@@ -183,7 +209,7 @@ int tarni_cuda_put_logits(tarni_device *d, const float *rows, uint32_t n_rows)
     tarni_cuda *c = tarni_cuda_of(d);
     const tarnk_put_rows_args args = {.from = rows,
                                       .to = c->device.logits,
-                                      .finite = c->device.finite,
+                                      .results = c->device.results,
                                       .n_rows = n_rows,
                                       .n = d->spec->vocab};
     return tarnk_cuda_put_rows(&args, &d->context);
@@ -291,20 +317,26 @@ static int run_mixed(tarni_device *d, const tarni_batch *b, uint32_t rows_max, u
     return run_plain(d, &placed, b->n_draws, fn, user);
 }
 
-/* Flags and ids, in one copy; the step ends here. */
+/* A record a row, in one copy; the step ends here. */
 static int fetch(tarni_device *d, const tarni_batch *b)
 {
     tarni_cuda *c = tarni_cuda_of(d);
-    uint32_t n_ids = b->n_draws > 0 ? b->draws[b->n_draws - 1].row + 1 : 0;
-    size_t n_bytes = (size_t)((uint8_t *)(c->host.ids + n_ids) - (uint8_t *)c->host.finite);
-    int error = tarnk_cuda_download(c->host.finite, c->device.finite, n_bytes, c->stream);
+    size_t n_bytes = b->n_logit_rows * sizeof *c->host.results;
+    int error = n_bytes == 0
+                    ? 0
+                    : tarnk_cuda_download(c->host.results, c->device.results, n_bytes, c->stream);
     if (!error)
         error = tarnk_cuda_wait(c->stream);
-    for (uint32_t i = 0; !error && b->finite && i < b->n_logit_rows; i++)
-        b->finite[i] = c->host.finite[i] == 1;
-    for (uint32_t i = 0; !error && i < b->n_draws; i++)
-        b->drawn[i] = c->host.ids[b->draws[i].row];
-    return error;
+    if (error || !b->results)
+        return error;
+    for (uint32_t i = 0; i < b->n_logit_rows; i++)
+        b->results[i].finite = c->host.results[i].finite == 1;
+    for (uint32_t i = 0; i < b->n_draws; i++) {
+        uint32_t row = b->draws[i].row;
+        b->results[row].id = c->host.results[row].id;
+        b->results[row].stop = c->host.results[row].stop;
+    }
+    return 0;
 }
 
 int tarni_cuda_run(tarni_device *d, const tarni_batch *batch, tarni_step_fn fn, void *user)

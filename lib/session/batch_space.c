@@ -17,11 +17,9 @@ tarn_status tarni_batch_space_create(tarn_engine *e, tarni_batch_space **out, ta
     if (status == TARN_OK)
         status = tarni_alloc(a, n_logits, sizeof *b->logits, &b->logits, err);
     if (status == TARN_OK)
-        status = tarni_alloc(a, n_logits, sizeof *b->finite, &b->finite, err);
+        status = tarni_alloc(a, n_logits, sizeof *b->results, &b->results, err);
     if (status == TARN_OK)
         status = tarni_alloc(a, e->sessions_max, sizeof *b->draws, &b->draws, err);
-    if (status == TARN_OK)
-        status = tarni_alloc(a, e->sessions_max, sizeof *b->drawn, &b->drawn, err);
     if (status == TARN_OK && !e->device.class->on_host)
         status = tarni_alloc(a, e->pools.spec.vocab, sizeof *b->host_row, &b->host_row, err);
     size_t scores_bytes = (size_t)e->pools.spec.vocab * TARNI_SCORE_ROWS * sizeof *b->scores;
@@ -46,9 +44,8 @@ void tarni_batch_space_free(tarn_engine *e, tarni_batch_space *b)
     tarni_free(a, b->parts);
     tarni_free(a, b->logit_rows);
     tarni_free(a, b->logits);
-    tarni_free(a, b->finite);
+    tarni_free(a, b->results);
     tarni_free(a, b->draws);
-    tarni_free(a, b->drawn);
     tarni_free(a, b->host_row);
     if (b->scores)
         e->device.class->free(&e->device, a, b->scores);

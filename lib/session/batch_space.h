@@ -15,17 +15,18 @@ typedef struct tarni_step_part {
 } tarni_step_part;
 
 typedef struct tarni_batch_space {
-    uint32_t *ids;          /* [step_tokens_max] */
-    tarnk_seq *seqs;        /* [sessions_max] */
-    tarni_step_part *parts; /* [sessions_max] */
-    uint32_t *logit_rows;   /* [sessions_max + TARNI_SCORE_ROWS] */
-    float **logits;         /* [sessions_max + TARNI_SCORE_ROWS] */
-    bool *finite;           /* [sessions_max + TARNI_SCORE_ROWS] */
-    tarni_pick *draws;      /* [sessions_max] ids that the device draws in the step */
-    uint32_t *drawn;        /* [sessions_max] */
-    float *scores;          /* [TARNI_SCORE_ROWS][vocab], on the device */
-    float *host_row;        /* [vocab] one of them, where the device is not the host */
+    uint32_t *ids;             /* [step_tokens_max] */
+    tarnk_seq *seqs;           /* [sessions_max] */
+    tarni_step_part *parts;    /* [sessions_max] */
+    uint32_t *logit_rows;      /* [sessions_max + TARNI_SCORE_ROWS] */
+    float **logits;            /* [sessions_max + TARNI_SCORE_ROWS] */
+    tarni_pick *draws;         /* [sessions_max] ids that the device draws in the step */
+    float *scores;             /* [TARNI_SCORE_ROWS][vocab], on the device */
+    float *host_row;           /* [vocab] one of them, where the device is not the host */
+    tarnk_row_result *results; /* [sessions_max + TARNI_SCORE_ROWS] of logit_rows; what the host
+                                  drew is there before the step, the rest after it */
     uint32_t n_parts, n_rows, n_logit_rows, n_scores, n_draws;
+    uint32_t n_left_out; /* sessions that wait for a copy to pass */
 } tarni_batch_space;
 
 /* For the engine's limits. NO_MEMORY. */

@@ -117,6 +117,7 @@ static tarn_status open_device(tarn_engine *e, const tarn_engine_options *o, tar
     const tarni_device_needs needs = {.n_rows_max = e->step_tokens_max,
                                       .n_seqs_max = e->sessions_max,
                                       .n_logits_max = logits_max(e),
+                                      .n_stops_max = TARNI_STOPS_MAX,
                                       .progress = o->progress,
                                       .progress_user = o->progress_user,
                                       .count = tarni_budget_count,

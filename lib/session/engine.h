@@ -13,6 +13,7 @@
 #include "threads.h"
 #include "tier.h"
 
+#define TARNI_STOPS_MAX  (TARNI_STOP_IDS_MAX + TARN_STOP_IDS_MAX) /* of one generation */
 #define TARNI_SCORE_ROWS 16 /* rows of a step whose logits can be handed out one by one */
 
 struct tarn_engine {
@@ -40,6 +41,7 @@ struct tarn_engine {
     uint64_t clock;      /* counts uses of sessions */
     uint32_t n_parked;
     tarni_tier tier;                 /* of those that are parked */
+    bool impatient;                  /* memory that is being copied is not waited for */
     struct tarni_batch_space *space; /* the step's arrays, schedule.c */
     uint64_t rows_computed;
     bool in_callback; /* a caller's function runs: only looking is allowed */

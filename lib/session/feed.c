@@ -103,6 +103,9 @@ tarn_status tarni_feed_generation(tarn_session *s, const tarn_generate_options *
     if (options->n_stop_ids > 0 && !options->stop_ids)
         return tarni_fail(err, TARN_E_INVALID, "stop_ids is NULL and n_stop_ids is %zu",
                           options->n_stop_ids);
+    const tarni_model *model = s->engine->model;
+    for (g.n_turn_ends = 0; g.n_turn_ends < model->n_stop_ids; g.n_turn_ends++)
+        g.stop_ids[g.n_stop_ids++] = model->stop_ids[g.n_turn_ends];
     for (size_t i = 0; i < options->n_stop_ids; i++)
         g.stop_ids[g.n_stop_ids++] = options->stop_ids[i];
     tarni_draft d;

@@ -65,13 +65,15 @@ tarn_status tarni_parking_park(tarn_session *s, tarn_error *err)
 
 /* ---- relief --------------------------------------------------------------------------------- */
 
-/* Commits that are encoded by now give their memory back without anybody losing anything. */
+/* Commits that are encoded and copies that have passed by now give their memory back without
+ * anybody losing anything. */
 static bool reap_one(tarn_engine *e)
 {
     for (tarn_session *s = e->first; s; s = s->next) {
         uint32_t slots = e->pools.slots.n_used;
         uint64_t pages = e->pools.pages.n_used;
         tarni_session_reap(s);
+        tarni_tier_reap(s);
         if (e->pools.slots.n_used < slots || e->pools.pages.n_used < pages)
             return true;
     }
@@ -124,10 +126,18 @@ static bool settle_one(tarn_engine *e)
     return false;
 }
 
-/* What costs least first: the last two wait for the encoder and for the disk. */
+/* What costs least first: a copy that is under way is waited for before one more session has to
+ * go, but not by a step that others can have; the last two wait for the encoder and for the disk.
+ */
 bool tarni_parking_relieve(void *engine)
 {
-    return reap_one(engine) || park_oldest(engine) || encode_one(engine) || settle_one(engine);
+    const tarn_engine *e = engine;
+    if (reap_one(engine))
+        return true;
+    if (e->impatient && tarni_tier_leaving(e))
+        return false;
+    return tarni_tier_settle(engine) || park_oldest(engine) || encode_one(engine) ||
+           settle_one(engine);
 }
 
 /* ---- coming back ---------------------------------------------------------------------------- */

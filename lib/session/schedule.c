@@ -6,7 +6,22 @@
  * here can fail but a session's own logits, and then that session alone is poisoned.
  *
  * Who gets rows: first every session that generates, one each; then those whose tokens wait
- * (share.h). The round begins one session further at every step, or with who was left out. */
+ * (share.h). The round begins one session further at every step, or with who was left out. Who
+ * needs memory that a parked session is just leaving is left out as long as others have rows; the
+ * step waits for the copy where nobody has.
+ *
+ * Which ids end a turn or a generation is compared where the id is drawn, and comes back with it.
+ * What no id tells is decided here: the budget of tokens, the context's end, a cancel, a tool call
+ * that is whole.
+ *
+ * Rejected: beginning the next step of generations before the results of this one are looked at.
+ * Nothing in the arithmetic is against it: positions, pages and random numbers are known before,
+ * and a row that has stopped could be turned into padding on the device. But a step that has
+ * returned has told its caller a position, and whatever the caller does then is done at that
+ * position: commit, fork, logits, a cancel, sampling that is set. The state of that position would
+ * have to outlive the step that is under way, so every generation would write a second slot in
+ * turns with the first, and each of those calls would have to take a step back. What there is to
+ * win is the host's part of a step alone. */
 #include "schedule.h"
 
 #include "adopt.h"
@@ -89,6 +104,12 @@ static void want_logits(tarni_batch_space *b, uint32_t row, float *to)
     b->logits[b->n_logit_rows++] = to;
 }
 
+/* Memory was refused because it comes only when a copy has passed: not a reason to stop. */
+static bool must_wait(const tarn_engine *e)
+{
+    return e->impatient && tarni_tier_leaving(e);
+}
+
 /* The slot this part writes: the one it reads, or where others read that too, the one the session
  * was admitted with. A commit on its way needs one more, or, where there is none, to be encoded
  * first. */
@@ -104,7 +125,7 @@ static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
         return TARN_OK;
     }
     tarn_status status = tarni_slots_take(slots, &s->step_slot, err);
-    if (status != TARN_E_LIMIT)
+    if (status != TARN_E_LIMIT || must_wait(e))
         return status;
     tarni_session_encode(s); /* unless it was written while the take looked for room */
     s->step_slot = s->live.slot;
@@ -154,10 +175,12 @@ static tarn_status read_row(tarn_engine *e, const float *row, const float **out,
 }
 
 /* Draws the next id, or leaves that to the device, which does it in the step. Bias and penalty are
- * worked into the logits here. */
+ * worked into the logits here. Either way the result says what the id ends. */
 static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_error *err)
 {
     tarni_batch_space *b = e->space;
+    const tarni_generation *g = &s->generation;
+    const tarnk_stops stops = {g->stop_ids, g->n_stop_ids, g->n_turn_ends};
     const tarn_sampling *p = &s->live.sampling;
     const tarni_ids *tokens = &s->live.tokens;
     const float *row;
@@ -168,13 +191,23 @@ static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_erro
                                               .top_p = p->top_p,
                                               .min_p = p->min_p,
                                               .top_k = p->top_k,
-                                              .u = tarni_sampler_uniform(p->seed, tokens->n_ids)};
+                                              .u = tarni_sampler_uniform(p->seed, tokens->n_ids),
+                                              .stops = stops};
         *id = 0;
         return TARN_OK;
     }
     TARNI_TRY(read_row(e, s->live.logits, &row, err));
     *id = tarni_sampler_draw(&e->sampler, p, row, tokens->ids, tokens->n_ids, tokens->n_ids);
+    b->results[b->n_logit_rows] = (tarnk_row_result){.id = *id, .stop = tarnk_stop_of(&stops, *id)};
     return TARN_OK;
+}
+
+static void not_added(tarn_engine *e, tarn_session *s, const tarn_error *why)
+{
+    if (why->status == TARN_E_LIMIT && must_wait(e))
+        e->space->n_left_out++;
+    else
+        poison(s, why);
 }
 
 static void begin_sampled(tarn_engine *e, tarn_session *s)
@@ -190,6 +223,10 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
     tarn_status status = TARN_E_LIMIT;
     if (tokens->n_ids < e->pools.spec.context)
         status = tarni_feed_reserve_sampled(s, &err);
+    if (status == TARN_E_LIMIT && tokens->n_ids < e->pools.spec.context && must_wait(e)) {
+        e->space->n_left_out++;
+        return;
+    }
     if (status == TARN_E_LIMIT) {
         stop_generation(s, TARN_STOP_LENGTH);
         return;
@@ -201,7 +238,7 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
         status = add_part(e, s, &id, 1, true, &err);
     if (status != TARN_OK) {
         e->space->n_draws = n_draws;
-        poison(s, &err);
+        not_added(e, s, &err);
     }
 }
 
@@ -211,19 +248,17 @@ static void begin_waiting(tarn_engine *e, tarn_session *s)
     tarn_error err;
     if (s->on_logits && n > scores_left)
         n = s->step_rows = scores_left;
-    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK)
-        poison(s, &err);
+    if (n > 0 && add_part(e, s, s->queue.ids + s->queue_at, n, false, &err) != TARN_OK) {
+        s->step_rows = 0;
+        not_added(e, s, &err);
+    }
 }
 
-static void begin_step(tarn_engine *e)
+/* Gives out rows. */
+static void plan_step(tarn_engine *e)
 {
     tarni_batch_space *b = e->space;
-    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = 0;
-    e->using = NULL;
-    if (!e->first)
-        return;
-    for (tarn_session *s = e->first; s; s = s->next)
-        obey_cancel(s);
+    b->n_parts = b->n_rows = b->n_logit_rows = b->n_scores = b->n_draws = b->n_left_out = 0;
     tarn_session *first = e->turn ? e->turn : e->first, *s = first;
     for (uint32_t i = 0; i < e->n_sessions; i++, s = tarni_share_next(e, s))
         if (!s->poisoned && s->generation.active && tarni_session_waiting(s) == 0)
@@ -238,12 +273,26 @@ static void begin_step(tarn_engine *e)
     e->turn = tarni_share_turn(e, first);
 }
 
-static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
+static void begin_step(tarn_engine *e)
+{
+    tarni_batch_space *b = e->space;
+    b->n_rows = 0;
+    e->using = NULL;
+    if (!e->first)
+        return;
+    for (tarn_session *s = e->first; s; s = s->next)
+        obey_cancel(s);
+    e->impatient = true;
+    plan_step(e);
+    e->impatient = false;
+    if (b->n_rows == 0 && b->n_left_out > 0)
+        plan_step(e);
+}
+
+static void end_sampled(tarn_engine *e, tarn_session *s, const tarnk_row_result *result)
 {
     tarni_generation *g = &s->generation;
-    bool ends_turn = tarni_model_is_stop(e->model, id), stops = ends_turn;
-    for (size_t i = 0; i < g->n_stop_ids; i++)
-        stops = stops || g->stop_ids[i] == id;
+    const uint32_t id = result->id;
     tarni_feed_sampled(s, id);
     push_event(s, TARN_EVENT_TOKEN, id, TARN_STOP_NONE);
     g->n_left -= g->bounded;
@@ -254,8 +303,8 @@ static void end_sampled(tarn_engine *e, tarn_session *s, uint32_t id)
         poison(s, &err);
         return;
     }
-    if (stops) {
-        if (ends_turn)
+    if (result->stop != TARNK_STOP_NONE) {
+        if (result->stop == TARNK_STOP_TURN)
             tarni_feed_close_turn(s);
         stop_generation(s, TARN_STOP_TOKEN);
         return;
@@ -313,12 +362,13 @@ static void end_part(tarn_engine *e, const tarni_step_part *part, const tarn_err
         poison(s, fault);
         return;
     }
-    if (part->sampled && e->space->ids[part->row_begin] >= vocab) {
+    const tarnk_row_result *result = &e->space->results[part->logits_idx];
+    if (part->sampled && result->id >= vocab) {
         tarni_fail(&err, TARN_E_DEVICE, "logits after token %zu gave no id", s->live.tokens.n_ids);
         poison(s, &err);
         return;
     }
-    if (!e->space->finite[part->logits_idx]) {
+    if (!result->finite) {
         tarni_fail(&err, TARN_E_DEVICE, "logits after token %zu are not finite",
                    s->live.tokens.n_ids + part->n_rows);
         poison(s, &err);
@@ -327,7 +377,7 @@ static void end_part(tarn_engine *e, const tarni_step_part *part, const tarn_err
     uint64_t position = s->live.tokens.n_ids;
     s->live.has_logits = true;
     if (part->sampled) {
-        end_sampled(e, s, e->space->ids[part->row_begin]);
+        end_sampled(e, s, result);
     } else {
         end_waiting(s, part);
     }
@@ -357,9 +407,8 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
                          .logit_rows = b->logit_rows,
                          .logits = b->logits,
                          .n_logit_rows = b->n_logit_rows,
-                         .finite = b->finite,
+                         .results = b->results,
                          .draws = b->draws,
-                         .drawn = b->drawn,
                          .n_draws = b->n_draws};
     tarni_filemap_entry entry;
     tarni_filemap_enter(&entry);
@@ -376,8 +425,6 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
     if (device_error)
         return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
                           b->n_rows);
-    for (uint32_t i = 0; i < b->n_draws; i++)
-        b->ids[b->draws[i].row] = b->drawn[i];
     /* Where they lie on another device, files that change are nothing to it. */
     return e->device.class->on_host ? tarni_weights_check(&e->model->weights, err) : TARN_OK;
 }
@@ -394,6 +441,7 @@ tarn_status tarni_engine_step(tarn_engine *e, tarn_step *out, tarn_error *err)
     for (tarn_session *s = e->first; s; s = s->next) {
         tarni_hold_refresh(s);
         tarni_session_reap(s);
+        tarni_tier_reap(s);
         tarni_adopt_prefix(s);
     }
     /* a session's step gives at most: token or appended, text, flushed text, stop, failed, parked,

@@ -31,9 +31,10 @@
 typedef struct tarni_generation {
     bool active;
     bool bounded;
-    uint32_t n_left; /* of a bounded one */
-    uint32_t stop_ids[TARN_STOP_IDS_MAX];
-    size_t n_stop_ids;
+    uint32_t n_left;                    /* of a bounded one */
+    uint32_t stop_ids[TARNI_STOPS_MAX]; /* the model's, then the caller's */
+    uint32_t n_stop_ids;
+    uint32_t n_turn_ends; /* of them: the model's */
     tarni_text_stream text;
 } tarni_generation;
 

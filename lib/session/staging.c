@@ -118,6 +118,11 @@ tarn_status tarni_staging_await(tarni_staging *s, tarn_error *err)
     return s->device ? s->device->class->await(s->device, &s->transfer, err) : TARN_OK;
 }
 
+bool tarni_staging_passed(const tarni_staging *s)
+{
+    return !s->device || s->device->class->passed(s->device, &s->transfer);
+}
+
 void tarni_staging_fini(tarni_staging *s)
 {
     tarn_error err;

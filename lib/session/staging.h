@@ -37,6 +37,8 @@ tarn_status tarni_staging_save(const tarni_pools *pools, const tarni_staged *wha
                                tarni_image *image, tarni_staging *out, tarn_error *err);
 /* Until it can be read. Any thread. */
 tarn_status tarni_staging_await(tarni_staging *s, tarn_error *err);
+/* Would that return at once? Never waits. */
+bool tarni_staging_passed(const tarni_staging *s);
 
 /* Sets them to where the host puts what `put` then begins to copy to the device. */
 tarn_status tarni_staging_begin(const tarni_pools *pools, const tarni_staged *what,

@@ -6,7 +6,7 @@ import os
 import harness
 from harness import BUNDLED, case, check, equal, run
 
-MODEL = ["decode_ms_b1", "decode_ms_b8", "decode_ms_b64", "append_ms_100"]
+MODEL = ["decode_ms_b1", "decode_ms_b8", "decode_ms_b64", "append_ms_100", "prefill_tok_s_512"]
 
 
 def rows_of(r):
@@ -20,14 +20,24 @@ def shapes_are_measured_beside_the_floors_of_the_device(folder):
     with open(machine, "w") as f:
         f.write("copy_gbps\t100\tGB/s\nlibrary_matmul_tflops\t2\tTFLOP/s\n")
     rows = rows_of(run("bench", "model", "--shape", "tiny", "--device", "cuda:0", "--quick",
-                       "--json", "--machine", machine))
-    equal([row["metric"] for row in rows], MODEL, "metrics")
+                       "--only", "decode,append", "--json", "--machine", machine))
+    # Shorter than the names say, and called so.
+    equal([row["metric"] for row in rows],
+          ["quick_" + name for name in MODEL + ["prefill_tok_s_8k"]], "metrics")
     for row in rows:
         check(row["value"] > 0 and row["floor"] > 0 and row["ratio"] > 0, "a floor: %r" % row)
         check(row["device"].startswith("cuda:0"), "device: %r" % row)
         equal(row["model"], "tiny", "model")
     one, eight = [row["floor"] for row in rows[:2]]
     check(one < eight < 8 * one, "eight sessions read the weights once: %r, %r" % (one, eight))
+
+
+@case
+def a_part_that_is_not_there_is_refused(folder):
+    for verb, part in (("model", "rates"), ("sessions", "rates,decode"), ("sessions", ",")):
+        r = run("bench", verb, "--shape", "tiny", "--device", "cuda:0", "--only", part)
+        equal(r.code, 2, "exit code of --only %s" % part)
+        check(b"there is no part" in r.err, "%r" % r.err)
 
 
 @case

@@ -7,7 +7,8 @@
 #     racecheck   likewise
 #     bench       measures; writes tests/bench/results/ops-GPU.tsv
 #     sessions    device_sessions.sh: the tests of sessions on the device, and what steps of the 48B
-#                 model and sessions of it cost, beside the rates that `bench` has measured
+#                 model and sessions of it cost, beside the rates that `bench` has measured; this
+#                 one takes half an hour and has steps of its own, to be called singly
 # Each step takes minutes and can be run again. Logs lie beside the programs, in
 # BUILD_FOLDER/device. Exit 0 if all that ran passed; 77 where there is no GPU.
 # TARN_COMMIT names the commit where git cannot; TARN_RESULTS is another folder for the TSV;

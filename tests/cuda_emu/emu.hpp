@@ -148,6 +148,11 @@ void fail_maps(int after);
 void range_support(bool value);
 void hide_entry(const char *name);
 
+/* What is done from now on, in order: two letters a piece of work, which stream ('0' the default,
+ * then as they were made) and what (k kernel, u upload, d download, c copy, f fill). */
+void watch_begin();
+const char *watch_end();
+
 } // namespace emu
 
 #define threadIdx (::emu::now->thread)

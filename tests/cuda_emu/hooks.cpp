@@ -17,6 +17,20 @@ void emu_break()
     emu::break_down();
 }
 
+extern "C" void emu_watch_begin();
+extern "C" const char *emu_watch_end();
+
+void emu_watch_begin()
+{
+    emu::watch_begin();
+}
+
+/* Two letters for each piece of work that was done meanwhile: stream, then kind (emu.hpp). */
+const char *emu_watch_end()
+{
+    return emu::watch_end();
+}
+
 extern "C" void emu_device_count(int n);
 extern "C" void emu_memory_limit(size_t n_bytes);
 extern "C" void emu_range_unit(size_t n_bytes);

@@ -542,9 +542,25 @@ CASE(samples_are_those_of_a_sorted_vocabulary)
         {0, 1, 0, 0},     {1, 1, 0, 0},     {0.7F, 0.9F, 0, 0}, {1, 1, 0, 40},
         {1, 0.5F, 0, 40}, {1, 1, 0, 0},     {0, 1, 0, 0},       {2, 0.95F, 0.01F, 100},
         {1, 1, 0.1F, 0},  {1, 0.01F, 0, 0}, {1, 1, 0, 1},       {5, 0.8F, 0.3F, 700}};
+    /* Row 0 alone asks for the largest, which ends a turn by being asked for twice; rows 5 and 6
+     * are no ids. */
+    uint32_t stop_ids[VOCAB + 4];
+    tarnk_stop_range stops[ROWS];
+    uint32_t greedy = sample_twin(logits, VOCAB, &params[0], 0);
+    const uint32_t first[] = {VOCAB + 1, greedy, greedy, TARNK_ID_NONE - 1};
+    memcpy(stop_ids, first, sizeof first);
+    for (uint32_t i = 0; i < VOCAB; i++)
+        stop_ids[4 + i] = i;
+    for (uint32_t r = 0; r < ROWS; r++) /* most look at hundreds of ids, from places of their own */
+        stops[r] = (tarnk_stop_range){4 + 40 * r, 40 + 80 * (r % 12), r % 3 ? 10 * r : 0};
+    stops[0] = (tarnk_stop_range){0, 4, 2};
+    stops[1] = (tarnk_stop_range){4, 0, 0};
+    stops[2] = (tarnk_stop_range){4, TARNK_STOPS_MAX, TARNK_STOPS_MAX};
+    int seen[3] = {0};
     for (int round = 0; round < 3; round++) {
         double u[ROWS];
         uint32_t ids[ROWS];
+        tarnk_row_result results[ROWS];
         for (int r = 0; r < ROWS; r++)
             u[r] = (double)((r * 37 + round * 61) % 100) / 100 + 0.003;
         tarnk_sample_args a = {.logits = mirror_up(logits, (size_t)ROWS * VOCAB * 4),
@@ -552,9 +568,14 @@ CASE(samples_are_those_of_a_sorted_vocabulary)
                                .params = mirror_up(params, sizeof params),
                                .u = mirror_up(u, sizeof u),
                                .n_rows = ROWS,
-                               .vocab = VOCAB};
+                               .vocab = VOCAB,
+                               .stop_ids = mirror_up(stop_ids, sizeof stop_ids),
+                               .stops = mirror_up(stops, sizeof stops)};
         a.ids = mirror_up(ids, sizeof ids);
         mirror_down(ids, sizeof ids);
+        memset(results, 0, sizeof results);
+        a.results = mirror_up(results, sizeof results);
+        mirror_down(results, sizeof results);
         CHECK_EQ(mirror_end(tarnk_cuda_sample(&a, mirror_context())), 0);
         for (int r = 0; r < ROWS; r++) {
             uint32_t want = r == 5 || r == 6
@@ -562,8 +583,13 @@ CASE(samples_are_those_of_a_sorted_vocabulary)
                                 : sample_twin(logits + r * VOCAB, VOCAB, &params[r], u[r]);
             if (ids[r] != want)
                 CHECK_FAIL("row %d round %d: id %u, should be %u", r, round, ids[r], want);
+            const tarnk_stops list = {stop_ids + stops[r].begin, stops[r].n, stops[r].n_turn_ends};
+            CHECK_EQ(results[r].id, want);
+            CHECK_EQ(results[r].stop, tarnk_stop_of(&list, want));
+            seen[results[r].stop]++;
         }
     }
+    CHECK(seen[TARNK_STOP_NONE] > 3 && seen[TARNK_STOP_TURN] > 3 && seen[TARNK_STOP_ID] > 3);
     bed_end();
 }
 

@@ -8,19 +8,25 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <string>
 #include <vector>
 
 struct emu_event {
     uint64_t asked = 0, done = 0; /* records */
     emu_stream *stream = nullptr;
 };
+struct piece {
+    std::function<void()> run;
+    char kind; /* emu.hpp, watch_begin; 0: an event */
+};
 struct emu_graph {
-    std::vector<std::function<void()>> work;
+    std::vector<piece> work;
 };
 struct emu_stream {
-    std::deque<std::function<void()>> work;
+    std::deque<piece> work;
     emu_graph *capturing = nullptr;
     int device = 0; /* kernels go to it from threads that have chosen that device */
+    char number = '0';
 };
 
 namespace
@@ -41,23 +47,38 @@ emu_stream *of(cudaStream_t s)
     return s ? s : &default_stream;
 }
 
+bool watching;
+std::string watched;
+
+void run_first(emu_stream *s)
+{
+    piece first = s->work.front();
+    s->work.pop_front();
+    first.run();
+    if (watching && first.kind)
+        (watched += s->number) += first.kind;
+}
+
 cudaError_t drain(emu_stream *s)
 {
-    while (!s->work.empty()) {
-        auto work = s->work.front();
-        s->work.pop_front();
-        work();
-    }
+    while (!s->work.empty())
+        run_first(s);
     return state();
 }
 
-void put(cudaStream_t stream, std::function<void()> work)
+void put(cudaStream_t stream, char kind, std::function<void()> run)
 {
     emu_stream *s = of(stream);
+    piece work = {std::move(run), kind};
     if (s->capturing)
         s->capturing->work.push_back(std::move(work));
     else
         s->work.push_back(std::move(work));
+}
+
+char kind_of(cudaMemcpyKind kind)
+{
+    return kind == cudaMemcpyHostToDevice ? 'u' : kind == cudaMemcpyDeviceToHost ? 'd' : 'c';
 }
 
 } // namespace
@@ -89,6 +110,20 @@ bool work_left()
     return false;
 }
 
+void watch_begin()
+{
+    turn lock;
+    watching = true;
+    watched.clear();
+}
+
+const char *watch_end()
+{
+    turn lock;
+    watching = false;
+    return watched.c_str();
+}
+
 int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), const void *arguments,
                    size_t n_bytes)
 {
@@ -102,7 +137,8 @@ int enqueue_kernel(void *stream, const launch &l, void (*call)(const void *), co
     turn lock;
     auto *bytes = static_cast<const uint8_t *>(arguments);
     std::vector<uint8_t> copy(bytes, bytes + n_bytes);
-    put(static_cast<cudaStream_t>(stream), [=] { run_grid(l, call, copy.data(), copy.size()); });
+    put(static_cast<cudaStream_t>(stream), 'k',
+        [=] { run_grid(l, call, copy.data(), copy.size()); });
     return cudaSuccess;
 }
 
@@ -144,7 +180,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind
                             cudaStream_t stream)
 {
     emu::turn lock;
-    put(stream, [=] {
+    put(stream, kind_of(kind), [=] {
         if (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice)
             emu::check_global(to, n, true);
         if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice)
@@ -163,7 +199,7 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t n, cudaMemcpyKind kind
 cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream)
 {
     emu::turn lock;
-    put(stream, [=] {
+    put(stream, 'f', [=] {
         emu::check_global(to, n, true);
         memset(to, value, n);
     });
@@ -175,6 +211,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned)
     emu::turn lock;
     streams.push_back(*out = new emu_stream);
     (*out)->device = chosen;
+    (*out)->number = char('0' + streams.size() - 1);
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s)
@@ -231,17 +268,14 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     emu::turn lock;
     uint64_t ticket = ++e->asked;
     e->stream = of(stream);
-    put(stream, [e, ticket] { e->done = ticket; });
+    put(stream, 0, [e, ticket] { e->done = ticket; });
     return cudaSuccess;
 }
 /* Runs the event's stream no further than the event. */
 static void reach(cudaEvent_t e, uint64_t ticket)
 {
-    while (e->done < ticket && e->stream && !e->stream->work.empty()) {
-        auto work = e->stream->work.front();
-        e->stream->work.pop_front();
-        work();
-    }
+    while (e->done < ticket && e->stream && !e->stream->work.empty())
+        run_first(e->stream);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
@@ -249,16 +283,20 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
     reach(e, e->asked);
     return state();
 }
+/* What has been asked for goes on while somebody looks: one piece of work each time. */
 cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     emu::turn lock;
+    if (e->done >= e->asked || !e->stream || e->stream->work.empty() || emu::faulty())
+        return state();
+    run_first(e->stream);
     return e->done < e->asked ? cudaErrorNotReady : state();
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
 {
     emu::turn lock;
     uint64_t ticket = e->asked;
-    put(stream, [e, ticket] { reach(e, ticket); });
+    put(stream, 0, [e, ticket] { reach(e, ticket); });
     return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t)
@@ -291,8 +329,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
     emu::turn lock;
-    for (auto &work : graph->work)
-        put(stream, work);
+    for (const piece &work : graph->work)
+        put(stream, work.kind, work.run);
     return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g)

@@ -96,7 +96,7 @@ static void check_mixed(model_run *m, const uint32_t *ids, const result *want, b
             rows[i] = own + i;
             at[i] = got.logits + (size_t)(begin + i) * m->spec.vocab;
         }
-        tarni_batch batch = {mixed, n + 5, seqs, 2, rows, at, n, NULL, NULL, NULL, 0};
+        tarni_batch batch = {mixed, n + 5, seqs, 2, rows, at, n, NULL, NULL, 0};
         CHECK_EQ(tarni_forward_run(m->forward, &batch), 0);
         got.memory.position = begin += n;
         other.position += 5;
@@ -174,8 +174,7 @@ CASE(reads_one_slot_and_writes_another)
         rows[i] = i;
         at[i] = got.logits + (size_t)(70 + i) * m.spec.vocab;
     }
-    tarni_batch batch = {ids + 70,    TOKENS - 70, &seq, 1,    rows, at,
-                         TOKENS - 70, NULL,        NULL, NULL, 0};
+    tarni_batch batch = {ids + 70, TOKENS - 70, &seq, 1, rows, at, TOKENS - 70, NULL, NULL, 0};
     CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
     CHECK_BYTES(got.memory.slot, before, m.layout.slot_bytes);
     /* Alignment gaps of a slot are not part of the state: take them from the reference. */
@@ -218,7 +217,7 @@ CASE(chosen_logits_may_lie_anywhere)
     for (int p = 0; p < 2; p++) {
         result_init(&got, &m);
         tarnk_seq seq = session_memory_seq(&got.memory, 0, TOKENS);
-        tarni_batch batch = {ids, TOKENS, &seq, 1, rows, places[p], N, NULL, NULL, NULL, 0};
+        tarni_batch batch = {ids, TOKENS, &seq, 1, rows, places[p], N, NULL, NULL, 0};
         CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
         for (int i = 0; i < N; i++)
             CHECK_BYTES(places[p][i], want.logits + rows[i] * vocab, vocab * sizeof(float));
@@ -257,7 +256,7 @@ CASE(scattered_logits_come_in_strips)
     session_memory_init(&b, &m.layout, 2);
     CHECK_EQ(model_run_feed(&m, &a, ids, 2, whole), 0);
     tarnk_seq seq = session_memory_seq(&b, 0, 2);
-    tarni_batch batch = {ids, 2, &seq, 1, rows, upside_down, 2, NULL, NULL, NULL, 0};
+    tarni_batch batch = {ids, 2, &seq, 1, rows, upside_down, 2, NULL, NULL, 0};
     CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
     CHECK_BYTES(upside_down[0], whole, vocab * sizeof(float));
     CHECK_BYTES(upside_down[1], whole + vocab, vocab * sizeof(float));

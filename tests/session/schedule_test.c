@@ -200,6 +200,91 @@ CASE(an_append_does_not_hold_up_a_generation)
     rig_close(&r);
 }
 
+/* ---- what ends a generation ---- */
+
+enum { TALKERS = 4, TALK = 12 };
+
+/* Generates in all at once, and hears each apart. */
+static void talk(rig *r, tarn_session **s, const tarn_generate_options *o, rig_told *told)
+{
+    tarn_event event;
+    memset(told, 0, TALKERS * sizeof *told);
+    for (size_t i = 0; i < TALKERS; i++)
+        OK(tarn_session_generate(s[i], &o[i], ERR));
+    while (step(r).n_rows > 0)
+        while (tarn_engine_poll(r->engine, &event))
+            for (size_t i = 0; i < TALKERS; i++)
+                if (event.session == s[i])
+                    rig_hear(&told[i], &event);
+}
+
+static void check_told(const rig_told *told, const uint32_t *want, size_t n, tarn_stop stop)
+{
+    CHECK_EQ(told->n_ids, n);
+    CHECK_IDS(told->ids, want, n);
+    CHECK_EQ(told->n_stops, 1);
+    CHECK_EQ(told->stop, stop);
+}
+
+/* In the same steps, one with as many ids as are allowed, one whose ids the host draws; then with
+ * other ids than before. */
+CASE(each_session_stops_at_its_own_ids)
+{
+    rig r;
+    uint32_t ids[20], others[TARN_STOP_IDS_MAX];
+    size_t at[2] = {0};
+    tarn_session *s[TALKERS];
+    static rig_told want, told[TALKERS];
+    tarn_sampling sampling = {.size = sizeof sampling, .temperature = 1, .seed = 3};
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1});
+    rig_ids(&r, 7, ids, 20);
+    open_many(&r, s, TALKERS);
+    tarn_session *alone = rig_loose(&r, "alone");
+    rig_feed(alone, ids, 20);
+    OK(tarn_session_set_sampling(alone, &sampling, ERR));
+    rig_generate(alone, TALK, &want);
+    for (size_t i = 1, n = 0; n < 2 && i < TALK; i++) { /* places of ids that come first there */
+        at[n] = i;
+        for (size_t k = 0; k < i && at[n] == i; k++)
+            at[n] = want.ids[k] == want.ids[i] ? 0 : i;
+        n += at[n] == i;
+    }
+    CHECK(at[0] > 0 && at[1] > at[0]);
+    uint32_t early = want.ids[at[0]], late = want.ids[at[1]];
+    for (uint32_t i = 0; i < TARN_STOP_IDS_MAX; i++)
+        others[i] = r.vocab + i;
+    others[TARN_STOP_IDS_MAX - 1] = early;
+    tarn_generate_options o[TALKERS] = {{.stop_ids = &late, .n_stop_ids = 1},
+                                        {.stop_ids = others, .n_stop_ids = TARN_STOP_IDS_MAX},
+                                        {.stop_ids = others, .n_stop_ids = TARN_STOP_IDS_MAX - 1},
+                                        {.stop_ids = &early, .n_stop_ids = 1}};
+    for (size_t i = 0; i < TALKERS; i++) {
+        o[i].size = sizeof o[i];
+        o[i].n_tokens_max = TALK;
+        rig_feed(s[i], ids, 20);
+        if (i == 3) /* changes nothing but who draws */
+            sampling.bias[sampling.n_bias++] = (tarn_logit_bias){.id = 1};
+        OK(tarn_session_set_sampling(s[i], &sampling, ERR));
+    }
+    talk(&r, s, o, told);
+    check_told(&told[0], want.ids, at[1] + 1, TARN_STOP_TOKEN);
+    check_told(&told[1], want.ids, at[0] + 1, TARN_STOP_TOKEN);
+    check_told(&told[2], want.ids, TALK, TARN_STOP_LENGTH);
+    check_told(&told[3], want.ids, at[0] + 1, TARN_STOP_TOKEN);
+    CHECK(rig_same_logits(s[1], s[3]));
+    CHECK(rig_same_logits(s[2], alone));
+    size_t left = at[1] - at[0];
+    for (size_t i = 1; i < TALKERS; i += 2)
+        o[i].stop_ids = &late, o[i].n_stop_ids = 1;
+    o[0].n_tokens_max = o[2].n_tokens_max = 1;
+    talk(&r, s, o, told);
+    check_told(&told[1], want.ids + at[0] + 1, left, TARN_STOP_TOKEN);
+    check_told(&told[3], want.ids + at[0] + 1, left, TARN_STOP_TOKEN);
+    close_many(s, TALKERS);
+    tarn_session_close(alone);
+    rig_close(&r);
+}
+
 /* ---- memory in a step ---- */
 
 static long n_allocations;
@@ -291,5 +376,5 @@ CASE(nothing_is_allocated_per_token_recall)
 CHECK_MAIN(ENTRY(ten_appends_are_one_step_tiny), ENTRY(ten_appends_are_one_step_recall),
            ENTRY(shares_are_equal_and_none_is_wasted),
            ENTRY(nobody_waits_twice_where_there_is_no_room), ENTRY(a_round_survives_who_leaves_it),
-           ENTRY(an_append_does_not_hold_up_a_generation),
+           ENTRY(an_append_does_not_hold_up_a_generation), ENTRY(each_session_stops_at_its_own_ids),
            ENTRY(nothing_is_allocated_per_token_tiny), ENTRY(nothing_is_allocated_per_token_recall))

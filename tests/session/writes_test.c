@@ -121,5 +121,56 @@ CASE(a_full_disk_recall) /* D5 */
     full_disk(RIG_RECALL);
 }
 
-CHECK_MAIN(ENTRY(appends_write_what_is_new_tiny), ENTRY(appends_write_what_is_new_recall),
+/* ---- what calls report ---- */
+
+static void g1(rig_kind kind)
+{
+    rig r;
+    uint32_t ids[200];
+    uint64_t sum, bytes;
+    rig_open(&r, kind, &(tarn_engine_options){.n_threads = 1, .keep_every = 32});
+    rig_ids(&r, 84, ids, 200);
+    sum = rig_store_stat(&r).bytes_written; /* of the store's own record */
+    tarn_session *s = rig_session(&r, "a", NULL);
+    rig_feed(s, ids, 100);
+    sum += rig_commit(s).bytes_written; /* making the session among them */
+    CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
+    tarn_session *b = rig_fork(s, "b");
+    rig_feed(b, ids, 70);
+    sum += rig_commit(b).bytes_written; /* the fork's own record among them */
+    CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
+    OK(tarn_session_rewind(b, "@t:57", NULL, ERR)); /* its node is reported by the next commit */
+    OK(tarn_session_run(b, NULL, NULL, ERR));
+    rig_feed(b, ids, 3);
+    OK(tarn_session_rewind(b, "@t:58", NULL, ERR)); /* commits the three first */
+    sum += rig_commit(b).bytes_written;
+    CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
+    OK(tarn_store_fork(r.store, "a", "@t:77", "c", NULL, NULL, &bytes, ERR));
+    sum += bytes;
+    CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
+    OK(tarn_store_fork(r.store, "a", NULL, "d", NULL, NULL, &bytes, ERR));
+    sum += bytes;
+    OK(tarn_store_rewind(r.store, "d", "@t:96", NULL, NULL, &bytes, ERR));
+    sum += bytes;
+    OK(tarn_store_rewind(r.store, "c", "@t:70", NULL, NULL, &bytes, ERR));
+    sum += bytes;
+    CHECK_EQ(rig_store_stat(&r).bytes_written, sum);
+    tarn_session_close(s);
+    tarn_session_close(b);
+    rig_close(&r);
+}
+
+CASE(written_bytes_add_up_tiny) /* G1 */
+{
+    g1(RIG_TINY);
+}
+
+CASE(written_bytes_add_up_recall) /* G1 */
+{
+    RIG_SKIP_REDUCED();
+    g1(RIG_RECALL);
+}
+
+CHECK_MAIN(ENTRY(written_bytes_add_up_tiny), ENTRY(written_bytes_add_up_recall),
+           ENTRY(appends_write_what_is_new_tiny), ENTRY(appends_write_what_is_new_recall),
            ENTRY(a_full_disk_tiny), ENTRY(a_full_disk_recall))
