@@ -67,9 +67,7 @@ static void *zstd_alloc(void *opaque, size_t n_bytes)
 
 static void zstd_release(void *opaque, void *memory)
 {
-    const tarn_allocator *a = opaque;
-    if (memory)
-        a->release(a->user, memory);
+    tarni_free(opaque, memory);
 }
 
 tarn_status tarnp_codec_create(const tarn_allocator *allocator, tarnp_codec **out, tarn_error *err)

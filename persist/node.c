@@ -26,6 +26,12 @@
 
 static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
 
+/* Of both tables: less than 2^38, whatever the counts are. */
+static uint64_t table_bytes(const tarnp_manifest *m)
+{
+    return (uint64_t)m->n_sections * SECTION_BYTES + (uint64_t)m->n_chunks * CHUNK_BYTES;
+}
+
 /* ---- writing -------------------------------------------------------------------------------- */
 
 static void put_head(tarni_writer *w, const tarnp_manifest *m)
@@ -100,18 +106,14 @@ tarn_status tarnp_manifest_measure(tarnp_manifest *m, const tarnp_segment *segme
                                    tarn_error *err)
 {
     tarni_writer counter;
-    size_t n_bytes, chunks;
     tarni_writer_init_counting(&counter);
     put_head(&counter, m);
     TARNI_TRY(put_segments(&counter, segments, m->n_segments, err));
-    bool fits = !counter.failed && tarni_mul_size(m->n_sections, SECTION_BYTES, &n_bytes) &&
-                tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) &&
-                tarni_add_size(n_bytes, chunks, &n_bytes) &&
-                tarni_add_size(n_bytes, counter.n_bytes, &n_bytes);
-    if (!fits || n_bytes > UINT32_MAX - TARNP_SUM_BYTES)
+    uint64_t n_bytes = counter.n_bytes + table_bytes(m) + TARNP_SUM_BYTES;
+    if (n_bytes > UINT32_MAX)
         return tarni_fail(err, TARN_E_LIMIT, "a node of %u segments and %u chunks is too large",
                           m->n_segments, m->n_chunks);
-    m->n_bytes = (uint32_t)n_bytes + TARNP_SUM_BYTES;
+    m->n_bytes = (uint32_t)n_bytes;
     return TARN_OK;
 }
 
@@ -140,8 +142,7 @@ static tarn_status damaged(tarn_error *err, uint64_t id, const char *what)
 /* Where the section table starts; the counts have been checked against the length. */
 static size_t sections_at(const tarnp_manifest *m)
 {
-    return m->n_bytes - TARNP_SUM_BYTES - (size_t)m->n_chunks * CHUNK_BYTES -
-           (size_t)m->n_sections * SECTION_BYTES;
+    return m->n_bytes - TARNP_SUM_BYTES - (size_t)table_bytes(m);
 }
 
 /* Goes over the chunks together with the section each is of. */
@@ -218,11 +219,7 @@ static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifes
         return damaged(err, id, "the parent is younger than the node");
     if (m->numerics[sizeof m->numerics - 1] != 0)
         return damaged(err, id, "numerics does not end");
-    size_t tables, chunks;
-    if (!tarni_mul_size(m->n_sections, SECTION_BYTES, &tables) ||
-        !tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) ||
-        !tarni_add_size(tables, chunks, &tables) ||
-        tables > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
+    if (table_bytes(m) > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
         return damaged(err, id, "more chunks than it has bytes");
     TARNI_TRY(check_sections(value, id, m, err));
     uint64_t stored = 0;

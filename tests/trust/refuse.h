@@ -24,7 +24,7 @@ typedef struct refusal {
     bool is_short;
 } refusal;
 
-enum { N_REFUSALS = 13, N_REFUSALS_MEMORY = 2 }; /* those of memory stand first */
+enum { N_REFUSALS = 15, N_REFUSALS_MEMORY = 2 }; /* those of memory stand first */
 extern const refusal refusals[N_REFUSALS];
 
 /* The call number `at` from now on fails, and all after it, or not. */
