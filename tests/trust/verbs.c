@@ -2,87 +2,6 @@
 
 #include "salvage.h"
 
-/* ---- a store to try things on ---------------------------------------------------------------- */
-
-bool bench_read(bench *b)
-{
-    struct stat info;
-    FILE *in = fopen(b->path, "rb");
-    if (!in)
-        return false;
-    bool good = fstat(fileno(in), &info) == 0;
-    free(b->file);
-    b->n_bytes = good ? (size_t)info.st_size : 0;
-    b->file = malloc(b->n_bytes + 1);
-    good = good && fread(b->file, 1, b->n_bytes, in) == b->n_bytes;
-    fclose(in);
-    return good;
-}
-
-bool bench_make(bench *b)
-{
-    kit *k = &b->k;
-    uint64_t freed;
-    memset(b, 0, sizeof *b);
-    if (!kit_begin(k))
-        return false;
-    kit_floats = 64;
-    kit_create(k, "main");
-    for (uint64_t i = 0; i < 4; i++)
-        b->nodes[i] = kit_append(k, "main", i + 1);
-    b->id = kit_id(k, "main");
-    kit_fork(k, b->nodes[1], "branch");
-    kit_append(k, "branch", 9);
-    kit_create(k, "old");
-    kit_append(k, "old", 10);
-    bool good =
-        kit_export(k, "main", &b->bundle) &&
-        tarnp_session_tag(k->store, "main", "k", "v", &k->err) == TARN_OK &&
-        tarnp_session_expire(k->store, "old", 1000, &k->err) == TARN_OK &&
-        tarnp_session_set_group(k->store, "branch", "g", &k->err) == TARN_OK &&
-        tarnp_node_evict(k->store, b->nodes[0], TARNP_PART_STATE, &freed, &k->err) == TARN_OK;
-    tarnp_store_close(k->store);
-    k->store = NULL;
-    oracle_prepare(&b->ready, b->id, b->nodes[3], 5);
-    b->ready.commit.expected_head = b->nodes[3];
-    b->ready.commit.move_head = true;
-    kit_floats = 64;
-    kit_fill(&b->fourth, 4);
-    kit_file(k, "data.mdb", b->path);
-    snprintf(b->other, sizeof b->other, "%s/other", k->folder);
-    good = good && bench_read(b);
-    b->allocator = refuse_allocator(&b->purse);
-    b->options = (tarn_store_options){.size = sizeof b->options,
-                                      .allocator = &b->allocator,
-                                      .map_bytes = (uint64_t)1 << 26,
-                                      .key = k->options.secret,
-                                      .key_bytes = k->options.secret_bytes};
-    return good;
-}
-
-static void remove_other(bench *b)
-{
-    kit other = b->k;
-    snprintf(other.path, sizeof other.path, "%s/other", b->k.folder);
-    kit_remove(&other);
-    unlink(b->other);
-}
-
-bool bench_reset(bench *b)
-{
-    char file[260];
-    remove_other(b);
-    kit_file(&b->k, "lock.mdb", file);
-    unlink(file);
-    kit_file(&b->k, "scratch", file);
-    unlink(file);
-    FILE *out = fopen(b->path, "wb");
-    bool whole = out && fwrite(b->file, 1, b->n_bytes, out) == b->n_bytes;
-    return out && fclose(out) == 0 && whole;
-}
-
-/* ---- what is tried --------------------------------------------------------------------------- */
-
 #define STORE b->store
 #define ERR   &b->err
 
@@ -405,6 +324,70 @@ static tarn_status prefix(bench *b)
     return tarnp_prefix_find(b->k.store, kit_fp, "cpu/f32", ids, 3, &node, &n, ERR);
 }
 
+/* Two nodes more for the branch, and its group's quota so that a third has room only where the
+ * states of others go. */
+static bool before_commit_in_group(bench *b)
+{
+    kit *k = &b->k;
+    tarnp_committed made = {0};
+    tarnp_session s = {0};
+    tarn_status status = tarnp_session_find(k->store, "branch", &s, &k->err);
+    kit_floats = 64;
+    for (uint64_t seed = 20; seed < 22 && status == TARN_OK; seed++) {
+        status = kit_commit(k->store, s.id, s.head, s.head, seed, true, &made, &k->err);
+        tarnp_session_fini(&s);
+        if (status == TARN_OK)
+            status = tarnp_session_find(k->store, "branch", &s, &k->err);
+    }
+    free(b->next.c.state);
+    oracle_prepare(&b->next, s.id, s.head, 0x122); /* a small one */
+    b->next.commit.expected_head = s.head;
+    b->next.commit.move_head = true;
+    if (status == TARN_OK)
+        status = tarnp_quota_set(k->store, "g", s.bytes_owned + 300, &k->err);
+    tarnp_session_fini(&s);
+    return status == TARN_OK;
+}
+
+static tarn_status commit_in_group(bench *b)
+{
+    tarnp_committed made;
+    return tarnp_commit_node(b->k.store, &b->next.commit, &made, ERR);
+}
+
+/* The same of the store's quota. */
+static bool before_commit_under_quota(bench *b)
+{
+    kit *k = &b->k;
+    enum { LEFT = 9500 }; /* of some 14,000 it takes */
+    tarnp_stat stat;
+    return tarnp_store_stat(k->store, &stat, &k->err) == TARN_OK &&
+           tarnp_quota_set(k->store, NULL, stat.bytes_stored + LEFT, &k->err) == TARN_OK;
+}
+
+static tarn_status move(bench *b)
+{
+    return tarnp_session_move(b->k.store, b->id, b->nodes[3], b->nodes[1], NULL, ERR);
+}
+
+static tarn_status look_at_collection(bench *b)
+{
+    const tarn_gc_options o = {
+        .size = sizeof o, .keep_newest = 1, .rung_tokens = 1000, .flags = TARN_GC_DRY_RUN};
+    tarn_gc_report report;
+    tarn_status status = tarn_store_gc(STORE, &o, &report, ERR);
+    tarn_gc_report_free(&report);
+    return status;
+}
+
+/* Less than there is: a collection goes by it too. */
+static bool before_collect_under_quota(bench *b)
+{
+    return tarn_store_group(STORE, "main", "g", ERR) == TARN_OK &&
+           tarn_store_set_quota(STORE, "g", 6000, ERR) == TARN_OK &&
+           tarn_store_set_quota(STORE, NULL, 9000, ERR) == TARN_OK;
+}
+
 const verb verbs[N_VERBS] = {
     {"list", list, 0, NULL},
     {"log", history, 0, NULL},
@@ -447,36 +430,9 @@ const verb verbs[N_VERBS] = {
     {"model", model, LOWER, NULL},
     {"evict", evict, LOWER | PARTLY, NULL},
     {"prefix", prefix, LOWER, NULL},
+    {"commit in a group", commit_in_group, LOWER | PARTLY, before_commit_in_group},
+    {"commit under a quota", commit, LOWER | PARTLY, before_commit_under_quota},
+    {"move", move, LOWER | AGAIN_BAD, NULL},
+    {"gc, looking", look_at_collection, 0, NULL},
+    {"gc under quotas", collect, PARTLY, before_collect_under_quota},
 };
-
-/* ---- opening --------------------------------------------------------------------------------- */
-
-bool bench_open(bench *b, const verb *v)
-{
-    if (v->flags & CLOSED)
-        return true;
-    if (!(v->flags & LOWER))
-        return tarn_store_open(b->k.path, &b->options, &b->store, ERR) == TARN_OK &&
-               (!v->before || v->before(b));
-    b->k.options.allocator = &b->allocator;
-    return tarnp_store_open(b->k.path, &b->k.options, &b->k.store, &b->k.err) == TARN_OK;
-}
-
-void bench_close(bench *b)
-{
-    tarn_store_close(b->store);
-    b->store = NULL;
-    tarnp_store_close(b->k.store);
-    b->k.store = NULL;
-    b->k.options.allocator = NULL;
-}
-
-void bench_free(bench *b)
-{
-    free(b->file);
-    free(b->bundle.data);
-    free(b->ready.c.state);
-    free(b->fourth.state);
-    remove_other(b);
-    kit_end(&b->k);
-}

@@ -1,7 +1,8 @@
 /* verbs.h - a small store in a folder of its own, and every verb of a store to try on it.
  *
  * Sessions: "main" with four nodes (the first without its state, tagged), "branch" from its second
- * (in group "g"), "old" (expired). Memory comes from a purse (refuse.h), which counts it. */
+ * (in group "g"), "old" (expired). One that was dropped is still to be freed, and so is what an
+ * import left. Memory comes from a purse (refuse.h), which counts it. */
 #ifndef TARN_TESTS_VERBS_H
 #define TARN_TESTS_VERBS_H
 
@@ -19,9 +20,9 @@ typedef struct bench {
     uint8_t *file; /* data.mdb as every trial finds it */
     size_t n_bytes;
     kit_bundle bundle; /* of session "main" */
-    uint64_t nodes[4], id;
-    oracle_commit ready;
-    kit_content fourth; /* what nodes[3] holds */
+    uint64_t nodes[4], id, branch_id;
+    oracle_commit ready, next; /* of "main"; of "branch" */
+    kit_content fourth;        /* what nodes[3] holds */
     char path[260], other[260];
 } bench;
 
@@ -39,7 +40,7 @@ typedef struct verb {
     bool (*before)(bench *b);
 } verb;
 
-enum { N_VERBS = 41 };
+enum { N_VERBS = 46 };
 extern const verb verbs[N_VERBS];
 
 bool bench_make(bench *b); /* false, with b->k.err */
