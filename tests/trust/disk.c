@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -32,14 +33,20 @@
 
 /* ---- failing -------------------------------------------------------------------------------- */
 
-static disk_fault planned;    /* but for its calls, which other threads look at first */
-static atomic_uint to_fail;   /* those */
-static atomic_ullong n_calls; /* of them */
+/* What is planned (disk_fault); other threads call too. */
+static atomic_uint to_fail;
+static atomic_ullong fail_at, n_calls;
+static atomic_bool fails_for_good, is_cut;
+static atomic_int fail_errno;
 
 void disk_fail(disk_fault fault)
 {
+    to_fail = 0;
     n_calls = 0;
-    planned = fault;
+    fail_at = fault.at;
+    fails_for_good = fault.for_good;
+    is_cut = fault.is_short;
+    fail_errno = fault.error;
     to_fail = fault.calls;
 }
 
@@ -54,9 +61,9 @@ bool disk_fails(unsigned call)
     if (!(to_fail & call))
         return false;
     uint64_t now = n_calls++;
-    if (now < planned.at || (now > planned.at && !planned.for_good))
+    if (now < fail_at || (now > fail_at && !fails_for_good))
         return false;
-    errno = planned.error;
+    errno = fail_errno;
     return true;
 }
 
@@ -65,7 +72,7 @@ static ssize_t let(unsigned call, size_t n)
 {
     if (!disk_fails(call))
         return (ssize_t)n;
-    return planned.is_short && n > 1 ? (ssize_t)(n / 2) : -1;
+    return is_cut && n > 1 ? (ssize_t)(n / 2) : -1;
 }
 
 /* ---- recording ------------------------------------------------------------------------------ */
@@ -76,8 +83,9 @@ typedef struct event {
     bool synced; /* by its descriptor's O_DSYNC */
 } event;
 
+static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER; /* what follows, while it is on */
 static struct {
-    bool on;
+    atomic_bool on;
     dev_t device;
     ino_t inode;
     uint8_t *base;
@@ -87,7 +95,7 @@ static struct {
 } trace;
 
 enum { FDS = 1024 };
-static bool dsync_fd[FDS]; /* opened with O_DSYNC, which was left out */
+static atomic_bool dsync_fd[FDS]; /* opened with O_DSYNC, which was left out */
 
 static bool is_traced(int fd)
 {
@@ -107,10 +115,21 @@ static void add_event(event e)
     trace.events[trace.n_events++] = e;
 }
 
+static void record_sync(int fd)
+{
+    pthread_mutex_lock(&recording);
+    if (is_traced(fd))
+        add_event((event){0});
+    pthread_mutex_unlock(&recording);
+}
+
 static void record_write(int fd, size_t at, const struct iovec *parts, int n_parts, size_t n)
 {
-    if (!is_traced(fd))
+    pthread_mutex_lock(&recording);
+    if (!is_traced(fd)) {
+        pthread_mutex_unlock(&recording);
         return;
+    }
     event e = {.data = malloc(n + 1), .at = at, .synced = fd < FDS && dsync_fd[fd]};
     for (int i = 0; i < n_parts && e.n_bytes < n; i++) {
         size_t part = parts[i].iov_len < n - e.n_bytes ? parts[i].iov_len : n - e.n_bytes;
@@ -118,6 +137,7 @@ static void record_write(int fd, size_t at, const struct iovec *parts, int n_par
         e.n_bytes += part;
     }
     add_event(e);
+    pthread_mutex_unlock(&recording);
 }
 
 static void forget(void)
@@ -148,12 +168,17 @@ bool disk_record(const char *path)
 
 size_t disk_recorded(void)
 {
-    return trace.n_events;
+    pthread_mutex_lock(&recording);
+    size_t n = trace.n_events;
+    pthread_mutex_unlock(&recording);
+    return n;
 }
 
 void disk_record_end(void)
 {
+    pthread_mutex_lock(&recording); /* who is at it comes to its end */
     trace.on = false;
+    pthread_mutex_unlock(&recording);
 }
 
 /* ---- images --------------------------------------------------------------------------------- */
@@ -447,8 +472,8 @@ static int sync_call(int fd)
 {
     if (disk_fails(DISK_SYNC))
         return -1;
-    if (is_traced(fd))
-        add_event((event){0});
+    if (trace.on)
+        record_sync(fd);
     watch_fd(fd, false);
     return 0;
 }

@@ -272,7 +272,7 @@ static void piece(trust *t, uint64_t seed)
 
 CASE(records)
 {
-    CHECK(trust_run("records", 3000, piece));
+    CHECK(trust_run("records.records", 3000, piece));
 }
 
 CHECK_MAIN(ENTRY(records))

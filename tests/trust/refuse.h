@@ -9,9 +9,8 @@
 
 /* An allocator's state; other threads allocate too. */
 typedef struct purse {
-    atomic_ullong n_calls;
-    unsigned long long at;
-    bool on, for_good;
+    atomic_ullong n_calls, at;
+    atomic_bool on, for_good;
     atomic_long live; /* blocks */
 } purse;
 
