@@ -179,8 +179,8 @@ static tarn_status list_verdicts(collection *c, tarnp_forest *f, tarn_error *err
             c->more = true;
             continue;
         }
-        TARNI_TRY(tell_part(c, node, TARNP_DROPPED_STATE, err));
-        TARNI_TRY(tell_part(c, node, TARNP_DROPPED_LATENTS, err));
+        for (tarnp_dropped_what what = TARNP_DROPPED_STATE; what <= TARNP_DROPPED_LATENTS; what++)
+            TARNI_TRY(tell_part(c, node, what, err));
     }
     return TARN_OK;
 }
