@@ -243,7 +243,7 @@ static tarn_status run_with_room(collection *c, tarn_error *err)
     tarn_status status = run_round(c, err);
     if (status != TARN_E_NO_SPACE)
         return status;
-    TARNI_TRY(tarnp_room_lend(c->store, err));
+    tarnp_room_lend(c->store);
     status = run_round(c, err);
     tarnp_room_return(c->store);
     return status;

@@ -391,6 +391,7 @@ CASE(which_latents_a_node_has)
     CHECK_EQ(m.chunk_bytes, 7);
     CHECK_EQ(m.flags, TARNP_NODE_LATENTS_EVICTED);
     CHECK_EQ(tarnp_manifest_part_bytes(value, &m, TARNP_PART_LATENTS), 0);
+    CHECK_EQ(tarnp_part_of((tarnp_section_kind)99), 0);
     begin = end = 0;
     CHECK(tarnp_manifest_latents(value, &m, &begin, &end)); /* what they covered */
     CHECK(begin == 32 && end == 138);
