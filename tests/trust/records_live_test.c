@@ -183,9 +183,47 @@ static void piece(trust *t, uint64_t seed)
     rig_close(&r);
 }
 
+/* Ids that no model has rows for: the least that is too large, and the largest. */
+CASE(ids_beyond_the_model)
+{
+    for (int largest = 0; largest < 2; largest++) {
+        rig r;
+        tarn_session *s;
+        tarnp_store *store;
+        tarnp_session kept;
+        tarnp_committed made;
+        rig_open(&r, RIG_TINY, NULL);
+        tarn_session_close(rig_session(&r, "main", NULL));
+        tarn_store_close(r.store);
+        const tarnp_options o = {.map_bytes = (size_t)1 << 26};
+        const uint32_t id = largest ? UINT32_MAX : r.vocab;
+        OK(tarnp_store_open(r.store_path, &o, &store, ERR));
+        OK(tarnp_session_find(store, "main", &kept, ERR));
+        const tarnp_segment segment = {.role = TARN_ROLE_TOKENS, .n_tokens = 1};
+        tarnp_commit c = {.key = {1},
+                          .session_id = kept.id,
+                          .expected_head = kept.head,
+                          .move_head = true,
+                          .parent = kept.head,
+                          .tokens = &id,
+                          .n_tokens = 1,
+                          .segments = &segment,
+                          .n_segments = 1};
+        memcpy(c.fp, kept.fp, sizeof c.fp);
+        OK(tarnp_commit_node(store, &c, &made, ERR));
+        tarnp_session_fini(&kept);
+        tarnp_store_close(store);
+        const tarn_store_options so = {.size = sizeof so};
+        OK(tarn_store_open(r.store_path, &so, &r.store, ERR));
+        REFUSED(tarn_session_open(r.engine, r.store, "main", NULL, &s, NULL, ERR), TARN_E_CORRUPT,
+                "session main: token 0 is id");
+        rig_close(&r);
+    }
+}
+
 CASE(sessions)
 {
     CHECK(trust_run("records_live.sessions", 4000, piece));
 }
 
-CHECK_MAIN(ENTRY(sessions))
+CHECK_MAIN(ENTRY(ids_beyond_the_model), ENTRY(sessions))
