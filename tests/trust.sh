@@ -180,6 +180,7 @@ one kills processes 10000
 one kills_live engines 10000
 one points memory 1000000
 one points calls 1000000
+one points search 1000000
 one records records 1000000
 one points_live memory 1000000
 one points_live calls 1000000

@@ -168,6 +168,77 @@ static void calls_piece(trust *t, uint64_t seed)
     try_all(t, seed, ~3u);
 }
 
+/* ---- a store that must be searched ------------------------------------------------------------
+ */
+
+static tarn_status salvage(bench *b)
+{
+    for (size_t i = 0; i < N_VERBS; i++)
+        if (strcmp(verbs[i].name, "salvage") == 0)
+            return verbs[i].run(b);
+    return TARN_E_NOT_FOUND;
+}
+
+/* One refusal while what is left of a store without its first pages is looked for; false where the
+ * search did not come so far. */
+static bool refuse_search(trust *t, bench *b, const refusal *r, uint64_t at, bool for_good)
+{
+    bench_reset(b);
+    unsigned n_fds = refuse_open_files();
+    memset(&b->err, 0, sizeof b->err);
+    refuse_begin(&b->purse, r, at, for_good);
+    tarn_status status = salvage(b);
+    uint64_t n_calls = refuse_end(&b->purse, r);
+    t->n++;
+    trust_count(t, status == TARN_OK ? "borne" : "refused", 1);
+    if (status != TARN_OK && (b->err.status != status || !b->err.detail[0]))
+        trust_bad(t, "%s without a line of detail", tarn_status_name(status));
+    if (refuse_open_files() != n_fds)
+        trust_bad(t, "%u files are open, %u were", refuse_open_files(), n_fds);
+    if (b->purse.live != 0)
+        trust_bad(t, "%ld blocks are still held", (long)b->purse.live);
+    b->purse.live = 0;
+    return n_calls > at;
+}
+
+/* Seed 1: in clear, 2: encrypted. */
+static void search_piece(trust *t, uint64_t seed)
+{
+    static bench b;
+    enum { META_BYTES = 2 * 4096 };
+    bool quick = !getenv("TARN_TRUST_COUNT");
+    if (seed > 2) {
+        t->wanted = t->n;
+        return;
+    }
+    if (seed == 2)
+        setenv("TARN_TEST_KEY", "1", 1);
+    trust_note(t, "search");
+    if (!bench_make(&b)) {
+        trust_bad(t, "%s", b.k.err.detail);
+        return;
+    }
+    memset(b.file, 0, META_BYTES);
+    if (!bench_reset(&b) || salvage(&b) != TARN_OK) {
+        trust_bad(t, "fails by itself: %s", b.err.detail);
+        return;
+    }
+    for (int i = 0; i < N_REFUSALS; i++)
+        for (int for_good = 0; for_good < 2; for_good++)
+            for (uint64_t at = 0; at < 3000; at += quick ? 1 + at / 4 : 1) {
+                trust_note(t, "search, %s %llu%s", refusals[i].name, (unsigned long long)at,
+                           for_good ? " and after" : "");
+                if (!refuse_search(t, &b, &refusals[i], at, for_good))
+                    break;
+            }
+    bench_free(&b);
+}
+
+CASE(search)
+{
+    CHECK(trust_run("points.search", 1000000, search_piece));
+}
+
 CASE(memory)
 {
     CHECK(trust_run("points.memory", 1000000, memory_piece));
@@ -178,4 +249,4 @@ CASE(calls)
     CHECK(trust_run("points.calls", 1000000, calls_piece));
 }
 
-CHECK_MAIN(ENTRY(memory), ENTRY(calls))
+CHECK_MAIN(ENTRY(memory), ENTRY(calls), ENTRY(search))
