@@ -124,7 +124,8 @@ under_valgrind()
     start=$(date +%s)
     n=0 n_bad=0 n_part=0
     for program in "$build"/tests/persist/persist_*_test; do
-        for name in $("$program" --ctest x x | sed -n 's/^add_test.* \[=\[\(.*\)\]=\])$/\1/p'); do
+        for name in $("$program" --ctest x x |
+            sed -n 's/^add_test.* \[=\[\(.*\)\]=\])$/\1/p'); do
             case $name in
             *every_* | *_anywhere* | *thousand* | *more_than_one_round* | *damaged_payloads* | \
                 *killed* | *random* | *ten_thousand* | *flip* | *full_size* | *images*) continue ;;
@@ -197,6 +198,7 @@ done
 fuzz ops 100000
 under_valgrind
 suite asan "${TARN_BUILD_ASAN:-build/asan}" .
+stores='persist\.(commit|ticket|durability|lease|crash|faults)\.'
 suite tsan "${TARN_BUILD_TSAN:-build/tsan}" \
-    '^(session|base\.(threads|filemap)|persist\.(commit|ticket|durability|lease|crash|faults)|trust\.(kills|live|points))'
+    "^(session\.|base\.(threads|filemap)\.|$stores|trust\.(kills|live|points))"
 exit "$bad"
