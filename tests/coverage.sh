@@ -34,8 +34,9 @@ mkdir -p "$build/profiles"
 LLVM_PROFILE_FILE="$PWD/$build/profiles/%m.profraw"
 case $build in /*) LLVM_PROFILE_FILE="$build/profiles/%m.profraw" ;; esac
 export LLVM_PROFILE_FILE
-ctest --test-dir "$build" -j "${TARN_JOBS:-2}" \
-    -R "${TARN_TESTS:-^(persist|trust|(cuda_)?session|fuzz)\.}" > "$build.log" 2>&1 || grep -A 20 'tests FAILED' "$build.log"
+tests=${TARN_TESTS:-'^(persist|trust|(cuda_)?session|fuzz)\.'}
+ctest --test-dir "$build" -j "${TARN_JOBS:-2}" -R "$tests" > "$build.log" 2>&1 ||
+    grep -A 20 'tests FAILED' "$build.log"
 trust="$build/tests/trust/trust"
 { # every point, of which ctest tries some, and more lies
     TARN_TRUST_COUNT=1000000

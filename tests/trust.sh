@@ -112,8 +112,8 @@ fuzz()
     [ -n "${TARN_TRUST_CORPUS:-}" ] || rm -rf "${corpus%/*}"
 }
 
-# The cases of tests/persist under valgrind, which stands in for a sanitizer of uninitialised memory:
-# LMDB and zstd are not built for one. Left out are those that try every bit, length or place of a
+# The cases of tests/persist under valgrind, in place of a sanitizer of uninitialised memory: LMDB
+# and zstd are not built for one. Left out are those that try every bit, length or place of a
 # file, or thousands of nodes, which say no more here and take hours; and it has no room for the
 # 1 TiB of address space that is the default: cases that open stores with that fail by themselves,
 # only its own errors count.
