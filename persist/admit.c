@@ -77,7 +77,7 @@ static tarn_status check_place(const tarnp_admission *a, const tarnp_manifest *m
 {
     size_t i = a->n_nodes;
     const tarnp_manifest *before = a->before;
-    if (i == 0 && (m->n_tokens != 0 || m->n_segments != 0 || m->n_sections != 0))
+    if (i == 0 && (m->n_segments != 0 || m->n_sections != 0)) /* so it has no tokens either */
         return refuse(err, i, "a root that holds something");
     if (m->parent != i || m->session_id != 1 || m->first_chunk != a->n_chunks + 1)
         return refuse(err, i, "its parent or its chunks are not those before it");

@@ -67,9 +67,7 @@ static void *zstd_alloc(void *opaque, size_t n_bytes)
 
 static void zstd_release(void *opaque, void *memory)
 {
-    const tarn_allocator *a = opaque;
-    if (memory)
-        a->release(a->user, memory);
+    tarni_free(opaque, memory);
 }
 
 tarn_status tarnp_codec_create(const tarn_allocator *allocator, tarnp_codec **out, tarn_error *err)
@@ -366,9 +364,13 @@ tarn_status tarnp_encode(tarnp_codec *c, tarnp_elem elem, const tarnp_lossy *los
 
 /* ---- decoding ------------------------------------------------------------------------------- */
 
+/* What else zstd would read, formats before the first release and frames behind frames, nobody has
+ * written, and it reads some of it with memory of its own. */
 static tarn_status read_frame(tarnp_codec *c, const uint8_t *in, size_t n, uint8_t *out,
                               size_t n_out, tarn_error *err)
 {
+    if (ZSTD_findFrameCompressedSize(in, n) != n || tarni_load_u32(in) != ZSTD_MAGICNUMBER)
+        return tarni_fail(err, TARN_E_CORRUPT, "payload: %zu bytes are not one zstd frame", n);
     size_t rc = ZSTD_decompressDCtx(c->dctx, out, n_out, in, n);
     if (ZSTD_isError(rc) && ZSTD_getErrorCode(rc) == ZSTD_error_memory_allocation)
         return tarni_fail(err, TARN_E_NO_MEMORY, "no memory to decode %zu bytes", n_out);

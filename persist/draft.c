@@ -14,6 +14,11 @@
 #define TOKENS_PER_CHUNK 32768
 #define SLAB_KEPT_BYTES  ((size_t)64 << 20)
 
+static size_t tokens_chunks(const tarnp_commit *c)
+{
+    return c->n_tokens / TOKENS_PER_CHUNK + (c->n_tokens % TOKENS_PER_CHUNK != 0);
+}
+
 /* ---- what the caller gave ------------------------------------------------------------------- */
 
 static tarn_status check_segments(const tarnp_commit *c, tarn_error *err)
@@ -71,6 +76,10 @@ tarn_status tarnp_commit_check(const tarnp_commit *c, tarn_error *err)
     if (c->n_segments > UINT32_MAX || c->n_sections >= UINT16_MAX)
         return tarni_fail(err, TARN_E_LIMIT, "%zu segments and %zu sections", c->n_segments,
                           c->n_sections);
+    size_t n_chunks = tokens_chunks(c);
+    for (size_t i = 0; i < c->n_sections; n_chunks += c->sections[i++].n_chunks)
+        if (c->sections[i].n_chunks > UINT32_MAX - n_chunks)
+            return tarni_fail(err, TARN_E_LIMIT, "more than %u chunks", UINT32_MAX);
     TARNI_TRY(tarnp_state_codec_check("state_codec", c->state_codec, err));
     if (c->move_head && c->expected_head == TARNP_NODE_NONE)
         return tarni_fail(err, TARN_E_INVALID, "a commit that moves the head expects none");
@@ -130,10 +139,9 @@ static const tarnp_lossy *choose_lossy(tarnp_draft *d, const tarnp_section *s)
 static tarn_status list_parcels(tarnp_draft *d, const tarn_allocator *allocator, tarn_error *err)
 {
     const tarnp_commit *c = &d->commit;
-    size_t n = c->n_tokens / TOKENS_PER_CHUNK + (c->n_tokens % TOKENS_PER_CHUNK != 0);
+    size_t n = tokens_chunks(c);
     for (size_t i = 0; i < c->n_sections; i++)
-        if (!tarni_add_size(n, c->sections[i].n_chunks, &n) || n > UINT32_MAX)
-            return tarni_fail(err, TARN_E_LIMIT, "more than %u chunks", UINT32_MAX);
+        n += c->sections[i].n_chunks;
     TARNI_TRY(tarni_alloc(allocator, n, sizeof *d->parcels, &d->parcels, err));
     TARNI_TRY(tarni_alloc(allocator, n, sizeof *d->refs, &d->refs, err));
     TARNI_TRY(tarni_alloc(allocator, c->n_sections + 1, sizeof *d->sections, &d->sections, err));
@@ -166,10 +174,9 @@ static size_t parcel_room(const tarnp_parcel *p)
  * that is much too large for it. */
 static tarn_status take_slab(tarnp_store *store, tarnp_draft *d, bool will_wait, tarn_error *err)
 {
-    size_t n_bytes = 0;
+    size_t n_bytes = 0; /* of fewer than 2^32 chunks of at most 512 KiB */
     for (uint32_t i = 0; i < d->n_chunks; i++)
-        if (!tarni_add_size(n_bytes, parcel_room(&d->parcels[i]), &n_bytes))
-            return tarni_fail_memory(err, SIZE_MAX);
+        n_bytes += parcel_room(&d->parcels[i]);
     pthread_mutex_lock(&store->slab_mutex);
     if (!will_wait || store->slab_bytes / 2 <= n_bytes) {
         d->slab = store->slab;
@@ -259,16 +266,14 @@ static char *move_text(char **room, const char *text)
 static tarn_status own_commit(tarnp_draft *d, const tarn_allocator *allocator, tarn_error *err)
 {
     tarnp_commit *c = &d->commit;
-    size_t n_ids = 0, n_text = c->numerics ? strlen(c->numerics) + 1 : 0, n_bytes, n_lists;
+    size_t n_ids = 0, n_text = c->numerics ? strlen(c->numerics) + 1 : 0;
     for (size_t i = 0; i < c->n_segments; i++) {
         n_ids += c->segments[i].n_call_ids;
         for (size_t k = 0; k < c->segments[i].n_call_ids; k++)
             n_text += strlen(c->segments[i].call_ids[k]) + 1;
     }
-    if (!tarni_mul_size(c->n_segments, sizeof *c->segments, &n_bytes) ||
-        !tarni_mul_size(n_ids, sizeof(char *), &n_lists) ||
-        !tarni_add_size(n_bytes, n_lists, &n_bytes) || !tarni_add_size(n_bytes, n_text, &n_bytes))
-        return tarni_fail_memory(err, SIZE_MAX);
+    /* It stands in memory already: these sums cannot overflow. */
+    size_t n_bytes = c->n_segments * sizeof *c->segments + n_ids * sizeof(char *) + n_text;
     TARNI_TRY(tarni_alloc(allocator, n_bytes, 1, &d->owned, err));
     tarnp_segment *segments = d->owned;
     char **ids = (char **)(segments + c->n_segments), *text = (char *)(ids + n_ids);

@@ -110,21 +110,26 @@ void tarnp_reserve_make(const char *folder)
         unlink(file);
 }
 
-tarn_status tarnp_room_lend(tarnp_store *store, tarn_error *err)
+static void move_end(tarnp_store *store, bool lend)
+{
+    tarn_error err;
+    if (tarnp_tables_reserve(store->tables, lend, &err) != TARN_OK)
+        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", err.detail);
+}
+
+void tarnp_room_lend(tarnp_store *store)
 {
     char file[FILE_BYTES];
     file_path(file, store->path, "reserve");
     if (unlink(file) == 0)
         TARNI_LOG(&store->log, TARN_LOG_INFO, "%s: the disk is full, the reserve is used",
                   store->path);
-    return tarnp_tables_reserve(store->tables, true, err);
+    move_end(store, true);
 }
 
 void tarnp_room_return(tarnp_store *store)
 {
-    tarn_error err;
-    if (tarnp_tables_reserve(store->tables, false, &err) != TARN_OK)
-        TARNI_LOG(&store->log, TARN_LOG_WARN, "%s", err.detail);
+    move_end(store, false);
     tarnp_reserve_make(store->path);
 }
 

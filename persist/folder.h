@@ -27,8 +27,8 @@ void tarnp_streams_release(const int taken[TARNP_STREAMS]);
 /* The reserve. Without room for one there is none: no error. */
 void tarnp_reserve_make(const char *folder);
 /* Between these two a store that is full, of disk or map, has room to free something. No
- * transaction may be open. */
-tarn_status tarnp_room_lend(tarnp_store *store, tarn_error *err);
+ * transaction may be open. Where none can be had it stays full, and says so when it is tried. */
+void tarnp_room_lend(tarnp_store *store);
 void tarnp_room_return(tarnp_store *store);
 
 bool tarnp_scratch_is(const char *folder);

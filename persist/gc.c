@@ -179,8 +179,8 @@ static tarn_status list_verdicts(collection *c, tarnp_forest *f, tarn_error *err
             c->more = true;
             continue;
         }
-        TARNI_TRY(tell_part(c, node, TARNP_DROPPED_STATE, err));
-        TARNI_TRY(tell_part(c, node, TARNP_DROPPED_LATENTS, err));
+        for (tarnp_dropped_what what = TARNP_DROPPED_STATE; what <= TARNP_DROPPED_LATENTS; what++)
+            TARNI_TRY(tell_part(c, node, what, err));
     }
     return TARN_OK;
 }
@@ -243,7 +243,7 @@ static tarn_status run_with_room(collection *c, tarn_error *err)
     tarn_status status = run_round(c, err);
     if (status != TARN_E_NO_SPACE)
         return status;
-    TARNI_TRY(tarnp_room_lend(c->store, err));
+    tarnp_room_lend(c->store);
     status = run_round(c, err);
     tarnp_room_return(c->store);
     return status;

@@ -1,17 +1,100 @@
 /* make.c
  *
- * A store appears whole: it is made in a folder beside and renamed into place. The new file of a
- * scratch store that is made empty is renamed over the old one: a crash leaves one of the two. */
+ * A store appears whole: it is made in a folder beside, a draft, and renamed into place. The new
+ * file of a scratch store that is made empty is renamed over the old one: a crash leaves one of the
+ * two.
+ *
+ * Who makes a draft shares a lock on its folder (flock, as those do who have a store open, so that
+ * it may stay until the draft is one). A draft that can be locked alone belongs to nobody any more
+ * and is removed. A name that only drafts have makes sure that no folder of somebody else's is. */
 #include "make.h"
 
 #include "folder.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define DRAFT_MARK  ".being-made-"
+#define DRAFT_TRIES 100
+
+typedef struct draft {
+    char path[TARNP_PATH_BYTES];
+    int lock;
+} draft;
+
+/* ---- drafts --------------------------------------------------------------------------------- */
+
+static bool is_draft_of(const char *name, const char *store)
+{
+    size_t n = strlen(store), n_mark = sizeof DRAFT_MARK - 1;
+    return strncmp(name, store, n) == 0 && strncmp(name + n, DRAFT_MARK, n_mark) == 0 &&
+           strlen(name + n + n_mark) == 6;
+}
+
+static void remove_if_left(const char *folder)
+{
+    int lock = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (lock < 0)
+        return;
+    if (flock(lock, LOCK_EX | LOCK_NB) == 0)
+        tarnp_folder_remove(folder);
+    close(lock);
+}
+
+void tarnp_make_sweep(const char *path)
+{
+    char folder[TARNP_PATH_BYTES], left[2 * TARNP_PATH_BYTES];
+    const char *slash = strrchr(path, '/'), *store = slash ? slash + 1 : path;
+    snprintf(folder, sizeof folder, "%.*s", (int)(store - path), path);
+    DIR *all = opendir(slash ? folder : ".");
+    if (!all)
+        return;
+    for (const struct dirent *e = readdir(all); e; e = readdir(all)) {
+        if (is_draft_of(e->d_name, store)) {
+            snprintf(left, sizeof left, "%s%s", folder, e->d_name);
+            remove_if_left(left);
+        }
+    }
+    closedir(all);
+}
+
+/* Makes a folder and locks it; a sweep may have found it before the lock, and then it is gone. */
+static tarn_status begin_draft(const char *path, draft *d, tarn_error *err)
+{
+    for (int i = 0; i < DRAFT_TRIES; i++) {
+        snprintf(d->path, sizeof d->path, "%s" DRAFT_MARK "XXXXXX", path);
+        if (!mkdtemp(d->path))
+            return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
+        d->lock = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        int failed = d->lock < 0 || flock(d->lock, LOCK_SH | LOCK_NB) != 0 ? errno : 0;
+        if (!failed && access(d->path, F_OK) != 0)
+            failed = ENOENT;
+        if (!failed)
+            return TARN_OK;
+        if (d->lock >= 0)
+            close(d->lock);
+        rmdir(d->path);
+        if (failed != ENOENT && failed != EWOULDBLOCK)
+            return tarni_fail_errno(err, failed, "%s: cannot lock it", d->path);
+    }
+    return tarni_fail(err, TARN_E_BUSY, "%s: what is made here is removed again and again", path);
+}
+
+static void drop_draft(draft *d)
+{
+    tarnp_folder_remove(d->path);
+    close(d->lock);
+}
+
+/* ---- a store -------------------------------------------------------------------------------- */
 
 static tarn_status put_seal(tarnp_tables *tables, tarnp_txn *txn, const tarnp_options *options,
                             tarn_error *err)
@@ -55,53 +138,53 @@ static tarn_status first_records(tarnp_tables *tables, const tarnp_options *opti
 
 /* An empty store in a new folder beside `path`, on disk. After an error there is no folder. */
 static tarn_status make_draft(const char *path, const tarnp_options *options,
-                              const tarn_allocator *allocator, char draft[TARNP_PATH_BYTES + 8],
-                              tarn_error *err)
+                              const tarn_allocator *allocator, draft *d, tarn_error *err)
 {
-    bool scratch = options->durability == TARNP_SCRATCH;
-    snprintf(draft, TARNP_PATH_BYTES + 8, "%s.XXXXXX", path);
-    if (!mkdtemp(draft))
-        return tarni_fail_errno(err, errno, "%s: cannot make a folder", path);
+    TARNI_TRY(begin_draft(path, d, err));
     tarnp_tables *tables = NULL;
     tarn_status status =
-        tarnp_tables_open(draft, true, options->map_bytes, allocator, options->log, &tables, err);
+        tarnp_tables_open(d->path, true, options->map_bytes, allocator, options->log, &tables, err);
     if (status == TARN_OK)
         status = first_records(tables, options, err);
     tarnp_tables_close(tables);
-    if (status == TARN_OK && scratch)
-        status = tarnp_scratch_mark(draft, err);
+    if (status == TARN_OK && options->durability == TARNP_SCRATCH)
+        status = tarnp_scratch_mark(d->path, err);
     if (status == TARN_OK)
-        status = tarnp_folder_sync(draft, err);
+        status = tarnp_folder_sync(d->path, err);
     if (status != TARN_OK)
-        tarnp_folder_remove(draft);
+        drop_draft(d);
     return status;
 }
 
 tarn_status tarnp_make_store(const char *path, const tarnp_options *options,
                              const tarn_allocator *allocator, tarn_error *err)
 {
-    char draft[TARNP_PATH_BYTES + 8];
-    tarn_status status = TARN_OK;
-    TARNI_TRY(make_draft(path, options, allocator, draft, err));
-    if (rename(draft, path) == 0)
+    draft d;
+    TARNI_TRY(make_draft(path, options, allocator, &d, err));
+    if (rename(d.path, path) == 0) {
+        close(d.lock);
         return tarnp_folder_sync_parent(path, err);
+    }
+    tarn_status status = TARN_OK;
     if (errno != EEXIST && errno != ENOTEMPTY)
         status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    tarnp_folder_remove(draft);
+    drop_draft(&d);
     return status;
 }
 
 tarn_status tarnp_wipe_store(const char *path, const tarnp_options *options,
                              const tarn_allocator *allocator, tarn_error *err)
 {
-    char draft[TARNP_PATH_BYTES + 8], from[TARNP_PATH_BYTES + 32], to[TARNP_PATH_BYTES + 32];
-    TARNI_TRY(make_draft(path, options, allocator, draft, err));
-    snprintf(from, sizeof from, "%s/data.mdb", draft);
+    draft d;
+    char from[TARNP_PATH_BYTES + 32], to[TARNP_PATH_BYTES + 32];
+    tarnp_make_sweep(path);
+    TARNI_TRY(make_draft(path, options, allocator, &d, err));
+    snprintf(from, sizeof from, "%s/data.mdb", d.path);
     snprintf(to, sizeof to, "%s/data.mdb", path);
     tarn_status status = TARN_OK;
     if (rename(from, to) != 0)
         status = tarni_fail_errno(err, errno, "%s: cannot move the new store into place", path);
-    tarnp_folder_remove(draft);
+    drop_draft(&d);
     return status;
 }
 

@@ -26,6 +26,12 @@
 
 static_assert(sizeof((tarnp_manifest *)0)->numerics == 64, "numerics is a field of 64 bytes");
 
+/* Of both tables: less than 2^38, whatever the counts are. */
+static uint64_t table_bytes(const tarnp_manifest *m)
+{
+    return (uint64_t)m->n_sections * SECTION_BYTES + (uint64_t)m->n_chunks * CHUNK_BYTES;
+}
+
 /* ---- writing -------------------------------------------------------------------------------- */
 
 static void put_head(tarni_writer *w, const tarnp_manifest *m)
@@ -55,14 +61,19 @@ static void put_head(tarni_writer *w, const tarnp_manifest *m)
     tarni_put_bytes(w, no_key, sizeof no_key);
 }
 
-static tarn_status put_segments(tarni_writer *w, const tarnp_segment *segments, uint32_t n,
-                                tarn_error *err)
+static tarn_status check_call_ids(const tarnp_segment *segments, uint32_t n, tarn_error *err)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (segments[i].n_call_ids > UINT16_MAX)
+            return tarni_fail(err, TARN_E_LIMIT, "segment %u has %zu call ids, the limit is %d", i,
+                              segments[i].n_call_ids, UINT16_MAX);
+    return TARN_OK;
+}
+
+static void put_segments(tarni_writer *w, const tarnp_segment *segments, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
         const tarnp_segment *s = &segments[i];
-        if (s->n_call_ids > UINT16_MAX)
-            return tarni_fail(err, TARN_E_LIMIT, "segment %u has %zu call ids, the limit is %d", i,
-                              s->n_call_ids, UINT16_MAX);
         tarni_put_u8(w, (uint8_t)s->role);
         tarni_put_u8(w, s->flags);
         tarni_put_u16(w, (uint16_t)s->n_call_ids);
@@ -70,7 +81,6 @@ static tarn_status put_segments(tarni_writer *w, const tarnp_segment *segments, 
         for (size_t k = 0; k < s->n_call_ids; k++)
             tarni_put_text(w, s->call_ids[k], strlen(s->call_ids[k]));
     }
-    return TARN_OK;
 }
 
 static void put_tables(tarni_writer *w, const tarnp_manifest *m, const tarnp_section *sections,
@@ -100,18 +110,15 @@ tarn_status tarnp_manifest_measure(tarnp_manifest *m, const tarnp_segment *segme
                                    tarn_error *err)
 {
     tarni_writer counter;
-    size_t n_bytes, chunks;
+    TARNI_TRY(check_call_ids(segments, m->n_segments, err));
     tarni_writer_init_counting(&counter);
     put_head(&counter, m);
-    TARNI_TRY(put_segments(&counter, segments, m->n_segments, err));
-    bool fits = !counter.failed && tarni_mul_size(m->n_sections, SECTION_BYTES, &n_bytes) &&
-                tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) &&
-                tarni_add_size(n_bytes, chunks, &n_bytes) &&
-                tarni_add_size(n_bytes, counter.n_bytes, &n_bytes);
-    if (!fits || n_bytes > UINT32_MAX - TARNP_SUM_BYTES)
+    put_segments(&counter, segments, m->n_segments);
+    uint64_t n_bytes = counter.n_bytes + table_bytes(m) + TARNP_SUM_BYTES;
+    if (n_bytes > UINT32_MAX)
         return tarni_fail(err, TARN_E_LIMIT, "a node of %u segments and %u chunks is too large",
                           m->n_segments, m->n_chunks);
-    m->n_bytes = (uint32_t)n_bytes + TARNP_SUM_BYTES;
+    m->n_bytes = (uint32_t)n_bytes;
     return TARN_OK;
 }
 
@@ -121,7 +128,7 @@ tarn_status tarnp_manifest_put(tarni_writer *w, tarnp_manifest *m, const tarnp_s
 {
     TARNI_TRY(tarnp_manifest_measure(m, segments, err));
     put_head(w, m);
-    TARNI_TRY(put_segments(w, segments, m->n_segments, err));
+    put_segments(w, segments, m->n_segments);
     put_tables(w, m, sections, chunks);
     uint8_t sum[TARNP_SUM_BYTES];
     if (!w->failed)
@@ -140,8 +147,7 @@ static tarn_status damaged(tarn_error *err, uint64_t id, const char *what)
 /* Where the section table starts; the counts have been checked against the length. */
 static size_t sections_at(const tarnp_manifest *m)
 {
-    return m->n_bytes - TARNP_SUM_BYTES - (size_t)m->n_chunks * CHUNK_BYTES -
-           (size_t)m->n_sections * SECTION_BYTES;
+    return m->n_bytes - TARNP_SUM_BYTES - (size_t)table_bytes(m);
 }
 
 /* Goes over the chunks together with the section each is of. */
@@ -218,11 +224,7 @@ static tarn_status check_head(tarnp_span value, uint64_t id, const tarnp_manifes
         return damaged(err, id, "the parent is younger than the node");
     if (m->numerics[sizeof m->numerics - 1] != 0)
         return damaged(err, id, "numerics does not end");
-    size_t tables, chunks;
-    if (!tarni_mul_size(m->n_sections, SECTION_BYTES, &tables) ||
-        !tarni_mul_size(m->n_chunks, CHUNK_BYTES, &chunks) ||
-        !tarni_add_size(tables, chunks, &tables) ||
-        tables > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
+    if (table_bytes(m) > value.n_bytes - HEAD_BYTES - TARNP_SUM_BYTES)
         return damaged(err, id, "more chunks than it has bytes");
     TARNI_TRY(check_sections(value, id, m, err));
     uint64_t stored = 0;
@@ -337,31 +339,25 @@ bool tarnp_manifest_same(tarnp_span a, const tarnp_manifest *am, tarnp_span b,
     return same;
 }
 
-/* One pass over the segments: counts where `to` is NULL, else fills the arrays. */
-static tarn_status read_segments(tarnp_span value, const tarnp_manifest *m, tarnp_segment *to,
-                                 char **call_ids, char *text, size_t *n_ids, size_t *n_text,
-                                 tarn_error *err)
+/* Whether the segments are some, how many call ids they have, and how long those are with a zero
+ * behind each. */
+static tarn_status check_segments(tarnp_span value, const tarnp_manifest *m, size_t *n_ids,
+                                  size_t *n_text, tarn_error *err)
 {
     tarni_reader r;
     tarni_reader_init(&r, value.data + HEAD_BYTES, sections_at(m) - HEAD_BYTES);
     uint64_t n_tokens = 0;
     *n_ids = *n_text = 0;
     for (uint32_t i = 0; i < m->n_segments && !r.failed; i++) {
-        uint8_t role = tarni_get_u8(&r), flags = tarni_get_u8(&r);
-        uint32_t n = tarni_get_u16(&r), tokens = tarni_get_u32(&r);
-        n_tokens += tokens;
-        if (to)
-            to[i] = (tarnp_segment){(tarn_role)role, flags, tokens, n, call_ids + *n_ids};
+        tarni_get_u16(&r); /* role and flags */
+        uint32_t n = tarni_get_u16(&r);
+        n_tokens += tarni_get_u32(&r);
         for (uint32_t k = 0; k < n && !r.failed; k++) {
             const char *at;
             size_t size;
             tarni_get_text(&r, &at, &size);
             if (memchr(at, 0, size))
                 return damaged(err, m->id, "a call id holds a zero byte");
-            if (to) {
-                call_ids[*n_ids] = memcpy(text + *n_text, at, size);
-                text[*n_text + size] = 0;
-            }
             *n_ids += 1;
             *n_text += size + 1;
         }
@@ -371,6 +367,27 @@ static tarn_status read_segments(tarnp_span value, const tarnp_manifest *m, tarn
     if (n_tokens != m->n_tokens)
         return damaged(err, m->id, "the segments do not add up to its tokens");
     return TARN_OK;
+}
+
+/* After they have been checked; the text of the call ids goes behind the list of them. */
+static void read_segments(tarnp_span value, const tarnp_manifest *m, tarnp_segment *to,
+                          char **call_ids, char *text)
+{
+    tarni_reader r;
+    tarni_reader_init(&r, value.data + HEAD_BYTES, sections_at(m) - HEAD_BYTES);
+    for (uint32_t i = 0; i < m->n_segments; i++) {
+        uint8_t role = tarni_get_u8(&r), flags = tarni_get_u8(&r);
+        uint32_t n = tarni_get_u16(&r), tokens = tarni_get_u32(&r);
+        to[i] = (tarnp_segment){(tarn_role)role, flags, tokens, n, call_ids};
+        for (uint32_t k = 0; k < n; k++) {
+            const char *at;
+            size_t size;
+            tarni_get_text(&r, &at, &size);
+            *call_ids++ = memcpy(text, at, size);
+            text[size] = 0;
+            text += size + 1;
+        }
+    }
 }
 
 static float load_f32(const uint8_t *at)
@@ -386,13 +403,12 @@ static tarn_status read_tables(tarnp_span value, const tarnp_manifest *m,
                                const tarn_allocator *allocator, tarnp_node *out, tarn_error *err)
 {
     size_t n_ids, n_text, segment_bytes = m->n_segments * sizeof *out->segments;
-    TARNI_TRY(read_segments(value, m, NULL, NULL, NULL, &n_ids, &n_text, err));
+    TARNI_TRY(check_segments(value, m, &n_ids, &n_text, err));
     TARNI_TRY(tarni_alloc(allocator, segment_bytes + n_ids * sizeof(char *) + n_text, 1,
                           &out->segments, err));
     char **call_ids = (char **)(void *)(out->segments + m->n_segments);
     out->n_segments = m->n_segments;
-    TARNI_TRY(read_segments(value, m, out->segments, call_ids, (char *)(call_ids + n_ids), &n_ids,
-                            &n_text, err));
+    read_segments(value, m, out->segments, call_ids, (char *)(call_ids + n_ids));
     TARNI_TRY(tarni_alloc(allocator,
                           m->n_sections * sizeof *out->sections +
                               m->n_chunks * sizeof *out->sections->chunks,

@@ -28,12 +28,33 @@ tarn_status tarnp_node_read(tarnp_store *store, uint64_t node, tarnp_node *out, 
     return status;
 }
 
+/* Where a node must end that another one follows: the follower's tokens begin there, of the same
+ * model. A root ends at 0 and follows nothing. */
+typedef struct seam {
+    uint64_t child, position;
+    uint8_t fp[TARNP_FP_BYTES];
+} seam;
+
+static tarn_status check_seam(const tarnp_manifest *m, const seam *at, tarn_error *err)
+{
+    if (m->n_tokens > m->position || (m->parent == TARNP_NODE_NONE && m->position != 0))
+        return tarni_fail(err, TARN_E_CORRUPT, "node %llu: %u tokens end at %llu%s",
+                          (unsigned long long)m->id, m->n_tokens, (unsigned long long)m->position,
+                          m->parent == TARNP_NODE_NONE ? ", and nothing is before it" : "");
+    if (at->child != TARNP_NODE_NONE &&
+        (m->position != at->position || memcmp(m->fp, at->fp, sizeof m->fp) != 0))
+        return tarni_fail(err, TARN_E_CORRUPT, "node %llu does not go on from node %llu",
+                          (unsigned long long)at->child, (unsigned long long)m->id);
+    return TARN_OK;
+}
+
 tarn_status tarnp_node_chain(tarnp_store *store, uint64_t node, uint64_t **out, size_t *n,
                              tarn_error *err)
 {
     tarnp_txn txn;
     uint64_t *ids = NULL;
     size_t n_ids = 0, capacity = 0;
+    seam at = {0};
     *out = NULL;
     *n = 0;
     TARNI_TRY(tarnp_read_begin(store, &txn, err));
@@ -42,9 +63,13 @@ tarn_status tarnp_node_chain(tarnp_store *store, uint64_t node, uint64_t **out, 
         tarnp_manifest m;
         status = tarnp_node_get(&txn, node, &m, NULL, err);
         if (status == TARN_OK)
+            status = check_seam(&m, &at, err);
+        if (status == TARN_OK)
             status = tarni_grow(&store->allocator, &ids, &capacity, n_ids + 1, sizeof *ids, err);
         if (status == TARN_OK) {
             ids[n_ids++] = node;
+            at = (seam){.child = node, .position = m.position - m.n_tokens};
+            memcpy(at.fp, m.fp, sizeof at.fp);
             node = m.parent; /* smaller than node: this ends */
         }
     } while (status == TARN_OK && node != TARNP_NODE_NONE);

@@ -110,6 +110,8 @@ tarn_status tarnp_counters_get(tarnp_txn *txn, tarnp_counters *out, tarn_error *
     out->chunks = tarni_get_u64(&r);
     out->bytes_stored = tarni_get_u64(&r);
     out->bytes_written = tarni_get_u64(&r);
+    if (out->next_node == 0 || out->next_chunk == 0 || out->next_session == 0)
+        return tarni_fail(err, TARN_E_CORRUPT, "table meta: the next id would be 0, which is none");
     return TARN_OK;
 }
 

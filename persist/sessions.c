@@ -306,7 +306,7 @@ tarn_status tarnp_session_remove(tarnp_store *store, const char *name, tarn_erro
     tarn_status status = remove_record(store, name, err);
     if (status == TARN_E_NO_SPACE) {
         /* Removing needs new pages before it frees any. */
-        TARNI_TRY(tarnp_room_lend(store, err));
+        tarnp_room_lend(store);
         status = remove_record(store, name, err);
         if (status == TARN_OK)
             tarnp_refs_drain(store);

@@ -224,6 +224,8 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     TARNI_TRY(check_options(options, err));
     TARNI_TRY(tarnp_path_clean(path, clean, err));
     TARNI_TRY(tarnp_find_store(clean, options->create, &exists, err));
+    if (options->create)
+        tarnp_make_sweep(clean);
     if (!exists)
         TARNI_TRY(tarnp_make_store(clean, options, &allocator, err));
     tarnp_store *store;

@@ -6,7 +6,7 @@
 #   clang    the second compiler: the fast tests, one of which holds the kernels' bits to those
 #            every build must compute
 #   asan     the same under the address and undefined behaviour sanitizers, without `emulated`
-#   tsan     the thread pool under the thread sanitizer
+#   tsan     what has threads under the thread sanitizer: half a minute of it
 # With `fast` only release. The last line is the sum: "N passed, N failed, N skipped". Exit 0 only
 # if tests ran and none failed. A suite that does not build counts as one failed test.
 set -u
@@ -146,5 +146,8 @@ build release -DTARN_WERROR=ON && run release -LE '^full$'
 
 build clang && run clang -L fast -LE '^(emulated|full)$' -E '^tidy\.'
 build asan && run asan -LE '^(emulated|full)$'
-run_program tsan base_threads_test
+for program in base_threads base_filemap persist_commit persist_ticket persist_durability \
+    session_threads session_background session_cancel; do
+    run_program tsan "${program}_test"
+done
 finish

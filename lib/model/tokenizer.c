@@ -287,8 +287,6 @@ void tarni_tokenizer_digest(const tarni_tokenizer *t, uint8_t out[32])
 {
     crypto_generichash_state hash;
     uint8_t word[4];
-    int ready = sodium_init(); /* once per process, any number of calls from any thread */
-    TARN_ASSERT(ready >= 0);
     crypto_generichash_init(&hash, NULL, 0, 32);
     tarni_store_u32(word, t->vocab.n_ranks);
     crypto_generichash_update(&hash, word, sizeof word);

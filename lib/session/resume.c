@@ -212,6 +212,18 @@ static tarn_status find_state(tarni_pools *pools, const tarni_lineage *l,
     return tarni_fail(err, TARN_E_CORRUPT, "%s has no root", l->session.name);
 }
 
+/* What a store or an exported file holds need not come from this library. */
+static tarn_status check_ids(const tarni_lineage *l, const tarni_ids *ids, uint32_t vocab,
+                             tarn_error *err)
+{
+    for (size_t i = 0; i < ids->n_ids; i++)
+        if (ids->ids[i] >= vocab)
+            return tarni_fail(err, TARN_E_CORRUPT,
+                              "session %s: token %zu is id %u, the model has %u ids",
+                              l->session.name, i, ids->ids[i], vocab);
+    return TARN_OK;
+}
+
 tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, const tarni_present *present,
                          tarni_timeline *out, tarni_ids *replay, tarn_reuse *reuse, tarn_error *err)
 {
@@ -224,6 +236,8 @@ tarn_status tarni_resume(tarni_pools *pools, const tarni_lineage *l, const tarni
     tarn_status status = find_sampler(l, out, &passed.damaged, &bytes_read, err);
     if (status == TARN_OK)
         status = tarni_lineage_tokens(l, &out->tokens, err);
+    if (status == TARN_OK)
+        status = check_ids(l, &out->tokens, pools->spec.vocab, err);
     if (status == TARN_OK)
         status = find_calls(l, out, err);
     if (status == TARN_OK && l->position > node->position)

@@ -1,12 +1,50 @@
+#define ZSTD_STATIC_LINKING_ONLY
 #include "codec.h"
 
 #include "check.h"
 #include "store_kit.h"
 
+#include <dlfcn.h>
 #include <string.h>
+#include <zstd.h>
+#include <zstd_errors.h>
 
 static tarnp_codec *codec;
 static tarn_error err;
+
+/* ---- in front of zstd ------------------------------------------------------------------------ */
+
+#define IN_FRONT __attribute__((visibility("default")))
+
+static bool refuses_huffman, refuses_levels, has_no_memory;
+
+static void find(const char *name, void *to)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+    memcpy(to, &found, sizeof found);
+}
+
+IN_FRONT size_t ZSTD_CCtx_setParameter(ZSTD_CCtx *c, ZSTD_cParameter name, int value)
+{
+    static size_t (*real)(ZSTD_CCtx *, ZSTD_cParameter, int);
+    if (name == ZSTD_c_literalCompressionMode ? refuses_huffman : refuses_levels)
+        return (size_t)-ZSTD_error_parameter_unsupported;
+    if (!real)
+        find("ZSTD_CCtx_setParameter", &real);
+    return real(c, name, value);
+}
+
+IN_FRONT size_t ZSTD_decompressDCtx(ZSTD_DCtx *d, void *out, size_t n_out, const void *in, size_t n)
+{
+    static size_t (*real)(ZSTD_DCtx *, void *, size_t, const void *, size_t);
+    if (has_no_memory)
+        return (size_t)-ZSTD_error_memory_allocation;
+    if (!real)
+        find("ZSTD_decompressDCtx", &real);
+    return real(d, out, n_out, in, n);
+}
+
+/* ---- cases ----------------------------------------------------------------------------------- */
 
 static bool make_codec(void)
 {
@@ -224,5 +262,157 @@ CASE(unknown_codec_is_named)
     drop_codec();
 }
 
+/* Another zstd than the one this was built with may know less: it costs size, never the bytes. */
+CASE(a_zstd_that_knows_less)
+{
+    REQUIRE(make_codec());
+    float *data = state_like(4096, 6);
+    tarnp_codec_id id;
+    uint32_t best = round_trip(TARNP_ELEM_F32, data, 16384, &id);
+    refuses_huffman = true;
+    CHECK(round_trip(TARNP_ELEM_F32, data, 16384, &id) < 16384);
+    CHECK_EQ(id, TARNP_CODEC_PLANES4);
+    refuses_levels = true;
+    CHECK_EQ(round_trip(TARNP_ELEM_F32, data, 16384, &id), 16384);
+    CHECK_EQ(id, TARNP_CODEC_RAW);
+    refuses_huffman = refuses_levels = false;
+    CHECK_EQ(round_trip(TARNP_ELEM_F32, data, 16384, &id), best);
+    free(data);
+    drop_codec();
+}
+
+static uint32_t n_left; /* allocations that are granted */
+
+static void *scarce_alloc(void *user, size_t n)
+{
+    (void)user;
+    return n_left > 0 && n_left-- > 0 ? malloc(n) : NULL;
+}
+
+static void *scarce_resize(void *user, void *memory, size_t n)
+{
+    (void)user;
+    return n_left > 0 && n_left-- > 0 ? realloc(memory, n) : NULL;
+}
+
+static void scarce_release(void *user, void *memory)
+{
+    (void)user;
+    free(memory);
+}
+
+CASE(without_memory)
+{
+    const tarn_allocator scarce = {scarce_alloc, scarce_resize, scarce_release, NULL};
+    uint32_t needed = 0;
+    for (; needed < 100; needed++) {
+        n_left = needed;
+        if (tarnp_codec_create(&scarce, &codec, &err) == TARN_OK)
+            break;
+        CHECK_EQ(err.status, TARN_E_NO_MEMORY);
+        CHECK(codec == NULL);
+    }
+    CHECK(needed >= 5 && needed < 100); /* it, its two buffers and two contexts */
+    tarnp_codec_free(NULL);
+
+    uint8_t *lent, *again;
+    CHECK_STATUS(tarnp_codec_memory(codec, 10, &lent, &err), TARN_E_NO_MEMORY);
+    n_left = 1;
+    CHECK_STATUS(tarnp_codec_memory(codec, 100, &lent, &err), TARN_OK);
+    CHECK_STATUS(tarnp_codec_memory(codec, 50, &again, &err), TARN_OK);
+    CHECK(again == lent);
+    CHECK_STATUS(tarnp_codec_memory(codec, 101, &again, &err), TARN_E_NO_MEMORY);
+    CHECK_STATUS(tarnp_codec_memory(codec, 1, &again, &err), TARN_E_NO_MEMORY); /* it is gone */
+
+    uint32_t data[1024], back[1024];
+    uint8_t payload[sizeof data];
+    tarnp_piece in = {data, sizeof data}, out = {back, sizeof back};
+    tarnp_encoded made;
+    for (uint32_t i = 0; i < 1024; i++)
+        data[i] = i % 7;
+    n_left = 0;
+    CHECK_STATUS(
+        tarnp_encode(codec, TARNP_ELEM_U32, NULL, &in, 1, sizeof data, payload, &made, &err),
+        TARN_E_NO_MEMORY);
+    CHECK_STATUS(
+        tarnp_encode(codec, TARNP_ELEM_F32, NULL, &in, 1, sizeof data, payload, &made, &err),
+        TARN_E_NO_MEMORY);
+    const tarnp_lossy lossy = {TARNP_STATE_INT8, 16, 64};
+    for (uint32_t i = 0; i < 1024; i++)
+        ((float *)(void *)data)[i] = (float)(i % 100);
+    CHECK_STATUS(
+        tarnp_encode(codec, TARNP_ELEM_F32, &lossy, &in, 1, sizeof data, payload, &made, &err),
+        TARN_E_NO_MEMORY);
+    n_left = 100;
+    CHECK_STATUS(
+        tarnp_encode(codec, TARNP_ELEM_U32, NULL, &in, 1, sizeof data, payload, &made, &err),
+        TARN_OK);
+    CHECK_EQ(made.id, TARNP_CODEC_ZSTD);
+    has_no_memory = true; /* which is no damage */
+    CHECK_STATUS(
+        tarnp_decode(codec, TARNP_CODEC_ZSTD, payload, made.n_bytes, &out, 1, sizeof back, &err),
+        TARN_E_NO_MEMORY);
+    has_no_memory = false;
+    CHECK_STATUS(
+        tarnp_decode(codec, TARNP_CODEC_ZSTD, payload, made.n_bytes, &out, 1, sizeof back, &err),
+        TARN_OK);
+    CHECK_BYTES(back, data, sizeof data);
+    drop_codec();
+}
+
+/* Frames behind frames, and the formats before zstd's first, are nothing that was encoded. */
+CASE(one_frame_and_nothing_else)
+{
+    REQUIRE(make_codec());
+    uint8_t data[600] = {0}, payload[1300], back[1200];
+    tarnp_piece in = {data, sizeof data}, out = {back, 1200};
+    tarnp_encoded made;
+    CHECK_STATUS(tarnp_encode(codec, TARNP_ELEM_U8, NULL, &in, 1, 600, payload, &made, &err),
+                 TARN_OK);
+    CHECK_EQ(made.id, TARNP_CODEC_ZSTD);
+    memcpy(payload + made.n_bytes, payload, made.n_bytes);
+    CHECK_STATUS(
+        tarnp_decode(codec, TARNP_CODEC_ZSTD, payload, 2 * made.n_bytes, &out, 1, 1200, &err),
+        TARN_E_CORRUPT);
+    CHECK_HAS(err.detail, "not one zstd frame");
+    CHECK_STATUS(tarnp_decode(codec, TARNP_CODEC_ZSTD, payload, made.n_bytes, &out, 1, 1200, &err),
+                 TARN_E_CORRUPT);
+    CHECK_HAS(err.detail, "600 bytes decoded, should be 1200");
+    static const uint8_t skippable[] = {0x50, 0x2A, 0x4D, 0x18, 2, 0, 0, 0, 1, 2};
+    out.n_bytes = 0;
+    CHECK_STATUS(
+        tarnp_decode(codec, TARNP_CODEC_ZSTD, skippable, sizeof skippable, &out, 1, 0, &err),
+        TARN_E_CORRUPT);
+    drop_codec();
+}
+
+/* A lossy codec is for fp32; nothing else is touched by it. */
+CASE(lossy_is_for_fp32)
+{
+    REQUIRE(make_codec());
+    const tarnp_lossy lossy = {TARNP_STATE_BF16, 8, 64};
+    uint32_t data[512], back[512];
+    uint8_t payload[sizeof data];
+    for (uint32_t i = 0; i < 512; i++)
+        data[i] = i % 5 + 0x3F8ABCDE;
+    for (size_t e = 0; e < 4; e++) {
+        for (uint32_t n = 0; n <= sizeof data; n += sizeof data) {
+            tarnp_piece in = {data, n}, out = {back, n};
+            tarnp_encoded made;
+            CHECK_STATUS(tarnp_encode(codec, elems[e], &lossy, &in, 1, n, payload, &made, &err),
+                         TARN_OK);
+            CHECK_EQ(made.id == TARNP_CODEC_BF16, elems[e] == TARNP_ELEM_F32 && n > 0);
+            CHECK_STATUS(
+                tarnp_decode(codec, (uint32_t)made.id, payload, made.n_bytes, &out, 1, n, &err),
+                TARN_OK);
+            if (made.id != TARNP_CODEC_BF16 && n > 0)
+                CHECK_BYTES(back, data, n);
+        }
+    }
+    drop_codec();
+}
+
 CHECK_MAIN(ENTRY(every_small_size), ENTRY(every_elem_at_full_size), ENTRY(unusual_floats),
-           ENTRY(ratio_on_realistic_values), ENTRY(damaged_payloads), ENTRY(unknown_codec_is_named))
+           ENTRY(ratio_on_realistic_values), ENTRY(damaged_payloads), ENTRY(unknown_codec_is_named),
+           ENTRY(a_zstd_that_knows_less), ENTRY(without_memory), ENTRY(one_frame_and_nothing_else),
+           ENTRY(lossy_is_for_fp32))

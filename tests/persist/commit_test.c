@@ -169,6 +169,100 @@ CASE(refused_commits_change_nothing)
     kit_end(&k);
 }
 
+CASE(counts_beyond_every_limit)
+{
+    kit k;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    tarnp_stat before = kit_stat(&k), after;
+    static uint8_t bytes[TARNP_CHUNK_BYTES_MAX];
+    tarnp_piece pieces[2] = {{bytes, sizeof bytes}, {bytes, sizeof bytes}};
+    tarnp_chunk chunk = {.raw_bytes = 2 * sizeof bytes, .n_pieces = 2, .pieces = pieces};
+    tarnp_section section = {
+        .kind = TARNP_SECTION_CONV, .elem = TARNP_ELEM_BF16, .n_chunks = 1, .chunks = &chunk};
+    tarnp_segment segment = {.role = (tarn_role)(TARN_ROLE_SYSTEM - 1), .n_tokens = 3};
+    tarnp_commit good = plain(&k), c = good;
+    c.segments = &segment;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    CHECK_HAS(k.err.detail, "segment 0: role 0");
+    c = good;
+    c.n_segments = (size_t)UINT32_MAX + 1;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_LIMIT);
+    c = good;
+    c.n_sections = UINT16_MAX;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_LIMIT);
+    c = good;
+    c.sections = &section;
+    c.n_sections = 1;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    CHECK_HAS(k.err.detail, "pieces of 1048576 bytes");
+    section.n_chunks = UINT32_MAX; /* and one of tokens */
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_LIMIT);
+    CHECK_HAS(k.err.detail, "more than 4294967295 chunks");
+    section.n_chunks = SIZE_MAX;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_LIMIT);
+    after = kit_stat(&k);
+    CHECK_BYTES(&before, &after, sizeof before);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
+/* A prefix is all tokens up to the node's last. */
+CASE(prefixes)
+{
+    kit k;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    tarnp_commit good = plain(&k), c = good;
+    uint32_t other[4] = {0};
+    memcpy(other, good.tokens, 3 * sizeof *other);
+    c.prefix = good.tokens;
+    c.n_prefix = 2;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    CHECK_HAS(k.err.detail, "the prefix of 2 tokens does not end with the 3 of the node");
+    c.prefix = other;
+    c.n_prefix = 3;
+    other[2]++;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    other[2]--;
+    c.n_prefix = 4; /* it ends with the node's, but the node stands at 3 */
+    memmove(other + 1, good.tokens, 3 * sizeof *other);
+    c.flags = TARNP_NODE_HAS_STATE | TARNP_NODE_BIT_EXACT;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    c.prefix = good.tokens;
+    c.n_prefix = 3;
+    c.numerics = NULL; /* which is no numerics, and a scope of its own */
+    CHECK_STATUS(try_commit(&k, &c), TARN_OK);
+    uint64_t node;
+    size_t n;
+    CHECK_STATUS(tarnp_prefix_find(k.store, kit_fp, NULL, good.tokens, 3, &node, &n, &k.err),
+                 TARN_OK);
+    CHECK(node != 0 && n == 3);
+    CHECK_STATUS(tarnp_prefix_find(k.store, kit_fp, "cpu/f32", good.tokens, 3, &node, &n, &k.err),
+                 TARN_OK);
+    CHECK(n == 0);
+    c = good; /* no tokens: any prefix ends with them, and only one is the node's */
+    c.parent = c.expected_head = kit_head(&k, "main");
+    c.n_tokens = 0;
+    c.n_segments = 0;
+    c.prefix = good.tokens;
+    kit_key(c.key, 1234);
+    c.n_prefix = 2;
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    c.n_prefix = 3;
+    CHECK_STATUS(try_commit(&k, &c), TARN_OK);
+    kit_create(&k, "empty");
+    c.session_id = kit_id(&k, "empty");
+    c.parent = c.expected_head = kit_head(&k, "empty");
+    kit_key(c.key, 1235);
+    CHECK_STATUS(try_commit(&k, &c), TARN_E_INVALID);
+    c.n_prefix = 0;
+    c.flags = TARNP_NODE_HAS_STATE | TARNP_NODE_BIT_EXACT;
+    CHECK_STATUS(try_commit(&k, &c), TARN_OK);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
 /* Turns are counted by assistant segments that begin here; tokens of several chunks come back in
  * order; empty nodes and empty chunks are nodes and chunks. */
 CASE(turns_tokens_and_empty_things)
@@ -251,4 +345,5 @@ CASE(with_a_pool)
 
 CHECK_MAIN(ENTRY(what_was_committed_is_read), ENTRY(a_known_key_writes_nothing),
            ENTRY(another_head_is_a_conflict), ENTRY(refused_commits_change_nothing),
-           ENTRY(turns_tokens_and_empty_things), ENTRY(with_a_pool))
+           ENTRY(counts_beyond_every_limit), ENTRY(prefixes), ENTRY(turns_tokens_and_empty_things),
+           ENTRY(with_a_pool))

@@ -82,13 +82,14 @@ CASE(while_others_have_it_open)
     CHECK_EQ(before, 0);
     close_store(&k);
     REQUIRE(pipe(to_child) == 0 && pipe(to_parent) == 0);
+    fflush(stdout);
     pid_t child = fork();
     if (child == 0) {
         bool ok = tarnp_store_open(k.path, &k.options, &k.store, &k.err) == TARN_OK;
         ok = write(to_parent[1], "x", 1) == 1 && read(to_child[0], &c, 1) == 1 && ok;
         kit_append(&k, "s1", 50);
         tarnp_store_close(k.store);
-        _exit(ok && check_failures == 0 ? 0 : 1);
+        exit(ok && check_failures == 0 ? 0 : 1);
     }
     CHECK(read(to_parent[0], &c, 1) == 1);
     CHECK_STATUS(tarnp_compact(k.path, NULL, NULL, NULL, &before, &after, &k.err), TARN_E_BUSY);
@@ -121,9 +122,10 @@ static bool try_open(void *user, uint64_t done, uint64_t all)
     tarn_error err;
     (void)done, (void)all;
     if (o->calls++ == 0) {
+        fflush(stdout);
         pid_t child = fork();
         if (child == 0)
-            _exit(tarnp_store_open(o->path, NULL, &store, &err) == TARN_E_BUSY ? 0 : 1);
+            exit(tarnp_store_open(o->path, NULL, &store, &err) == TARN_E_BUSY ? 0 : 1);
         int result = 1;
         waitpid(child, &result, 0);
         CHECK_EQ(result, 0);

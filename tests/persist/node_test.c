@@ -269,5 +269,136 @@ CASE(what_makes_two_nodes_the_same)
     tarni_writer_fini(&a.w);
 }
 
-CHECK_MAIN(ENTRY(evicted_sections_keep_their_numbers), ENTRY(what_makes_two_nodes_the_same),
-           ENTRY(round_trip), ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))
+CASE(what_is_too_large_for_a_node)
+{
+    char *id = (char[]){"id"};
+    char **ids = malloc((UINT16_MAX + 1) * sizeof *ids);
+    for (size_t i = 0; i <= UINT16_MAX; i++)
+        ids[i] = id;
+    tarnp_segment segment = {.n_call_ids = UINT16_MAX, .call_ids = ids};
+    tarnp_manifest m = {.n_segments = 1};
+    CHECK_STATUS(tarnp_manifest_measure(&m, &segment, &err), TARN_OK);
+    CHECK_EQ(m.n_bytes, TARNP_MANIFEST_HEAD_BYTES + 8 + UINT16_MAX * 6 + TARNP_SUM_BYTES);
+    tarni_writer w;
+    tarni_writer_init(&w, &tarni_heap);
+    segment.n_call_ids++;
+    CHECK_STATUS(tarnp_manifest_put(&w, &m, &segment, NULL, NULL, &err), TARN_E_LIMIT);
+    CHECK_HAS(err.detail, "segment 0 has 65536 call ids");
+    CHECK_EQ(w.n_bytes, 0);
+    segment.n_call_ids = 0;
+    m.n_chunks = m.n_sections = UINT32_MAX;
+    CHECK_STATUS(tarnp_manifest_measure(&m, &segment, &err), TARN_E_LIMIT);
+    CHECK_HAS(err.detail, "1 segments and 4294967295 chunks");
+    m.n_sections = 0;
+    m.n_chunks = (UINT32_MAX - TARNP_MANIFEST_HEAD_BYTES - 8 - TARNP_SUM_BYTES) / 32;
+    CHECK_STATUS(tarnp_manifest_measure(&m, &segment, &err), TARN_OK);
+    m.n_chunks++;
+    CHECK_STATUS(tarnp_manifest_measure(&m, &segment, &err), TARN_E_LIMIT);
+    free(ids);
+}
+
+static int n_left; /* allocations that are granted */
+static int n_live;
+
+static void *scarce_resize(void *user, void *memory, size_t n)
+{
+    (void)user;
+    if (n_left-- <= 0)
+        return NULL;
+    n_live += memory == NULL;
+    return realloc(memory, n);
+}
+
+static void *scarce_alloc(void *user, size_t n)
+{
+    return scarce_resize(user, NULL, n);
+}
+
+static void scarce_release(void *user, void *memory)
+{
+    (void)user;
+    n_live--;
+    free(memory);
+}
+
+static const tarn_allocator scarce = {scarce_alloc, scarce_resize, scarce_release, NULL};
+
+CASE(without_memory)
+{
+    sample s;
+    make(&s);
+    tarnp_node node;
+    for (int n = 0; n < 2; n++) {
+        n_left = n;
+        CHECK_STATUS(tarnp_manifest_node(span_of(&s), 9, &scarce, &node, &err), TARN_E_NO_MEMORY);
+        CHECK_EQ(n_live, 0);
+    }
+    n_left = 2;
+    CHECK_STATUS(tarnp_manifest_node(span_of(&s), 9, &scarce, &node, &err), TARN_OK);
+    tarnp_node_fini(&node);
+    CHECK_EQ(n_live, 0);
+    tarnp_manifest m = {.id = 1};
+    for (int n = 0;; n++) {
+        tarni_writer w;
+        tarni_writer_init(&w, &scarce);
+        n_left = n;
+        tarn_status status = tarnp_manifest_put(&w, &m, NULL, NULL, NULL, &err);
+        tarni_writer_fini(&w);
+        CHECK_EQ(n_live, 0);
+        if (status == TARN_OK) {
+            CHECK(n > 0);
+            break;
+        }
+        CHECK_STATUS(status, TARN_E_NO_MEMORY);
+        REQUIRE(n < 100);
+    }
+    tarni_writer_fini(&s.w);
+}
+
+/* A node whose latents stand in two sections, out of order, among others. */
+CASE(which_latents_a_node_has)
+{
+    static const tarnp_section sections[] = {{.kind = TARNP_SECTION_LATENT,
+                                              .elem = TARNP_ELEM_F32,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 2},
+                                             {.kind = TARNP_SECTION_SAMPLER,
+                                              .elem = TARNP_ELEM_U8,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 1},
+                                             {.kind = TARNP_SECTION_LATENT,
+                                              .elem = TARNP_ELEM_F32,
+                                              .codec = TARNP_STATE_LOSSLESS,
+                                              .n_chunks = 2}};
+    static const tarnp_chunk_ref refs[] = {{.first = 64, .count = 64, .stored_bytes = 5},
+                                           {.first = 128, .count = 10, .stored_bytes = 6},
+                                           {.first = 0, .count = 999, .stored_bytes = 7},
+                                           {.first = 32, .count = 16, .stored_bytes = 8},
+                                           {.first = 48, .count = 16, .stored_bytes = 9}};
+    tarni_writer w;
+    tarni_writer_init(&w, &tarni_heap);
+    tarnp_manifest m = {.id = 3, .chunk_bytes = 35, .n_sections = 3, .n_chunks = 5};
+    REQUIRE_OK(tarnp_manifest_put(&w, &m, NULL, sections, refs, &err), &err);
+    const tarnp_span value = {w.data, w.n_bytes};
+    REQUIRE_OK(tarnp_manifest_get(value, 3, &m, &err), &err);
+    uint64_t begin = 0, end = 0;
+    CHECK(tarnp_manifest_latents(value, &m, &begin, &end));
+    CHECK_EQ(begin, 32);
+    CHECK_EQ(end, 138);
+    CHECK_EQ(tarnp_manifest_part_bytes(value, &m, TARNP_PART_LATENTS), 28);
+    tarnp_manifest_evict(w.data, &m, TARNP_PART_LATENTS);
+    REQUIRE_OK(tarnp_manifest_get(value, 3, &m, &err), &err);
+    CHECK_EQ(m.chunk_bytes, 7);
+    CHECK_EQ(m.flags, TARNP_NODE_LATENTS_EVICTED);
+    CHECK_EQ(tarnp_manifest_part_bytes(value, &m, TARNP_PART_LATENTS), 0);
+    CHECK_EQ(tarnp_part_of((tarnp_section_kind)99), 0);
+    begin = end = 0;
+    CHECK(tarnp_manifest_latents(value, &m, &begin, &end)); /* what they covered */
+    CHECK(begin == 32 && end == 138);
+    tarni_writer_fini(&w);
+}
+
+CHECK_MAIN(ENTRY(what_is_too_large_for_a_node), ENTRY(without_memory),
+           ENTRY(which_latents_a_node_has), ENTRY(evicted_sections_keep_their_numbers),
+           ENTRY(what_makes_two_nodes_the_same), ENTRY(round_trip),
+           ENTRY(every_flipped_bit_is_found), ENTRY(hostile_fields))

@@ -214,7 +214,7 @@ CASE(a_forked_child_must_open_anew)
             tarnp_session_fini(&s);
         }
         tarnp_store_close(own);
-        _exit(bad);
+        exit(bad);
     }
     int status;
     REQUIRE(waitpid(child, &status, 0) == child);
@@ -237,11 +237,11 @@ CASE(a_reader_beside_a_writer)
         k.store = NULL;
         check_failures = 0;
         if (!kit_reopen(&k))
-            _exit(1);
+            exit(1);
         for (uint64_t i = 1; i <= NODES; i++)
             kit_append(&k, "main", i);
         tarnp_store_close(k.store);
-        _exit(check_failures ? 1 : 0);
+        exit(check_failures ? 1 : 0);
     }
     int status = 0;
     uint64_t seen = 0;
@@ -296,19 +296,20 @@ CASE(streams_that_are_closed)
     uint64_t node = kit_append(&k, "a", 1);
     tarnp_store_close(k.store);
     k.store = NULL;
+    fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
         static const char noise[4096] = "not a store any more";
         for (int i = 0; i <= 2; i++)
             close(i);
         if (tarnp_store_open(k.path, &k.options, &k.store, &k.err) != TARN_OK)
-            _exit(1);
+            exit(1);
         for (int i = 0; i <= 2; i++)
             if (write(i, noise, sizeof noise) >= 0)
-                _exit(2);
+                exit(2);
         kit_append(&k, "a", 2);
         tarnp_store_close(k.store);
-        _exit(check_failures > 0 ? 3 : 0);
+        exit(check_failures > 0 ? 3 : 0);
     }
     int status = -1;
     waitpid(pid, &status, 0);

@@ -16,7 +16,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,52 +31,48 @@
 
 #define IN_FRONT __attribute__((visibility("default")))
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define OWN_MALLOC 0
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define OWN_MALLOC 0
-#    endif
-#endif
-#ifndef OWN_MALLOC
-#    define OWN_MALLOC 1 /* a sanitizer has its own */
-#endif
-
 /* ---- failing -------------------------------------------------------------------------------- */
 
-static disk_fault planned;
-static uint64_t n_calls;
+/* What is planned (disk_fault); other threads call too. */
+static atomic_uint to_fail;
+static atomic_ullong fail_at, n_calls;
+static atomic_bool fails_for_good, is_cut;
+static atomic_int fail_errno;
 
 void disk_fail(disk_fault fault)
 {
+    to_fail = 0;
     n_calls = 0;
-    planned = fault;
+    fail_at = fault.at;
+    fails_for_good = fault.for_good;
+    is_cut = fault.is_short;
+    fail_errno = fault.error;
+    to_fail = fault.calls;
 }
 
 uint64_t disk_fail_end(void)
 {
-    planned.calls = 0;
+    to_fail = 0;
     return n_calls;
 }
 
-/* Whether this call is one to fail; errno is set. */
-static bool fails(unsigned call)
+bool disk_fails(unsigned call)
 {
-    if (!(planned.calls & call))
+    if (!(to_fail & call))
         return false;
     uint64_t now = n_calls++;
-    if (now < planned.at || (now > planned.at && !planned.for_good))
+    if (now < fail_at || (now > fail_at && !fails_for_good))
         return false;
-    errno = planned.error;
+    errno = fail_errno;
     return true;
 }
 
 /* The bytes of a read or write that are let through; -1: it fails. */
 static ssize_t let(unsigned call, size_t n)
 {
-    if (!fails(call))
+    if (!disk_fails(call))
         return (ssize_t)n;
-    return planned.is_short && n > 1 ? (ssize_t)(n / 2) : -1;
+    return is_cut && n > 1 ? (ssize_t)(n / 2) : -1;
 }
 
 /* ---- recording ------------------------------------------------------------------------------ */
@@ -85,8 +83,9 @@ typedef struct event {
     bool synced; /* by its descriptor's O_DSYNC */
 } event;
 
+static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER; /* what follows, while it is on */
 static struct {
-    bool on;
+    atomic_bool on;
     dev_t device;
     ino_t inode;
     uint8_t *base;
@@ -96,7 +95,7 @@ static struct {
 } trace;
 
 enum { FDS = 1024 };
-static bool dsync_fd[FDS]; /* opened with O_DSYNC, which was left out */
+static atomic_bool dsync_fd[FDS]; /* opened with O_DSYNC, which was left out */
 
 static bool is_traced(int fd)
 {
@@ -116,10 +115,21 @@ static void add_event(event e)
     trace.events[trace.n_events++] = e;
 }
 
+static void record_sync(int fd)
+{
+    pthread_mutex_lock(&recording);
+    if (is_traced(fd))
+        add_event((event){0});
+    pthread_mutex_unlock(&recording);
+}
+
 static void record_write(int fd, size_t at, const struct iovec *parts, int n_parts, size_t n)
 {
-    if (!is_traced(fd))
+    pthread_mutex_lock(&recording);
+    if (!is_traced(fd)) {
+        pthread_mutex_unlock(&recording);
         return;
+    }
     event e = {.data = malloc(n + 1), .at = at, .synced = fd < FDS && dsync_fd[fd]};
     for (int i = 0; i < n_parts && e.n_bytes < n; i++) {
         size_t part = parts[i].iov_len < n - e.n_bytes ? parts[i].iov_len : n - e.n_bytes;
@@ -127,6 +137,7 @@ static void record_write(int fd, size_t at, const struct iovec *parts, int n_par
         e.n_bytes += part;
     }
     add_event(e);
+    pthread_mutex_unlock(&recording);
 }
 
 static void forget(void)
@@ -157,12 +168,17 @@ bool disk_record(const char *path)
 
 size_t disk_recorded(void)
 {
-    return trace.n_events;
+    pthread_mutex_lock(&recording);
+    size_t n = trace.n_events;
+    pthread_mutex_unlock(&recording);
+    return n;
 }
 
 void disk_record_end(void)
 {
+    pthread_mutex_lock(&recording); /* who is at it comes to its end */
     trace.on = false;
+    pthread_mutex_unlock(&recording);
 }
 
 /* ---- images --------------------------------------------------------------------------------- */
@@ -384,7 +400,7 @@ IN_FRONT int open(const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? (mode_t)va_arg(args, int) : 0;
     va_end(args);
-    if (fails(DISK_OPEN))
+    if (disk_fails(DISK_OPEN))
         return -1;
     bool dsync = (flags & O_DSYNC) == O_DSYNC;
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags & ~O_DSYNC, mode);
@@ -395,7 +411,7 @@ IN_FRONT int open(const char *path, int flags, ...)
 
 IN_FRONT int mkdir(const char *path, mode_t mode)
 {
-    return fails(DISK_OPEN) ? -1 : (int)syscall(SYS_mkdir, path, mode);
+    return disk_fails(DISK_OPEN) ? -1 : (int)syscall(SYS_mkdir, path, mode);
 }
 
 IN_FRONT ssize_t read(int fd, void *data, size_t n)
@@ -454,10 +470,10 @@ IN_FRONT ssize_t writev(int fd, const struct iovec *parts, int n_parts)
 
 static int sync_call(int fd)
 {
-    if (fails(DISK_SYNC))
+    if (disk_fails(DISK_SYNC))
         return -1;
-    if (is_traced(fd))
-        add_event((event){0});
+    if (trace.on)
+        record_sync(fd);
     watch_fd(fd, false);
     return 0;
 }
@@ -474,24 +490,24 @@ IN_FRONT int fdatasync(int fd)
 
 IN_FRONT void *mmap(void *at, size_t n, int protection, int flags, int fd, off_t offset)
 {
-    if (fd >= 0 && fails(DISK_MAP))
+    if (fd >= 0 && disk_fails(DISK_MAP))
         return MAP_FAILED;
     return (void *)syscall(SYS_mmap, at, n, protection, flags, fd, offset);
 }
 
 IN_FRONT int ftruncate(int fd, off_t n)
 {
-    return fails(DISK_SIZE) ? -1 : (int)syscall(SYS_ftruncate, fd, n);
+    return disk_fails(DISK_SIZE) ? -1 : (int)syscall(SYS_ftruncate, fd, n);
 }
 
 IN_FRONT int fallocate(int fd, int mode, off_t at, off_t n)
 {
-    return fails(DISK_SIZE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, at, n);
+    return disk_fails(DISK_SIZE) ? -1 : (int)syscall(SYS_fallocate, fd, mode, at, n);
 }
 
 IN_FRONT int rename(const char *from, const char *to)
 {
-    if (fails(DISK_NAME))
+    if (disk_fails(DISK_NAME))
         return -1;
     watch_rename(from, to);
     return (int)syscall(SYS_rename, from, to);
@@ -499,20 +515,20 @@ IN_FRONT int rename(const char *from, const char *to)
 
 IN_FRONT int stat(const char *path, struct stat *out)
 {
-    return fails(DISK_LOOK) ? -1 : (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
+    return disk_fails(DISK_LOOK) ? -1 : (int)syscall(SYS_newfstatat, AT_FDCWD, path, out, 0);
 }
 
 IN_FRONT int fstat(int fd, struct stat *out)
 {
-    return fails(DISK_LOOK) ? -1 : (int)syscall(SYS_newfstatat, fd, "", out, AT_EMPTY_PATH);
+    return disk_fails(DISK_LOOK) ? -1 : (int)syscall(SYS_newfstatat, fd, "", out, AT_EMPTY_PATH);
 }
 
 IN_FRONT int statfs(const char *path, struct statfs *out)
 {
-    return fails(DISK_LOOK) ? -1 : (int)syscall(SYS_statfs, path, out);
+    return disk_fails(DISK_LOOK) ? -1 : (int)syscall(SYS_statfs, path, out);
 }
 
-#if OWN_MALLOC
+#if !DISK_SANITIZED /* a sanitizer has its own */
 /* Names of the C library for its own functions. */
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
@@ -521,22 +537,22 @@ extern void *__libc_memalign(size_t alignment, size_t n);
 
 IN_FRONT void *malloc(size_t n)
 {
-    return fails(DISK_MEMORY) ? NULL : __libc_malloc(n);
+    return disk_fails(DISK_MEMORY) ? NULL : __libc_malloc(n);
 }
 
 IN_FRONT void *calloc(size_t n, size_t size)
 {
-    return fails(DISK_MEMORY) ? NULL : __libc_calloc(n, size);
+    return disk_fails(DISK_MEMORY) ? NULL : __libc_calloc(n, size);
 }
 
 IN_FRONT void *realloc(void *memory, size_t n)
 {
-    return fails(DISK_MEMORY) ? NULL : __libc_realloc(memory, n);
+    return disk_fails(DISK_MEMORY) ? NULL : __libc_realloc(memory, n);
 }
 
 IN_FRONT int posix_memalign(void **out, size_t alignment, size_t n)
 {
-    if (fails(DISK_MEMORY))
+    if (disk_fails(DISK_MEMORY))
         return ENOMEM;
     *out = __libc_memalign(alignment, n);
     return *out ? 0 : ENOMEM;

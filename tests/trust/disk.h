@@ -10,18 +10,31 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#    define DISK_SANITIZED 1
+#elif defined(__has_feature)
+#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#        define DISK_SANITIZED 1
+#    endif
+#endif
+#ifndef DISK_SANITIZED
+#    define DISK_SANITIZED 0 /* memory and threads are the C library's own, not a sanitizer's */
+#endif
+
 /* ---- failing -------------------------------------------------------------------------------- */
 
 enum {
-    DISK_OPEN = 1,    /* open, mkdtemp, mkdir */
-    DISK_READ = 2,    /* read, pread */
-    DISK_WRITE = 4,   /* write, pwrite, writev */
-    DISK_SYNC = 8,    /* fsync, fdatasync */
-    DISK_MAP = 16,    /* mmap of a file */
-    DISK_SIZE = 32,   /* ftruncate, fallocate */
-    DISK_NAME = 64,   /* rename, link */
-    DISK_LOOK = 128,  /* stat, fstat, statfs */
-    DISK_MEMORY = 256 /* malloc, calloc, realloc, posix_memalign of any library */
+    DISK_OPEN = 1,     /* open, mkdtemp, mkdir */
+    DISK_READ = 2,     /* read, pread */
+    DISK_WRITE = 4,    /* write, pwrite, writev */
+    DISK_SYNC = 8,     /* fsync, fdatasync */
+    DISK_MAP = 16,     /* mmap of a file */
+    DISK_SIZE = 32,    /* ftruncate, fallocate */
+    DISK_NAME = 64,    /* rename, link */
+    DISK_LOOK = 128,   /* stat, fstat, statfs */
+    DISK_MEMORY = 256, /* malloc, calloc, realloc, posix_memalign of any library */
+    DISK_TABLES = 512, /* LMDB (below.c) */
+    DISK_START = 1024  /* pthread_create, sodium_init (below.c) */
 };
 
 typedef struct disk_fault {
@@ -36,6 +49,8 @@ typedef struct disk_fault {
 void disk_fail(disk_fault fault);
 /* Calls of these kinds since then. Ends the failing. */
 uint64_t disk_fail_end(void);
+/* Counts a call; whether it is one to fail, with errno set. */
+bool disk_fails(unsigned call);
 
 /* ---- recording ------------------------------------------------------------------------------ */
 

@@ -5,499 +5,10 @@
  *   - it succeeds, or says what failed in one line, and gives back all it took;
  *   - the store is as before or as after (in part only where the verb says so), and verifies;
  *   - unless the handle is poisoned, the same call then works. */
-#include "oracle.h"
-#include "refuse.h"
-#include "salvage.h"
-#include "tarn.h"
 #include "trust.h"
-
-/* ---- a store to try things on ---------------------------------------------------------------- */
-
-typedef struct bench {
-    kit k; /* its folder; the store of it where a verb of the layer below is tried */
-    tarn_store *store;
-    purse purse;
-    tarn_allocator allocator;
-    tarn_store_options options;
-    tarn_error err;
-    uint8_t *file; /* data.mdb as every trial finds it */
-    size_t n_bytes;
-    kit_bundle bundle; /* of session "main" */
-    uint64_t nodes[4], id;
-    oracle_commit ready;
-    kit_content fourth; /* what nodes[3] holds */
-    char path[260], other[260];
-} bench;
-
-static bool make_bench(bench *b)
-{
-    kit *k = &b->k;
-    uint64_t freed;
-    memset(b, 0, sizeof *b);
-    if (!kit_begin(k))
-        return false;
-    kit_floats = 64;
-    kit_create(k, "main");
-    for (uint64_t i = 0; i < 4; i++)
-        b->nodes[i] = kit_append(k, "main", i + 1);
-    b->id = kit_id(k, "main");
-    kit_fork(k, b->nodes[1], "branch");
-    kit_append(k, "branch", 9);
-    kit_create(k, "old");
-    kit_append(k, "old", 10);
-    bool good =
-        kit_export(k, "main", &b->bundle) &&
-        tarnp_session_tag(k->store, "main", "k", "v", &k->err) == TARN_OK &&
-        tarnp_session_expire(k->store, "old", 1000, &k->err) == TARN_OK &&
-        tarnp_session_set_group(k->store, "branch", "g", &k->err) == TARN_OK &&
-        tarnp_node_evict(k->store, b->nodes[0], TARNP_PART_STATE, &freed, &k->err) == TARN_OK;
-    tarnp_store_close(k->store);
-    k->store = NULL;
-    oracle_prepare(&b->ready, b->id, b->nodes[3], 5);
-    b->ready.commit.expected_head = b->nodes[3];
-    b->ready.commit.move_head = true;
-    kit_floats = 64;
-    kit_fill(&b->fourth, 4);
-    kit_file(k, "data.mdb", b->path);
-    snprintf(b->other, sizeof b->other, "%s/other", k->folder);
-    FILE *in = fopen(b->path, "rb");
-    struct stat info;
-    if (!good || !in || fstat(fileno(in), &info) != 0)
-        return false;
-    b->n_bytes = (size_t)info.st_size;
-    b->file = malloc(b->n_bytes);
-    good = fread(b->file, 1, b->n_bytes, in) == b->n_bytes;
-    fclose(in);
-    b->allocator = refuse_allocator(&b->purse);
-    b->options = (tarn_store_options){
-        .size = sizeof b->options, .allocator = &b->allocator, .map_bytes = (uint64_t)1 << 26};
-    return good;
-}
-
-static void remove_other(bench *b)
-{
-    kit other = b->k;
-    snprintf(other.path, sizeof other.path, "%s/other", b->k.folder);
-    kit_remove(&other);
-    unlink(b->other);
-}
-
-static bool reset_bench(bench *b)
-{
-    char file[260];
-    remove_other(b);
-    kit_file(&b->k, "lock.mdb", file);
-    unlink(file);
-    kit_file(&b->k, "scratch", file);
-    unlink(file);
-    FILE *out = fopen(b->path, "wb");
-    bool whole = out && fwrite(b->file, 1, b->n_bytes, out) == b->n_bytes;
-    return out && fclose(out) == 0 && whole;
-}
-
-/* ---- what is tried --------------------------------------------------------------------------- */
-
-#define STORE b->store
-#define ERR   &b->err
-
-static tarn_status list(bench *b)
-{
-    tarn_session_list l;
-    tarn_status status = tarn_store_list(STORE, NULL, &l, ERR);
-    tarn_session_list_free(&l);
-    return status;
-}
-
-static tarn_status history(bench *b)
-{
-    tarn_node_list l;
-    tarn_status status = tarn_store_log(STORE, "main", NULL, &l, ERR);
-    tarn_node_list_free(&l);
-    return status;
-}
-
-static tarn_status tree(bench *b)
-{
-    tarn_node_list l;
-    tarn_status status = tarn_store_tree(STORE, NULL, &l, ERR);
-    tarn_node_list_free(&l);
-    return status;
-}
-
-static tarn_status tokens(bench *b)
-{
-    tarn_ids ids;
-    tarn_status status = tarn_store_tokens(STORE, "main", NULL, &ids, ERR);
-    tarn_ids_free(&ids);
-    return status;
-}
-
-static tarn_status price(bench *b)
-{
-    tarn_at at;
-    tarn_price p;
-    return tarn_store_price(STORE, "main", "@turn:1", &at, &p, ERR);
-}
-
-static tarn_status explain(bench *b)
-{
-    tarn_explanation e;
-    tarn_status status = tarn_store_explain(STORE, "main", NULL, &e, ERR);
-    tarn_explanation_free(&e);
-    return status;
-}
-
-static tarn_status fork_node(bench *b)
-{
-    return tarn_store_fork(STORE, "main", "@turn:2", "new", NULL, NULL, NULL, ERR);
-}
-
-static tarn_status fork_between(bench *b)
-{
-    return tarn_store_fork(STORE, "main", "@t:1", "new", NULL, NULL, NULL, ERR);
-}
-
-static tarn_status rewind_node(bench *b)
-{
-    return tarn_store_rewind(STORE, "main", "@turn:1", NULL, NULL, NULL, ERR);
-}
-
-static tarn_status rewind_between(bench *b)
-{
-    return tarn_store_rewind(STORE, "main", "@t:1", NULL, NULL, NULL, ERR);
-}
-
-static tarn_status rename_session(bench *b)
-{
-    return tarn_store_rename(STORE, "main", "new", ERR);
-}
-
-static tarn_status remove_session(bench *b)
-{
-    return tarn_store_remove(STORE, "main", ERR);
-}
-
-static tarn_status tag(bench *b)
-{
-    return tarn_store_tag(STORE, "main", "other", "value", ERR);
-}
-
-static tarn_status pin(bench *b)
-{
-    return tarn_store_pin(STORE, "main", true, ERR);
-}
-
-static tarn_status ttl(bench *b)
-{
-    return tarn_store_ttl(STORE, "main", (uint64_t)1 << 50, ERR);
-}
-
-static tarn_status group(bench *b)
-{
-    return tarn_store_group(STORE, "main", "team", ERR);
-}
-
-static tarn_status set_quota(bench *b)
-{
-    return tarn_store_set_quota(STORE, "g", 1 << 20, ERR);
-}
-
-static tarn_status get_quota(bench *b)
-{
-    uint64_t n;
-    return tarn_store_get_quota(STORE, NULL, &n, ERR);
-}
-
-static tarn_status collect(bench *b)
-{
-    const tarn_gc_options o = {.size = sizeof o, .keep_newest = 1, .rung_tokens = 1000};
-    tarn_gc_report report;
-    tarn_status status = tarn_store_gc(STORE, &o, &report, ERR);
-    tarn_gc_report_free(&report);
-    return status;
-}
-
-static tarn_status figures(bench *b)
-{
-    tarn_store_stat stat = {.size = sizeof stat};
-    return tarn_store_get_stat(STORE, &stat, ERR);
-}
-
-static tarn_status get_policy(bench *b)
-{
-    tarn_store_policy p = {.size = sizeof p};
-    return tarn_store_get_policy(STORE, &p, ERR);
-}
-
-static tarn_status set_policy(bench *b)
-{
-    const tarn_store_policy p = {.size = sizeof p, .state_codec = TARN_STATE_BF16};
-    return tarn_store_set_policy(STORE, &p, ERR);
-}
-
-static tarn_status verify(bench *b)
-{
-    tarn_verify_report report;
-    tarn_status status = tarn_store_verify(STORE, NULL, NULL, &report, ERR);
-    tarn_verify_report_free(&report);
-    return status;
-}
-
-static tarn_status flush(bench *b)
-{
-    return tarn_store_flush(STORE, ERR);
-}
-
-static tarn_status take_all(void *user, const void *data, size_t n, tarn_error *err)
-{
-    (void)err, (void)data;
-    *(size_t *)user += n;
-    return TARN_OK;
-}
-
-static tarn_status export_stream(bench *b)
-{
-    size_t n = 0;
-    return tarn_store_export(STORE, "main", take_all, &n, NULL, NULL, NULL, ERR);
-}
-
-static tarn_status export_file(bench *b)
-{
-    return tarn_store_export_file(STORE, "main", b->other, NULL, NULL, NULL, ERR);
-}
-
-static tarn_status import_stream(bench *b)
-{
-    b->bundle.at = 0;
-    return tarn_store_import(STORE, kit_bundle_read, &b->bundle, "new", NULL, NULL, NULL, ERR);
-}
-
-/* Into a store that has none of its nodes. */
-static tarn_status import_file(bench *b)
-{
-    return tarn_store_import_file(STORE, b->other, "new", NULL, NULL, NULL, ERR);
-}
-
-static bool before_import_file(bench *b)
-{
-    FILE *out = fopen(b->other, "wb");
-    bool whole = out && fwrite(b->bundle.data, 1, b->bundle.n_bytes, out) == b->bundle.n_bytes;
-    return out && fclose(out) == 0 && whole && tarn_store_remove(STORE, "main", ERR) == TARN_OK &&
-           tarn_store_remove(STORE, "branch", ERR) == TARN_OK;
-}
-
-static tarn_status open_store(bench *b)
-{
-    tarn_store *store;
-    tarn_status status = tarn_store_open(b->k.path, &b->options, &store, ERR);
-    tarn_store_close(store);
-    return status;
-}
-
-static tarn_status make_store(bench *b)
-{
-    tarn_store *store;
-    tarn_store_options o = b->options;
-    o.flags = TARN_STORE_CREATE;
-    tarn_status status = tarn_store_open(b->other, &o, &store, ERR);
-    tarn_store_close(store);
-    return status;
-}
-
-static tarn_status make_scratch(bench *b)
-{
-    tarn_store *store;
-    tarn_store_options o = b->options;
-    o.flags = TARN_STORE_CREATE;
-    o.durability = TARN_SCRATCH;
-    tarn_status status = tarn_store_open(b->other, &o, &store, ERR);
-    tarn_store_close(store);
-    return status;
-}
-
-static tarn_status salvage(bench *b)
-{
-    tarn_salvage_report r = {.size = sizeof r};
-    return tarn_store_salvage(b->k.path, b->other, &b->options, NULL, &r, ERR);
-}
-
-static tarn_status compact(bench *b)
-{
-    return tarn_store_compact(b->k.path, &b->options, NULL, NULL, NULL, ERR);
-}
-
-/* Below the public store: what sessions do with it. */
-static tarn_status commit(bench *b)
-{
-    tarnp_committed made;
-    return tarnp_commit_node(b->k.store, &b->ready.commit, &made, ERR);
-}
-
-static tarn_status submit(bench *b)
-{
-    tarnp_ticket *ticket;
-    tarn_status status = tarnp_commit_submit(b->k.store, &b->ready.commit, &ticket, ERR);
-    if (status != TARN_OK)
-        return status;
-    status =
-        tarnp_ticket_wait(b->k.store, ticket, TARNP_TICKET_SYNCED, TARNP_WAIT_FOREVER, NULL, ERR);
-    tarnp_ticket_free(ticket);
-    return status;
-}
-
-static tarn_status read_node(bench *b)
-{
-    static uint8_t raw[TARNP_CHUNK_BYTES_MAX];
-    tarnp_node node;
-    tarni_ids ids;
-    tarn_status status = tarnp_node_read(b->k.store, b->nodes[3], &node, ERR);
-    if (status != TARN_OK)
-        return status;
-    tarni_ids_init(&ids, b->k.options.allocator);
-    status = tarnp_node_tokens(b->k.store, &node, &ids, ERR);
-    for (size_t i = 0; status == TARN_OK && i < node.n_sections; i++) {
-        tarnp_chunk chunk = node.sections[i].chunks[0];
-        const tarnp_piece piece = {raw, chunk.raw_bytes};
-        chunk.pieces = &piece;
-        chunk.n_pieces = 1;
-        status =
-            tarnp_node_read_chunks(b->k.store, &node, node.sections[i].elem, &chunk, 1, NULL, ERR);
-        if (status == TARN_OK && node.sections[i].kind == TARNP_SECTION_STATE &&
-            memcmp(raw, b->fourth.state, chunk.raw_bytes) != 0)
-            status = tarni_fail(ERR, TARN_E_CORRUPT, "other bytes");
-    }
-    tarni_ids_fini(&ids);
-    tarnp_node_fini(&node);
-    return status;
-}
-
-static tarn_status create(bench *b)
-{
-    tarnp_session s;
-    tarn_status status = tarnp_session_create(b->k.store, "new", kit_fp, "n", NULL, 0, &s, ERR);
-    if (status == TARN_OK)
-        tarnp_session_fini(&s);
-    return status;
-}
-
-static tarn_status lease(bench *b)
-{
-    tarnp_lease l;
-    tarn_status status = tarnp_lease_take(b->k.store, b->id, 10000, "n", &l, ERR);
-    if (status != TARN_OK)
-        return status;
-    tarn_error unlucky;
-    status = tarnp_lease_renew(b->k.store, &l, 20000, ERR);
-    tarn_status last = tarnp_lease_release(b->k.store, &l, &unlucky);
-    if (status == TARN_OK && last != TARN_OK)
-        b->err = unlucky;
-    return status == TARN_OK ? last : status;
-}
-
-static tarn_status model(bench *b)
-{
-    tarni_writer w;
-    tarni_writer_init(&w, b->k.options.allocator);
-    tarn_status status = tarnp_model_put(b->k.store, kit_fp, "descriptor", 10, ERR);
-    if (status == TARN_OK)
-        status = tarnp_model_get(b->k.store, kit_fp, &w, ERR);
-    tarni_writer_fini(&w);
-    return status;
-}
-
-static tarn_status evict(bench *b)
-{
-    uint64_t freed;
-    return tarnp_node_evict(b->k.store, b->nodes[2], TARNP_PART_STATE, &freed, ERR);
-}
-
-static tarn_status prefix(bench *b)
-{
-    const uint32_t ids[3] = {1, 2, 3};
-    uint64_t node;
-    size_t n;
-    return tarnp_prefix_find(b->k.store, kit_fp, "cpu/f32", ids, 3, &node, &n, ERR);
-}
-
-enum {
-    CLOSED = 1,   /* opens the store itself */
-    LOWER = 2,    /* on the store of the kit */
-    PARTLY = 4,   /* may be done in part */
-    AGAIN_BAD = 8 /* done twice it is refused */
-};
-
-static const struct trial {
-    const char *name;
-    tarn_status (*run)(bench *b);
-    unsigned flags;
-    bool (*before)(bench *b);
-} trials[] = {
-    {"list", list, 0, NULL},
-    {"log", history, 0, NULL},
-    {"tree", tree, 0, NULL},
-    {"tokens", tokens, 0, NULL},
-    {"price", price, 0, NULL},
-    {"explain", explain, 0, NULL},
-    {"fork at a node", fork_node, AGAIN_BAD, NULL},
-    {"fork between nodes", fork_between, AGAIN_BAD | PARTLY, NULL},
-    {"rewind to a node", rewind_node, AGAIN_BAD, NULL},
-    {"rewind between nodes", rewind_between, AGAIN_BAD, NULL},
-    {"rename", rename_session, AGAIN_BAD, NULL},
-    {"remove", remove_session, AGAIN_BAD, NULL},
-    {"tag", tag, 0, NULL},
-    {"pin", pin, 0, NULL},
-    {"ttl", ttl, 0, NULL},
-    {"group", group, 0, NULL},
-    {"set_quota", set_quota, 0, NULL},
-    {"get_quota", get_quota, 0, NULL},
-    {"gc", collect, PARTLY, NULL},
-    {"get_stat", figures, 0, NULL},
-    {"get_policy", get_policy, 0, NULL},
-    {"set_policy", set_policy, 0, NULL},
-    {"verify", verify, 0, NULL},
-    {"flush", flush, 0, NULL},
-    {"export", export_stream, 0, NULL},
-    {"export_file", export_file, 0, NULL},
-    {"import", import_stream, AGAIN_BAD, NULL},
-    {"import_file", import_file, AGAIN_BAD | PARTLY, before_import_file},
-    {"open", open_store, CLOSED, NULL},
-    {"create a store", make_store, CLOSED, NULL},
-    {"create a scratch store", make_scratch, CLOSED, NULL},
-    {"salvage", salvage, CLOSED | AGAIN_BAD, NULL},
-    {"compact", compact, CLOSED, NULL},
-    {"commit", commit, LOWER, NULL},
-    {"submit", submit, LOWER, NULL},
-    {"read", read_node, LOWER, NULL},
-    {"create", create, LOWER | AGAIN_BAD, NULL},
-    {"lease", lease, LOWER | PARTLY, NULL},
-    {"model", model, LOWER, NULL},
-    {"evict", evict, LOWER | PARTLY, NULL},
-    {"prefix", prefix, LOWER, NULL},
-};
-
-enum { N_TRIALS = sizeof trials / sizeof trials[0] };
+#include "verbs.h"
 
 /* ---- trying ---------------------------------------------------------------------------------- */
-
-static bool open_bench(bench *b, const struct trial *trial)
-{
-    if (trial->flags & CLOSED)
-        return true;
-    if (!(trial->flags & LOWER))
-        return tarn_store_open(b->k.path, &b->options, &b->store, ERR) == TARN_OK &&
-               (!trial->before || trial->before(b));
-    b->k.options.allocator = &b->allocator;
-    return kit_reopen(&b->k);
-}
-
-static void close_bench(bench *b)
-{
-    tarn_store_close(b->store);
-    b->store = NULL;
-    tarnp_store_close(b->k.store);
-    b->k.store = NULL;
-    b->k.options.allocator = NULL;
-}
 
 /* Everything there is to see of the store, as text. */
 static bool describe(bench *b, char *out, size_t n, char why[200])
@@ -539,8 +50,8 @@ typedef struct expected {
     char before[1000], after[1000];
 } expected;
 
-static void judge(trust *t, bench *b, const struct trial *trial, const expected *e,
-                  tarn_status status, bool again, const tarn_error *err)
+static void judge(trust *t, bench *b, const verb *trial, const expected *e, tarn_status status,
+                  bool again, const tarn_error *err)
 {
     char now[1000], why[200];
     if (status != TARN_OK && !again &&
@@ -563,12 +74,12 @@ static void judge(trust *t, bench *b, const struct trial *trial, const expected 
 }
 
 /* One refusal; false where the verb did not come so far. */
-static bool refuse(trust *t, bench *b, const struct trial *trial, const refusal *r, uint64_t at,
+static bool refuse(trust *t, bench *b, const verb *trial, const refusal *r, uint64_t at,
                    bool for_good, const expected *e)
 {
-    if (!reset_bench(b) || !open_bench(b, trial)) {
+    if (!bench_reset(b) || !bench_open(b, trial)) {
         trust_bad(t, "cannot begin: %s", b->err.detail);
-        close_bench(b);
+        bench_close(b);
         return false;
     }
     unsigned n_fds = refuse_open_files();
@@ -594,22 +105,22 @@ static bool refuse(trust *t, bench *b, const struct trial *trial, const refusal 
         else
             status = TARN_OK;
     }
-    close_bench(b);
+    bench_close(b);
     judge(t, b, trial, e, status, again, &err);
     return n_calls > at;
 }
 
-static bool expect(bench *b, const struct trial *trial, expected *e, char why[200])
+static bool expect(bench *b, const verb *trial, expected *e, char why[200])
 {
-    if (!reset_bench(b) || !open_bench(b, trial)) {
+    if (!bench_reset(b) || !bench_open(b, trial)) {
         snprintf(why, 200, "cannot begin: %.150s", b->err.detail);
         return false;
     }
-    close_bench(b);
-    if (!describe(b, e->before, sizeof e->before, why) || !reset_bench(b) || !open_bench(b, trial))
+    bench_close(b);
+    if (!describe(b, e->before, sizeof e->before, why) || !bench_reset(b) || !bench_open(b, trial))
         return false;
     tarn_status status = trial->run(b);
-    close_bench(b);
+    bench_close(b);
     if (status != TARN_OK)
         snprintf(why, 200, "fails by itself: %.150s", b->err.detail);
     return status == TARN_OK && describe(b, e->after, sizeof e->after, why);
@@ -621,14 +132,14 @@ static void try_all(trust *t, uint64_t seed, unsigned kinds)
     static bench b;
     static expected e;
     char why[200] = "";
-    if (seed > N_TRIALS) {
+    if (seed > N_VERBS) {
         t->wanted = t->n;
         return;
     }
-    const struct trial *trial = &trials[seed - 1];
+    const verb *trial = &verbs[seed - 1];
     bool quick = !getenv("TARN_TRUST_COUNT");
     trust_note(t, "%s", trial->name);
-    if (!make_bench(&b) || !expect(&b, trial, &e, why)) {
+    if (!bench_make(&b) || !expect(&b, trial, &e, why)) {
         trust_bad(t, "%s", why);
         return;
     }
@@ -644,12 +155,7 @@ static void try_all(trust *t, uint64_t seed, unsigned kinds)
                     break;
             }
     }
-    free(b.file);
-    free(b.bundle.data);
-    free(b.ready.c.state);
-    free(b.fourth.state);
-    remove_other(&b);
-    kit_end(&b.k);
+    bench_free(&b);
 }
 
 static void memory_piece(trust *t, uint64_t seed)
@@ -662,6 +168,77 @@ static void calls_piece(trust *t, uint64_t seed)
     try_all(t, seed, ~3u);
 }
 
+/* ---- a store that must be searched ------------------------------------------------------------
+ */
+
+static tarn_status salvage(bench *b)
+{
+    for (size_t i = 0; i < N_VERBS; i++)
+        if (strcmp(verbs[i].name, "salvage") == 0)
+            return verbs[i].run(b);
+    return TARN_E_NOT_FOUND;
+}
+
+/* One refusal while what is left of a store without its first pages is looked for; false where the
+ * search did not come so far. */
+static bool refuse_search(trust *t, bench *b, const refusal *r, uint64_t at, bool for_good)
+{
+    bench_reset(b);
+    unsigned n_fds = refuse_open_files();
+    memset(&b->err, 0, sizeof b->err);
+    refuse_begin(&b->purse, r, at, for_good);
+    tarn_status status = salvage(b);
+    uint64_t n_calls = refuse_end(&b->purse, r);
+    t->n++;
+    trust_count(t, status == TARN_OK ? "borne" : "refused", 1);
+    if (status != TARN_OK && (b->err.status != status || !b->err.detail[0]))
+        trust_bad(t, "%s without a line of detail", tarn_status_name(status));
+    if (refuse_open_files() != n_fds)
+        trust_bad(t, "%u files are open, %u were", refuse_open_files(), n_fds);
+    if (b->purse.live != 0)
+        trust_bad(t, "%ld blocks are still held", (long)b->purse.live);
+    b->purse.live = 0;
+    return n_calls > at;
+}
+
+/* Seed 1: in clear, 2: encrypted. */
+static void search_piece(trust *t, uint64_t seed)
+{
+    static bench b;
+    enum { META_BYTES = 2 * 4096 };
+    bool quick = !getenv("TARN_TRUST_COUNT");
+    if (seed > 2) {
+        t->wanted = t->n;
+        return;
+    }
+    if (seed == 2)
+        setenv("TARN_TEST_KEY", "1", 1);
+    trust_note(t, "search");
+    if (!bench_make(&b)) {
+        trust_bad(t, "%s", b.k.err.detail);
+        return;
+    }
+    memset(b.file, 0, META_BYTES);
+    if (!bench_reset(&b) || salvage(&b) != TARN_OK) {
+        trust_bad(t, "fails by itself: %s", b.err.detail);
+        return;
+    }
+    for (int i = 0; i < N_REFUSALS; i++)
+        for (int for_good = 0; for_good < 2; for_good++)
+            for (uint64_t at = 0; at < 3000; at += quick ? 1 + at / 4 : 1) {
+                trust_note(t, "search, %s %llu%s", refusals[i].name, (unsigned long long)at,
+                           for_good ? " and after" : "");
+                if (!refuse_search(t, &b, &refusals[i], at, for_good))
+                    break;
+            }
+    bench_free(&b);
+}
+
+CASE(search)
+{
+    CHECK(trust_run("points.search", 1000000, search_piece));
+}
+
 CASE(memory)
 {
     CHECK(trust_run("points.memory", 1000000, memory_piece));
@@ -672,4 +249,4 @@ CASE(calls)
     CHECK(trust_run("points.calls", 1000000, calls_piece));
 }
 
-CHECK_MAIN(ENTRY(memory), ENTRY(calls))
+CHECK_MAIN(ENTRY(memory), ENTRY(calls), ENTRY(search))

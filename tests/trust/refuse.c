@@ -52,6 +52,8 @@ const refusal refusals[N_REFUSALS] = {
     {"size", DISK_SIZE, ENOSPC, false},
     {"rename", DISK_NAME, EIO, false},
     {"stat", DISK_LOOK, EIO, false},
+    {"LMDB", DISK_TABLES, ENOMEM, false},
+    {"thread or libsodium", DISK_START, EAGAIN, false},
 };
 
 void refuse_begin(purse *p, const refusal *r, uint64_t at, bool for_good)

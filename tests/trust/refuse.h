@@ -9,9 +9,8 @@
 
 /* An allocator's state; other threads allocate too. */
 typedef struct purse {
-    atomic_ullong n_calls;
-    unsigned long long at;
-    bool on, for_good;
+    atomic_ullong n_calls, at;
+    atomic_bool on, for_good;
     atomic_long live; /* blocks */
 } purse;
 
@@ -24,7 +23,7 @@ typedef struct refusal {
     bool is_short;
 } refusal;
 
-enum { N_REFUSALS = 13, N_REFUSALS_MEMORY = 2 }; /* those of memory stand first */
+enum { N_REFUSALS = 15, N_REFUSALS_MEMORY = 2 }; /* those of memory stand first */
 extern const refusal refusals[N_REFUSALS];
 
 /* The call number `at` from now on fails, and all after it, or not. */
