@@ -325,7 +325,7 @@ CASE(a_chunk_that_cannot_be_mapped)
         emu_fail_maps(after);
         size_t n = 0;
         tarn_status status = TARN_OK;
-        while (status == TARN_OK && n < p.n_shorts / 2) {
+        while (status == TARN_OK && n < p.n_shorts - 2) {
             shorts[n] = rig_loose(&p.r, "short");
             status = tarn_session_append_tokens(shorts[n], p.ids, SHORT, ERR);
             if (status == TARN_OK)
