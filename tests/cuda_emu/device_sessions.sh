@@ -16,7 +16,8 @@
 # need the rates that device.sh has measured. Writes TARN_RESULTS (tests/bench/results)
 # /engine-GPU.tsv, the rows as measured, and wanted-GPU.tsv, the report. Logs lie in
 # BUILD_FOLDER/device. Exit 0 if everything that ran passed and was measured; 77 without a GPU.
-# TARN_BENCH_SHAPE, TARN_BENCH_FLAGS (--quick), TARN_SOAK_SECONDS: another shape, shorter runs.
+# TARN_BENCH_OF (--shape 48b), TARN_BENCH_FLAGS (--quick), TARN_SOAK_SECONDS: of another model, or
+# shorter.
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
@@ -33,10 +34,11 @@ label=$(echo "$gpu" | tr ' /' '--')
 results=${TARN_RESULTS:-tests/bench/results}
 rows=$results/engine-$label.tsv
 machine=$results/ops-$label.tsv
-shape=${TARN_BENCH_SHAPE:-48b}
+of=${TARN_BENCH_OF:---shape 48b}
 seconds=${TARN_SOAK_SECONDS:-480}
 limit=530
 failed=0
+from=
 mkdir -p "$results" "$build/device"
 
 step_build()
@@ -101,7 +103,7 @@ bench()
     tarn=${TARN_COMMAND:-$build/examples/tarn}
     [ "$verb" = model ] && [ -f "$machine" ] && set -- "$@" --machine "$machine"
     # shellcheck disable=SC2086
-    run $limit "bench-$name" "$tarn" bench "$verb" --device cuda:0 --tsv "$rows" "$@" \
+    run $limit "bench-$name" "$tarn" bench "$verb" --device cuda:0 --tsv "$rows" ${from:-$of} "$@" \
         ${TARN_BENCH_FLAGS:-}
     grep -v '^$' "$build/device/bench-$name.log"
 }
@@ -118,7 +120,7 @@ step_soak()
         done
     ) &
     looking=$!
-    bench soak soak --shape "$shape" --seconds "$seconds"
+    bench soak soak --seconds "$seconds"
     kill $looking
     wait $looking 2> /dev/null
     awk -v rows="$rows" '{ used[NR] = $1 + 0 }
@@ -203,14 +205,16 @@ for step in $steps; do
     case $step in
     build) step_build ;;
     tests1 | tests2 | tests3) step_tests "${step#tests}" ;;
-    decode | append) bench "$step" model --shape "$shape" --only "$step" ;;
-    context) bench "$step" model --shape "$shape" --only long ;;
-    sessions) bench "$step" sessions --shape "$shape" --only rates,store,commits,parked ;;
-    resume) bench "$step" sessions --shape "$shape" --only long ;;
-    bits) bench "$step" bits --shape "$shape" ;;
+    decode | append) bench "$step" model --only "$step" ;;
+    context) bench "$step" model --only long ;;
+    sessions) bench "$step" sessions --only rates,store,commits,parked ;;
+    resume) bench "$step" sessions --only long ;;
+    bits) bench "$step" bits ;;
     soak) step_soak ;;
     checkpoint)
-        [ -z "${MODEL:-}" ] || bench "$step" model --model "$MODEL" --only decode,append
+        from="--model ${MODEL:-}"
+        [ -z "${MODEL:-}" ] || bench "$step" model --only decode,append
+        from=
         ;;
     report) step_report ;;
     *) echo "no such step: $step" && exit 2 ;;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # device_sessions_test.sh PROGRAMS_FOLDER COMMAND: runs device_sessions.sh with a GPU that is not
-# there: the tests and the command of the emulated device, the tiny shape, short lengths. A step
+# there: the tests and the command of the emulated device, a tiny model, short lengths. A step
 # that was made to fail and a figure that was not measured are told.
 set -eu
 
@@ -23,13 +23,29 @@ echo "a planted failure"
 exit 3
 END
 chmod +x "$scratch/bin/nvidia-smi" "$scratch/fails"
+cat > "$scratch/config.json" <<'END'
+{"architectures": ["KimiLinearForCausalLM"], "model_type": "kimi_linear", "dtype": "bfloat16",
+"hidden_size": 64, "vocab_size": 160, "num_hidden_layers": 5, "linear_attn_config":
+{"full_attn_layers": [3, 5], "kda_layers": [1, 2, 4], "head_dim": 16, "num_heads": 4,
+"short_conv_kernel_size": 4}, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim":
+16, "kv_lora_rank": 24, "q_lora_rank": null, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+"v_head_dim": 12, "mla_use_nope": true, "intermediate_size": 96, "moe_intermediate_size": 24,
+"num_experts": 8, "num_experts_per_token": 2, "num_shared_experts": 1, "num_expert_group": 1,
+"topk_group": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1, "moe_renormalize": true,
+"moe_router_activation_func": "sigmoid", "routed_scaling_factor": 2.446, "use_grouped_topk":
+true, "hidden_act": "silu", "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings":
+false, "model_max_length": 4096, "num_nextn_predict_layers": 0, "bos_token_id": 156,
+"eos_token_id": 157, "pad_token_id": 159}
+END
+"$2" model synth "$scratch/model" --config "$scratch/config.json" > "$scratch/out"
 printf 'copy_gbps\t100\tGB/s\nlibrary_matmul_tflops\t2\tTFLOP/s\n' \
     > "$scratch/results/ops-Emulated-GPU-1.tsv"
 for stem in identity lease writes; do
     ln -s "$programs/cuda_session_${stem}_test" "$scratch/build/device/session_$stem"
 done
-export PATH="$scratch/bin:$PATH" TARN_COMMAND="$2" TARN_BENCH_SHAPE=tiny TARN_BENCH_FLAGS=--quick
-export TARN_SOAK_SECONDS=8 TARN_RESULTS="$scratch/results" TMPDIR="$scratch"
+export PATH="$scratch/bin:$PATH" TARN_COMMAND="$2" TARN_BENCH_FLAGS=--quick
+export TARN_BENCH_OF="--model $scratch/model"
+export TARN_SOAK_SECONDS=6 TARN_RESULTS="$scratch/results" TMPDIR="$scratch"
 
 fail()
 {
