@@ -1,6 +1,8 @@
 /* Commits that are submitted: one writer, many tickets. */
+#include "draft.h"
 #include "handle.h"
 #include "store_kit.h"
+
 
 #include <pthread.h>
 #include <sys/wait.h>
@@ -228,15 +230,17 @@ CASE(refused_by_the_writer)
 {
     kit k;
     uint64_t ids[MANY], heads[MANY];
-    order o[3];
+    order o[4];
     tarnp_committed made;
-    static const tarn_status want[] = {TARN_E_MISMATCH, TARN_E_INVALID, TARN_OK};
+    static const tarn_status want[] = {TARN_E_MISMATCH, TARN_E_INVALID, TARN_OK, TARN_OK};
     REQUIRE(kit_begin(&k));
     make_sessions(&k, ids, heads);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         prepare(&o[i], ids[i], heads[i], (uint64_t)i + 1);
         if (i == 0)
             o[i].commit.fp[31] ^= 1;
+        if (i == 3)
+            o[i].commit.numerics = NULL; /* said nowhere, which is allowed */
         uint32_t longer[KIT_TOKENS_MAX + 1] = {7};
         memcpy(longer + 1, o[i].commit.tokens, o[i].commit.n_tokens * sizeof *longer);
         if (i == 1) {
@@ -246,7 +250,7 @@ CASE(refused_by_the_writer)
         REQUIRE_OK(tarnp_commit_submit(k.store, &o[i].commit, &o[i].ticket, &k.err), &k.err);
         spoil(&o[i]);
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         CHECK_STATUS(tarnp_ticket_wait(k.store, o[i].ticket, TARNP_TICKET_WRITTEN,
                                        TARNP_WAIT_FOREVER, &made, &k.err),
                      want[i]);
@@ -256,6 +260,7 @@ CASE(refused_by_the_writer)
     CHECK_EQ(kit_head(&k, "s1"), heads[1]);
     CHECK(kit_head(&k, "s2") != heads[2]);
     tarnp_ticket_free(NULL);
+    tarnp_draft_free(k.store, NULL);
     KIT_CLEAN(&k);
     kit_end(&k);
 }
