@@ -3,7 +3,6 @@
 #include "handle.h"
 #include "store_kit.h"
 
-
 #include <pthread.h>
 #include <sys/wait.h>
 #include <signal.h>
