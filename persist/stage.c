@@ -194,8 +194,6 @@ static bool is_staging(int file, uint64_t session_id)
 void tarnp_stage_sweep(tarnp_store *store)
 {
     int file = -1;
-    if (store->read_only)
-        return;
     for (uint64_t next = 0;;) {
         tarnp_txn txn;
         mark m;

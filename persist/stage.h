@@ -35,7 +35,7 @@ tarn_status tarnp_stage_settle(tarnp_write *w, const tarnp_stage *s, tarn_error 
  * now is logged and left to the next open. */
 void tarnp_stage_close(tarnp_store *store, tarnp_stage *s, bool discard);
 
-/* Frees what processes that are gone left staged. */
+/* Frees what processes that are gone left staged; not through a handle that only reads. */
 void tarnp_stage_sweep(tarnp_store *store);
 
 typedef struct tarnp_staged {

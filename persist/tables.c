@@ -67,9 +67,8 @@ tarn_status tarnp_fail_lmdb(tarn_error *err, int rc, const char *what)
 /* LMDB aborts after this returns. With the pages checked first it is not expected to be called. */
 static void log_assert(MDB_env *env, const char *text)
 {
-    const tarnp_tables *t = mdb_env_get_userctx(env);
-    if (t)
-        TARNI_LOG(&t->log, TARN_LOG_ERROR, "LMDB: %s", text);
+    const tarnp_tables *t = mdb_env_get_userctx(env); /* set before this was */
+    TARNI_LOG(&t->log, TARN_LOG_ERROR, "LMDB: %s", text);
 }
 
 static tarn_status check_readers(tarnp_tables *t, tarn_error *err)
@@ -260,10 +259,8 @@ static int move_map(tarnp_tables *t, size_t size)
 
 tarn_status tarnp_tables_reserve(tarnp_tables *t, bool lend, tarn_error *err)
 {
-    size_t size;
-    if (!tarni_add_size(t->map_bytes, lend ? RESERVE_BYTES : 0, &size))
-        size = t->map_bytes;
-    int rc = move_map(t, size);
+    /* No overflow: a map of so many bytes could be opened. */
+    int rc = move_map(t, t->map_bytes + (lend ? RESERVE_BYTES : 0));
     return rc == 0 ? TARN_OK : tarnp_fail_lmdb(err, rc, "cannot resize the map");
 }
 

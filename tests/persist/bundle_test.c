@@ -425,10 +425,10 @@ CASE(names)
     name_file(&b, "mine");
     refuse(&b, TARN_E_EXISTS, "mine");
     /* Names with dots are names. */
-    name_file(&b, "..a/b..c/...");
+    name_file(&b, ".a/..a/b..c/...");
     kit_bundle_sign(&b.file);
     CHECK_STATUS(kit_import(&b.k, &b.file, NULL, NULL), TARN_OK);
-    CHECK_STATUS(tarnp_session_remove(b.k.store, "..a/b..c/...", &b.k.err), TARN_OK);
+    CHECK_STATUS(tarnp_session_remove(b.k.store, ".a/..a/b..c/...", &b.k.err), TARN_OK);
     free(b.file.data);
     b.file = kit_bundle_copy(&b.good);
     /* The name that counts is the one given. */
@@ -647,6 +647,54 @@ typedef struct failing {
     uint64_t left;
 } failing;
 
+/* Told as an export comes along, to its end; and one that is ended half way. */
+typedef struct course {
+    uint64_t last, all, stop_at;
+} course;
+
+static bool follow(void *user, uint64_t n, uint64_t all)
+{
+    course *c = user;
+    CHECK(n >= c->last && n <= all);
+    c->last = n;
+    c->all = all;
+    return c->stop_at == 0 || n < c->stop_at;
+}
+
+/* Claims to have read more than there was room for. */
+static tarn_status boast(void *user, void *data, size_t n, size_t *n_read, tarn_error *err)
+{
+    (void)user, (void)err;
+    memset(data, 0, n);
+    *n_read = n + 1;
+    return TARN_OK;
+}
+
+CASE(an_export_tells_how_far_it_is)
+{
+    kit k;
+    kit_bundle f = {0};
+    course c = {0};
+    uint64_t n_bytes;
+    tarnp_session made;
+    REQUIRE(kit_begin(&k));
+    fill(&k, "a");
+    REQUIRE_OK(tarnp_export(k.store, "a", kit_bundle_write, &f, follow, &c, &n_bytes, &k.err),
+               &k.err);
+    CHECK_EQ(c.last, n_bytes);
+    CHECK_EQ(c.all, n_bytes);
+    c = (course){.stop_at = n_bytes / 2};
+    f.n_bytes = 0;
+    CHECK_STATUS(tarnp_export(k.store, "a", kit_bundle_write, &f, follow, &c, &n_bytes, &k.err),
+                 TARN_E_CANCELLED);
+    CHECK(c.last >= c.stop_at && c.last < c.all);
+    CHECK_STATUS(tarnp_import(k.store, boast, NULL, "b", NULL, NULL, &made, &n_bytes, &k.err),
+                 TARN_E_CORRUPT);
+    free(f.data);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
 static void *failing_alloc(void *user, size_t n)
 {
     failing *f = user;
@@ -813,5 +861,5 @@ CHECK_MAIN(ENTRY(round_trip_into_another_store), ENTRY(nodes_that_are_there_are_
            ENTRY(every_bit), ENTRY(heads_and_frames), ENTRY(missing_and_repeated_parts),
            ENTRY(names), ENTRY(manifests), ENTRY(section_tables),
            ENTRY(a_chunk_that_does_not_decode), ENTRY(callbacks_that_fail),
-           ENTRY(memory_that_fails), ENTRY(no_space), ENTRY(what_an_interrupted_import_leaves),
-           ENTRY(refusals))
+           ENTRY(memory_that_fails), ENTRY(an_export_tells_how_far_it_is), ENTRY(no_space),
+           ENTRY(what_an_interrupted_import_leaves), ENTRY(refusals))

@@ -1,8 +1,10 @@
 /* Commits that are submitted: one writer, many tickets. */
+#include "draft.h"
 #include "handle.h"
 #include "store_kit.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -218,6 +220,100 @@ CASE(a_refused_commit_fails_alone)
     CHECK_STATUS(tarnp_commit_submit(k.store, &bad.commit, &bad.ticket, &k.err), TARN_E_INVALID);
     CHECK(bad.ticket == NULL);
     spoil(&bad);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
+/* What is wrong only in its place: another model's, and a prefix that does not lead there. */
+CASE(refused_by_the_writer)
+{
+    kit k;
+    uint64_t ids[MANY], heads[MANY];
+    order o[4];
+    tarnp_committed made;
+    static const tarn_status want[] = {TARN_E_MISMATCH, TARN_E_INVALID, TARN_OK, TARN_OK};
+    REQUIRE(kit_begin(&k));
+    make_sessions(&k, ids, heads);
+    for (int i = 0; i < 4; i++) {
+        prepare(&o[i], ids[i], heads[i], (uint64_t)i + 1);
+        if (i == 0)
+            o[i].commit.fp[31] ^= 1;
+        if (i == 3)
+            o[i].commit.numerics = NULL; /* said nowhere, which is allowed */
+        uint32_t longer[KIT_TOKENS_MAX + 1] = {7};
+        memcpy(longer + 1, o[i].commit.tokens, o[i].commit.n_tokens * sizeof *longer);
+        if (i == 1) {
+            o[i].commit.prefix = longer;
+            o[i].commit.n_prefix = (size_t)o[i].commit.n_tokens + 1;
+        }
+        REQUIRE_OK(tarnp_commit_submit(k.store, &o[i].commit, &o[i].ticket, &k.err), &k.err);
+        spoil(&o[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        CHECK_STATUS(tarnp_ticket_wait(k.store, o[i].ticket, TARNP_TICKET_WRITTEN,
+                                       TARNP_WAIT_FOREVER, &made, &k.err),
+                     want[i]);
+        tarnp_ticket_free(o[i].ticket);
+    }
+    CHECK_EQ(kit_head(&k, "s0"), heads[0]);
+    CHECK_EQ(kit_head(&k, "s1"), heads[1]);
+    CHECK(kit_head(&k, "s2") != heads[2]);
+    tarnp_ticket_free(NULL);
+    tarnp_draft_free(k.store, NULL);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
+/* A child has no writer: it is told so, and its tickets are the parent's to free. */
+CASE(tickets_in_a_child)
+{
+    kit k;
+    uint64_t ids[MANY], heads[MANY];
+    order o;
+    int status = -1;
+    tarnp_committed made;
+    REQUIRE(kit_begin(&k));
+    make_sessions(&k, ids, heads);
+    REQUIRE_OK(submit(&k, &o, ids[0], heads[0], 1), &k.err);
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        bool told = tarnp_ticket_wait(k.store, o.ticket, TARNP_TICKET_SYNCED, TARNP_WAIT_FOREVER,
+                                      &made, &k.err) == TARN_E_INVALID;
+        told = told && tarnp_store_flush(k.store, &k.err) == TARN_E_INVALID;
+        tarnp_ticket_free(o.ticket);
+        exit(told && made.node == 0 ? 0 : 1);
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    CHECK_STATUS(tarnp_ticket_wait(k.store, o.ticket, TARNP_TICKET_SYNCED, TARNP_WAIT_FOREVER,
+                                   &made, &k.err),
+                 TARN_OK);
+    tarnp_ticket_free(o.ticket);
+    KIT_CLEAN(&k);
+    kit_end(&k);
+}
+
+/* Nothing is collected, evicted or freed through a handle that only reads. */
+CASE(a_handle_that_only_reads)
+{
+    kit k;
+    uint64_t freed;
+    tarnp_gc_report report;
+    REQUIRE(kit_begin(&k));
+    kit_create(&k, "main");
+    uint64_t node = kit_append(&k, "main", 1);
+    k.options.create = false;
+    k.options.read_only = true;
+    REQUIRE(kit_reopen(&k));
+    const tarnp_gc_options dry = {.dry_run = true};
+    CHECK_STATUS(tarnp_store_gc(k.store, NULL, &report, &k.err), TARN_E_INVALID);
+    CHECK_HAS(k.err.detail, "for reading only");
+    CHECK_STATUS(tarnp_store_gc(k.store, &dry, &report, &k.err), TARN_OK);
+    tarni_free(tarnp_store_allocator(k.store), report.dropped);
+    CHECK_STATUS(tarnp_node_evict(k.store, node, TARNP_PART_STATE, &freed, &k.err), TARN_E_INVALID);
+    CHECK_STATUS(tarnp_session_remove(k.store, "main", &k.err), TARN_E_INVALID);
+    kit_check_node(&k, node, 1);
     KIT_CLEAN(&k);
     kit_end(&k);
 }
@@ -475,6 +571,7 @@ CASE(every_allocation_fails)
 }
 
 CHECK_MAIN(ENTRY(submitted_commits_are_written), ENTRY(many_share_a_transaction),
-           ENTRY(a_refused_commit_fails_alone), ENTRY(one_that_does_not_fit),
+           ENTRY(a_refused_commit_fails_alone), ENTRY(refused_by_the_writer),
+           ENTRY(tickets_in_a_child), ENTRY(a_handle_that_only_reads), ENTRY(one_that_does_not_fit),
            ENTRY(an_unknown_outcome_reaches_every_ticket), ENTRY(a_full_queue),
            ENTRY(one_thread_submits_another_waits), ENTRY(every_allocation_fails))

@@ -2,6 +2,9 @@
 #include "store_kit.h"
 
 #include "handle.h"
+#include "node.h"
+#include "refs.h"
+#include "sums.h"
 
 /* A store of a chain of three, a fork and a tip, and a transaction to spoil it in. */
 typedef struct spoil {
@@ -27,6 +30,46 @@ static bool begin(spoil *s)
            tarnp_counters_get(&s->txn, &s->counters, &s->k.err) == TARN_OK;
 }
 
+static uint64_t n_left = UINT64_MAX; /* allocations that are granted */
+
+static void *scarce_resize(void *user, void *memory, size_t n)
+{
+    (void)user;
+    return n_left > 0 && n_left-- > 0 ? realloc(memory, n) : NULL;
+}
+
+static void *scarce_alloc(void *user, size_t n)
+{
+    return scarce_resize(user, NULL, n);
+}
+
+static void scarce_release(void *user, void *memory)
+{
+    (void)user;
+    free(memory);
+}
+
+/* Verify says so where any of its allocations fails, and lists nothing then. */
+static void starve(kit *k)
+{
+    static const tarn_allocator scarce = {scarce_alloc, scarce_resize, scarce_release, NULL};
+    tarnp_verified v;
+    k->options.allocator = &scarce;
+    k->options.create = false;
+    k->options.read_only = true; /* so that nothing is freed */
+    REQUIRE(kit_reopen(k));
+    for (uint64_t n = 0; n < 1000; n++) {
+        n_left = n;
+        tarn_status status = tarnp_store_verify(k->store, NULL, NULL, &v, &k->err);
+        n_left = UINT64_MAX;
+        if (status == TARN_OK)
+            break;
+        CHECK_STATUS(status, TARN_E_NO_MEMORY);
+        CHECK(v.bad == NULL);
+    }
+    free(v.bad);
+}
+
 /* Commits, and checks that verify says `why` of something. */
 static void end(spoil *s, const char *why)
 {
@@ -35,6 +78,7 @@ static void end(spoil *s, const char *why)
     s->counters.txn = tarnp_txn_id(&s->txn);
     CHECK_STATUS(tarnp_counters_put(&s->txn, &s->counters, &s->k.err), TARN_OK);
     CHECK_STATUS(tarnp_txn_commit(&s->txn, &s->k.err), TARN_OK);
+    starve(&s->k);
     CHECK_STATUS(tarnp_store_verify(s->k.store, NULL, NULL, &v, &s->k.err), TARN_OK);
     for (size_t i = 0; i < v.n_bad; i++)
         found = found || strstr(v.bad[i].reason, why);
@@ -84,6 +128,86 @@ CASE(missing_nodes_and_chunks)
     BEGIN(s);
     DO(tarnp_append_id(&s.txn, TARNP_TABLE_CHUNK, 1000, "x", 1, &s.k.err));
     end(&s, "beyond the next one");
+}
+
+/* Manifests with a right checksum: n bytes of node `node` at `offset` say something else. */
+static void edit(spoil *s, uint64_t node, size_t offset, uint64_t value, size_t n)
+{
+    tarnp_span at;
+    uint8_t word[8];
+    DO(tarnp_get_id(&s->txn, TARNP_TABLE_NODE, node, &at, &s->k.err));
+    uint8_t *copy = malloc(at.n_bytes);
+    memcpy(copy, at.data, at.n_bytes);
+    tarni_store_u64(word, value);
+    memcpy(copy + offset, word, n);
+    tarnp_sum128(copy, at.n_bytes - TARNP_SUM_BYTES, copy + at.n_bytes - TARNP_SUM_BYTES);
+    DO(tarnp_put_id(&s->txn, TARNP_TABLE_NODE, node, copy, at.n_bytes, &s->k.err));
+    free(copy);
+}
+
+CASE(manifests_that_lie)
+{
+    enum { POSITION = 40, TURNS = 48, FIRST_CHUNK = 72, FP = 104 };
+    spoil s;
+    tarnp_manifest m;
+    BEGIN(s);
+    edit(&s, s.nodes[0], POSITION, 5, 8);
+    end(&s, "a root with a position");
+    BEGIN(s);
+    edit(&s, s.nodes[1], POSITION, 5000, 8);
+    end(&s, "position 5000 does not follow");
+    BEGIN(s);
+    edit(&s, s.nodes[2], TURNS, 0, 4);
+    end(&s, "does not follow");
+    BEGIN(s);
+    edit(&s, s.nodes[2], FP, 77, 8);
+    end(&s, "made with another model");
+    BEGIN(s);
+    DO(tarnp_node_get(&s.txn, s.nodes[1], &m, NULL, &s.k.err));
+    edit(&s, s.nodes[2], FIRST_CHUNK, m.first_chunk, 8);
+    end(&s, "a chunk of node");
+}
+
+CASE(ids_of_other_sizes)
+{
+    spoil s;
+    char name[50];
+    BEGIN(s);
+    DO(tarnp_put(&s.txn, TARNP_TABLE_KEY, "0123456789abcdef", 16, "abc", 3, &s.k.err));
+    end(&s, "a commit key points to no node");
+    BEGIN(s);
+    DO(tarnp_put(&s.txn, TARNP_TABLE_PREFIX, "0123456789abcdef", 16, "abc", 3, &s.k.err));
+    end(&s, "prefix");
+    BEGIN(s);
+    DO(tarnp_id_put(&s.txn, TARNP_TABLE_PREFIX, "0123456789abcdef", 16, 99, &s.k.err));
+    end(&s, "prefix");
+    BEGIN(s);
+    memset(name, 'n', sizeof name);
+    DO(tarnp_put(&s.txn, TARNP_TABLE_NAME, name, sizeof name, "abc", 3, &s.k.err));
+    end(&s, "points to no session");
+}
+
+/* All are counted, and so many listed. */
+CASE(more_damage_than_is_listed)
+{
+    spoil s;
+    tarnp_verified v;
+    enum { TIPS = TARNP_BAD_LISTED_MAX + 200 };
+    BEGIN(s);
+    for (uint64_t i = 0; i < TIPS; i++) {
+        uint8_t tip[16];
+        tarni_store_u64_be(tip, 1);
+        tarni_store_u64_be(tip + 8, 100000 + i);
+        DO(tarnp_put(&s.txn, TARNP_TABLE_TIP, tip, 16, "", 0, &s.k.err));
+    }
+    s.counters.txn = tarnp_txn_id(&s.txn);
+    DO(tarnp_counters_put(&s.txn, &s.counters, &s.k.err));
+    DO(tarnp_txn_commit(&s.txn, &s.k.err));
+    DO(tarnp_store_verify(s.k.store, NULL, NULL, &v, &s.k.err));
+    CHECK_EQ(v.n_bad, TIPS);
+    CHECK_HAS(v.bad[TARNP_BAD_LISTED_MAX - 1].reason, "but no node");
+    tarni_free(tarnp_store_allocator(s.k.store), v.bad);
+    kit_end(&s.k);
 }
 
 CASE(tips_keys_names_and_the_queue)
@@ -210,5 +334,6 @@ CASE(progress_and_cancel)
 }
 
 CHECK_MAIN(ENTRY(reference_counts), ENTRY(missing_nodes_and_chunks),
-           ENTRY(tips_keys_names_and_the_queue), ENTRY(counters),
+           ENTRY(tips_keys_names_and_the_queue), ENTRY(manifests_that_lie),
+           ENTRY(ids_of_other_sizes), ENTRY(more_damage_than_is_listed), ENTRY(counters),
            ENTRY(sessions_against_their_heads), ENTRY(swapped_records), ENTRY(progress_and_cancel))
