@@ -116,9 +116,10 @@ typedef struct tarn_model_options {
  * opens; then only ids can be fed. Weights are mapped, not read: replace a file by renaming a new
  * one over it. The maps ask for huge pages, and a file lies in them once the system has read it
  * through such a map, if the file system can: one just downloaded lies in small ones, and steps are
- * 3 to 10 % slower, until the page cache lets it go. A file that is cut short or written to while it is open fails the step that finds
- * it, and every later one, with IO. For that SIGBUS is handled while a step runs; a host's own
- * handler gets every SIGBUS that is not about weights meanwhile, and is put back after the step.
+ * 3 to 10 % slower, until the page cache lets it go. A file that is cut short or written to while
+ * it is open fails the step that finds it, and every later one, with IO. For that SIGBUS is handled
+ * while a step runs; a host's own handler gets every SIGBUS that is not about weights meanwhile,
+ * and is put back after the step.
  * Returns NOT_FOUND, FORMAT, UNSUPPORTED or IO, naming file and field or tensor.
  * Threads: any. Cost: tens of milliseconds. */
 TARN_API tarn_status tarn_model_open(const char *dir, const tarn_model_options *options,

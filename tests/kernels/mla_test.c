@@ -131,11 +131,14 @@ static float *attend_long(const tarnk_ops *ops, uint32_t apart, uint32_t n_threa
     tarnk_seq all = {.n_rows = KEYS, .pages = pages};
     tarnk_mla_latent_args l = {kv, weight, &all, 1, RANK, ROPE, 1e-6F, 0, TARNK_BF16};
     CHECK_EQ(ops->mla_latent(&l, bed_context(2)), 0);
+    const size_t q_floats = HEADS * (NOPE + ROPE), out_floats = HEADS * V_DIM;
     for (uint32_t row = 0; row < ROWS; row += apart) {
         tarnk_seq seq = {.n_rows = apart, .position = KEYS - ROWS + row, .pages = pages};
-        tarnk_mla_args a = {.q = q + row * HEADS * (NOPE + ROPE),
+        float *rows = bed_alloc(4 * apart * q_floats);
+        memcpy(rows, q + row * q_floats, 4 * apart * q_floats);
+        tarnk_mla_args a = {.q = rows,
                             .kv_b = bed_matrix(HEADS * (NOPE + V_DIM), RANK, TARNK_BF16, 1, 4),
-                            .out = out + row * HEADS * V_DIM,
+                            .out = bed_alloc(4 * apart * out_floats),
                             .seqs = &seq,
                             .n_seqs = 1,
                             .n_rows = apart,
@@ -147,6 +150,7 @@ static float *attend_long(const tarnk_ops *ops, uint32_t apart, uint32_t n_threa
                             .latent_dtype = TARNK_BF16};
         set_workspace(&a);
         CHECK_EQ(ops->mla(&a, bed_context(n_threads)), 0);
+        memcpy(out + row * out_floats, a.out, 4 * apart * out_floats);
     }
     return out;
 }
