@@ -49,6 +49,10 @@ bool bed_rounds(const tarnk_ops *ops)
 const tarnk_context *bed_context(uint32_t n_threads)
 {
     static tarnk_context contexts[THREADS_MAX + 1];
+    if (n_threads > THREADS_MAX) {
+        printf("%u threads, more than %d\n", n_threads, THREADS_MAX);
+        exit(1);
+    }
     tarnk_context *c = &contexts[n_threads];
     if (!c->pool) {
         tarn_error err;
