@@ -162,7 +162,7 @@ CASE(how_the_keys_are_shared_among_tasks_does_not_show)
     for (int t = 0; t < n_tables; t++) {
         const float *together = attend_long(tables[t], 12, 2);
         for (uint32_t apart = 1; apart <= 6; apart += apart) /* 1, 2, 4 */
-            CHECK_BYTES(attend_long(tables[t], apart, apart), together, 4 * 12 * 5 * 28);
+            CHECK_BYTES(attend_long(tables[t], apart, 1 + apart % 3), together, 4 * 12 * 5 * 28);
         bed_end();
     }
 }
