@@ -2,8 +2,7 @@
  * that is not enough for both, and nobody can tell from the logits. */
 #include "check.h"
 #include "fixture.h"
-
-#include <unistd.h>
+#include "resident.h"
 
 /* Of the emulated device (tests/cuda_emu/emu.hpp); NULL elsewhere. */
 void emu_range_unit(size_t n_bytes) __attribute__((weak));
@@ -68,29 +67,6 @@ static void close_pool(pool *p)
     rig_close(&p->r);
     if (emu_range_unit)
         emu_range_unit(0);
-}
-
-/* A sanitizer keeps what was freed. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define RSS_COUNTS false
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define RSS_COUNTS false
-#    endif
-#endif
-#ifndef RSS_COUNTS
-#    define RSS_COUNTS true
-#endif
-
-static uint64_t rss_bytes(void)
-{
-    unsigned long all = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%lu %lu", &all, &resident) != 2)
-        resident = 0;
-    if (f)
-        fclose(f);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 /* So many sessions of so many tokens at once, each with the logits it must have. Returns what most

@@ -1,37 +1,13 @@
 #include "soak.h"
 
 #include "fixture.h"
-
-#include <unistd.h>
+#include "resident.h"
 
 #define WARM_CYCLES RIG_FEW(100, 20)
 #define RSS_SLACK   ((uint64_t)4 << 20)
 /* A device keeps a few blocks of pinned memory, as many as were ever used at once: less than one of
  * 8 KB a cycle would be. */
 #define PINNED_SLACK (RIG_ON_HOST ? 0 : (uint64_t)256 << 10)
-
-/* A sanitizer keeps what was freed. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define RSS_COUNTS false
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define RSS_COUNTS false
-#    endif
-#endif
-#ifndef RSS_COUNTS
-#    define RSS_COUNTS true
-#endif
-
-static uint64_t rss_bytes(void)
-{
-    unsigned long all = 0, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (!f || fscanf(f, "%lu %lu", &all, &resident) != 2)
-        resident = 0;
-    if (f)
-        fclose(f);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
 
 static void must(bool ok, const char *what, uint64_t got, uint64_t want)
 {
