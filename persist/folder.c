@@ -78,6 +78,23 @@ tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_
     return TARN_OK;
 }
 
+tarn_status tarnp_path_whole(const char *clean, char out[TARNP_PATH_BYTES], tarn_error *err)
+{
+    size_t n = 0;
+    out[0] = 0;
+    if (clean[0] != '/') {
+        if (!getcwd(out, TARNP_PATH_BYTES))
+            return tarni_fail_errno(err, errno, "%s: the working folder", clean);
+        n = strlen(out);
+    }
+    const size_t all = n + 1 + strlen(clean);
+    if (all > TARNP_PATH_BYTES - 32)
+        return tarni_fail(err, TARN_E_INVALID, "the store's path has %zu bytes, the limit is %d",
+                          all, TARNP_PATH_BYTES - 32);
+    snprintf(out + n, TARNP_PATH_BYTES - n, "%s%s", n > 0 ? "/" : "", clean);
+    return TARN_OK;
+}
+
 void tarnp_folder_remove(const char *folder)
 {
     static const char *const files[] = {"data.mdb", "lock.mdb", "reserve", "scratch", "clean"};

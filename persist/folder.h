@@ -12,6 +12,9 @@
 
 /* The path without slashes at its end, so that a name beside it can be made. INVALID. */
 tarn_status tarnp_path_clean(const char *path, char out[TARNP_PATH_BYTES], tarn_error *err);
+/* A clean path from the root, so that it stays right when the host changes its working folder.
+ * INVALID: too long. */
+tarn_status tarnp_path_whole(const char *clean, char out[TARNP_PATH_BYTES], tarn_error *err);
 tarn_status tarnp_folder_sync(const char *folder, tarn_error *err);
 tarn_status tarnp_folder_sync_parent(const char *path, tarn_error *err);
 /* Unlinks every file a store may consist of, and the folder. */

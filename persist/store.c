@@ -218,11 +218,12 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
     if (!options)
         options = &defaults;
     tarn_allocator allocator;
-    char clean[TARNP_PATH_BYTES];
+    char clean[TARNP_PATH_BYTES], whole[TARNP_PATH_BYTES];
     bool exists;
     TARNI_TRY(tarni_allocator_check(options->allocator, &allocator, err));
     TARNI_TRY(check_options(options, err));
     TARNI_TRY(tarnp_path_clean(path, clean, err));
+    TARNI_TRY(tarnp_path_whole(clean, whole, err));
     TARNI_TRY(tarnp_find_store(clean, options->create, &exists, err));
     if (options->create)
         tarnp_make_sweep(clean);
@@ -230,7 +231,7 @@ tarn_status tarnp_store_open(const char *path, const tarnp_options *options, tar
         TARNI_TRY(tarnp_make_store(clean, options, &allocator, err));
     tarnp_store *store;
     int taken[TARNP_STREAMS];
-    TARNI_TRY(create_handle(clean, options, &allocator, &store, err));
+    TARNI_TRY(create_handle(whole, options, &allocator, &store, err));
     tarnp_streams_take(taken);
     tarn_status status = open_handle(store, options, err);
     tarnp_streams_release(taken);

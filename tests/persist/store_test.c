@@ -69,6 +69,24 @@ static void write_file(const char *path, const void *data, size_t n)
     fclose(f);
 }
 
+CASE(the_working_folder_may_change)
+{
+    kit k;
+    kit_folder(&k);
+    char folder[sizeof k.path];
+    snprintf(folder, sizeof folder, "%s", k.path);
+    char *name = strrchr(folder, '/');
+    *name++ = 0;
+    const int before = open(".", O_RDONLY | O_DIRECTORY);
+    REQUIRE(before >= 0 && chdir(folder) == 0);
+    k.options.create = true;
+    REQUIRE_OK(tarnp_store_open(name, &k.options, &k.store, &k.err), &k.err);
+    REQUIRE(chdir("/") == 0);
+    KIT_CLEAN(&k);
+    REQUIRE(fchdir(before) == 0 && close(before) == 0);
+    kit_end(&k);
+}
+
 CASE(not_a_store)
 {
     kit k;
@@ -331,7 +349,8 @@ CASE(network_file_systems)
     CHECK(tarnp_network_filesystem(0x01021994) == NULL); /* tmpfs */
 }
 
-CHECK_MAIN(ENTRY(made_only_when_asked), ENTRY(paths), ENTRY(not_a_store), ENTRY(newer_formats),
-           ENTRY(truncated_files), ENTRY(one_handle_a_process),
-           ENTRY(a_forked_child_must_open_anew), ENTRY(a_reader_beside_a_writer), ENTRY(models),
-           ENTRY(network_file_systems), ENTRY(streams_that_are_closed))
+CHECK_MAIN(ENTRY(made_only_when_asked), ENTRY(paths), ENTRY(the_working_folder_may_change),
+           ENTRY(not_a_store), ENTRY(newer_formats), ENTRY(truncated_files),
+           ENTRY(one_handle_a_process), ENTRY(a_forked_child_must_open_anew),
+           ENTRY(a_reader_beside_a_writer), ENTRY(models), ENTRY(network_file_systems),
+           ENTRY(streams_that_are_closed))
