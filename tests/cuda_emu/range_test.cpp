@@ -107,8 +107,10 @@ CASE(chunks_come_and_go_and_addresses_stay)
     CHECK_EQ(free_memory(), left);
 }
 
-#if !defined(EMU_ASAN)
-#    define WATCHED(part) CHECK_CAUGHT(part) /* said by the checks of loads and stores */
+/* Said by the checks of loads and stores; clang checks what is read and then written at the write
+ * alone, and the read has been stopped by then. */
+#if !defined(EMU_ASAN) && !defined(__clang__)
+#    define WATCHED(part) CHECK_CAUGHT(part)
 #else
 #    define WATCHED(part) CHECK_CAUGHT("without a chunk")
 #endif
