@@ -40,6 +40,8 @@ typedef struct softmax {
     float sum;
 } softmax;
 
+/* Slots hold what comes of a part: slot s of part s if that is a task, else 0 what is merged so far
+ * and 1 the part being walked. */
 typedef struct mla_job {
     const tarnk_mla_args *args;
     uint32_t row; /* of the block */
@@ -51,9 +53,6 @@ typedef struct mla_job {
     float *mixed;         /* [slots][n_rows][n_heads][rank]: sum p c; in the end over sum p */
     softmax *states;      /* [slots][n_rows][n_heads] */
 } mla_job;
-
-/* Slots hold what comes of a part: of part s if it is a task, else 0 what is merged so far and 1
- * the part being walked. */
 
 static size_t query_len(const tarnk_mla_args *a)
 {

@@ -87,7 +87,7 @@ tarn_status tarnp_path_whole(const char *clean, char out[TARNP_PATH_BYTES], tarn
             return tarni_fail_errno(err, errno, "%s: the working folder", clean);
         n = strlen(out);
     }
-    const size_t all = n + 1 + strlen(clean);
+    const size_t all = n + (n > 0) + strlen(clean);
     if (all > TARNP_PATH_BYTES - 32)
         return tarni_fail(err, TARN_E_INVALID, "the store's path has %zu bytes, the limit is %d",
                           all, TARNP_PATH_BYTES - 32);

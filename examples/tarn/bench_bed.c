@@ -100,15 +100,19 @@ tarn_status bench_open_loose(bench *b, tarn_session **out)
     return tarn_session_open(b->o.engine, NULL, "loose", NULL, out, NULL, &b->err);
 }
 
+uint32_t bench_any(bench *b, uint32_t below)
+{
+    b->random = b->random * 1664525U + 1013904223U;
+    return (b->random >> 8) % below;
+}
+
 tarn_status bench_append(bench *b, tarn_session *s, uint32_t n)
 {
     uint32_t ids[APPEND_MAX];
     for (uint32_t at = 0, piece; at < n; at += piece) {
         piece = n - at < APPEND_MAX ? n - at : APPEND_MAX;
-        for (uint32_t i = 0; i < piece; i++) {
-            b->random = b->random * 1664525U + 1013904223U;
-            ids[i] = (b->random >> 8) % b->vocab;
-        }
+        for (uint32_t i = 0; i < piece; i++)
+            ids[i] = bench_any(b, b->vocab);
         BENCH_TRY(tarn_session_append_tokens(s, ids, piece, &b->err));
     }
     return TARN_OK;

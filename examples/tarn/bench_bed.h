@@ -40,6 +40,7 @@ double bench_now_ms(void);
 
 tarn_status bench_open_kept(bench *b, const char *name, tarn_session **out);
 tarn_status bench_open_loose(bench *b, tarn_session **out);
+uint32_t bench_any(bench *b, uint32_t below); /* a number drawn from b->random */
 /* n ids that any vocabulary has: others each time, or the same for the same *random. */
 tarn_status bench_append(bench *b, tarn_session *s, uint32_t n);
 uint64_t bench_position(const tarn_session *s);

@@ -177,12 +177,9 @@ static tarn_status resume_once(bench *b, double *out_ms, uint64_t *n_replayed)
 {
     tarn_session *s;
     tarn_reuse reuse;
-    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1};
     double start = bench_now_ms();
     BENCH_TRY(tarn_session_open(b->o.engine, b->o.store, "long", NULL, &s, &reuse, &b->err));
-    tarn_status status = tarn_session_generate(s, &o, &b->err);
-    if (status == TARN_OK)
-        status = tarn_session_run(s, NULL, NULL, &b->err);
+    tarn_status status = bench_next_token(b, s);
     *out_ms = bench_now_ms() - start;
     *n_replayed = reuse.tokens_replayed;
     tarn_session_close(s);
@@ -261,11 +258,9 @@ static tarn_status forks(bench *b, tarn_session *s)
 static tarn_status rewind_once(bench *b, tarn_session *s, const char *where, double *out_ms,
                                tarn_reuse *reuse)
 {
-    tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1};
     double start = bench_now_ms();
     BENCH_TRY(tarn_session_rewind(s, where, reuse, &b->err));
-    BENCH_TRY(tarn_session_generate(s, &o, &b->err));
-    BENCH_TRY(tarn_session_run(s, NULL, NULL, &b->err));
+    BENCH_TRY(bench_next_token(b, s));
     *out_ms = bench_now_ms() - start;
     return TARN_OK;
 }

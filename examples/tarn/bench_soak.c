@@ -30,12 +30,6 @@ typedef struct soak {
     uint64_t n_tokens, n_parked, n_forked, n_removed;
 } soak;
 
-static uint32_t any(soak *k, uint32_t below)
-{
-    k->b.random = k->b.random * 1664525U + 1013904223U;
-    return (k->b.random >> 8) % below;
-}
-
 static void name_of(char name[16], uint32_t i)
 {
     snprintf(name, 16, "s%u", i);
@@ -106,8 +100,9 @@ static tarn_status come_back(soak *k, uint32_t i)
 static tarn_status feed_one(soak *k, uint32_t i)
 {
     char name[16];
-    const tarn_generate_options o = {.size = sizeof o, .n_tokens_max = 1 + any(k, ANSWER)};
-    uint32_t n = 1 + any(k, k->append);
+    const tarn_generate_options o = {.size = sizeof o,
+                                     .n_tokens_max = 1 + bench_any(&k->b, ANSWER)};
+    uint32_t n = 1 + bench_any(&k->b, k->append);
     if (bench_position(k->sessions[i]) + n + ANSWER > k->longest) {
         name_of(name, i);
         BENCH_TRY(remove_one(k, i));
@@ -121,7 +116,7 @@ static tarn_status feed_one(soak *k, uint32_t i)
 static tarn_status turn(soak *k)
 {
     tarn_engine_stat before = {.size = sizeof before}, after = before;
-    const uint32_t first = any(k, k->n);
+    const uint32_t first = bench_any(&k->b, k->n);
     tarn_ticket ticket;
     tarn_engine_get_stat(k->b.o.engine, &before);
     for (uint32_t i = 0; i < k->active; i++)
@@ -129,9 +124,9 @@ static tarn_status turn(soak *k)
     BENCH_TRY(bench_drain(&k->b));
     for (uint32_t i = 0; i < k->active; i++)
         BENCH_TRY(tarn_session_commit_begin(k->sessions[(first + i) % k->n], &ticket, &k->b.err));
-    BENCH_TRY(fork_one(k, first, any(k, k->n)));
-    BENCH_TRY(come_back(k, any(k, k->n)));
-    uint32_t parks = any(k, k->n);
+    BENCH_TRY(fork_one(k, first, bench_any(&k->b, k->n)));
+    BENCH_TRY(come_back(k, bench_any(&k->b, k->n)));
+    uint32_t parks = bench_any(&k->b, k->n);
     BENCH_TRY(tarn_session_commit(k->sessions[parks], NULL, &k->b.err));
     BENCH_TRY(tarn_session_park(k->sessions[parks], &k->b.err));
     k->n_parked++;

@@ -131,10 +131,9 @@ static bool settle_one(tarn_engine *e)
  */
 bool tarni_parking_relieve(void *engine)
 {
-    const tarn_engine *e = engine;
     if (reap_one(engine))
         return true;
-    if (e->impatient && tarni_tier_leaving(e))
+    if (tarni_tier_put_off(engine))
         return false;
     return tarni_tier_settle(engine) || park_oldest(engine) || encode_one(engine) ||
            settle_one(engine);

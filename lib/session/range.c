@@ -66,14 +66,10 @@ tarn_status tarni_range_init(tarni_range *r, size_t item_bytes, size_t place_byt
 
 void tarni_range_fini(tarni_range *r, const tarn_allocator *a)
 {
-    if (r->used)
-        tarni_free(a, r->used);
-    if (r->ready)
-        tarni_free(a, r->ready);
-    if (r->users)
-        tarni_free(a, r->users);
-    if (r->chunks)
-        tarni_free(a, r->chunks);
+    tarni_free(a, r->used);
+    tarni_free(a, r->ready);
+    tarni_free(a, r->users);
+    tarni_free(a, r->chunks);
     *r = (tarni_range){0};
 }
 

@@ -104,12 +104,6 @@ static void want_logits(tarni_batch_space *b, uint32_t row, float *to)
     b->logits[b->n_logit_rows++] = to;
 }
 
-/* Memory was refused because it comes only when a copy has passed: not a reason to stop. */
-static bool must_wait(const tarn_engine *e)
-{
-    return e->impatient && tarni_tier_leaving(e);
-}
-
 /* The slot this part writes: the one it reads, or where others read that too, the one the session
  * was admitted with. A commit on its way needs one more, or, where there is none, to be encoded
  * first. */
@@ -125,7 +119,7 @@ static tarn_status choose_slot(tarn_engine *e, tarn_session *s, tarn_error *err)
         return TARN_OK;
     }
     tarn_status status = tarni_slots_take(slots, &s->step_slot, err);
-    if (status != TARN_E_LIMIT || must_wait(e))
+    if (status != TARN_E_LIMIT || tarni_tier_put_off(e))
         return status;
     tarni_session_encode(s); /* unless it was written while the take looked for room */
     s->step_slot = s->live.slot;
@@ -204,7 +198,7 @@ static tarn_status draw(tarn_engine *e, tarn_session *s, uint32_t *id, tarn_erro
 
 static void not_added(tarn_engine *e, tarn_session *s, const tarn_error *why)
 {
-    if (why->status == TARN_E_LIMIT && must_wait(e))
+    if (why->status == TARN_E_LIMIT && tarni_tier_put_off(e))
         e->space->n_left_out++;
     else
         poison(s, why);
@@ -223,7 +217,7 @@ static void begin_sampled(tarn_engine *e, tarn_session *s)
     tarn_status status = TARN_E_LIMIT;
     if (tokens->n_ids < e->pools.spec.context)
         status = tarni_feed_reserve_sampled(s, &err);
-    if (status == TARN_E_LIMIT && tokens->n_ids < e->pools.spec.context && must_wait(e)) {
+    if (status == TARN_E_LIMIT && tokens->n_ids < e->pools.spec.context && tarni_tier_put_off(e)) {
         e->space->n_left_out++;
         return;
     }

@@ -78,10 +78,8 @@ void tarni_slots_fini(tarni_slots *p)
     for (uint32_t i = 0; p->refs && p->trade && i < p->n_max; i++)
         if (p->refs[i] > 0)
             tarni_trade_release(p->trade, TARNI_SLOTS, i);
-    if (p->memory)
-        tarni_free(&p->allocator, p->memory);
-    if (p->refs)
-        tarni_free(&p->allocator, p->refs);
+    tarni_free(&p->allocator, p->memory);
+    tarni_free(&p->allocator, p->refs);
     *p = (tarni_slots){0};
 }
 

@@ -173,9 +173,9 @@ static tarn_session *first_leaving(const tarn_engine *e)
     return first;
 }
 
-bool tarni_tier_leaving(const tarn_engine *e)
+bool tarni_tier_put_off(const tarn_engine *e)
 {
-    return first_leaving(e) != NULL;
+    return e->impatient && first_leaving(e);
 }
 
 bool tarni_tier_settle(tarn_engine *e)

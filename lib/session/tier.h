@@ -40,8 +40,9 @@ struct tarn_engine;
 void tarni_tier_keep(struct tarn_session *s);
 /* If its copy has passed, gives back what that held. Never waits. */
 void tarni_tier_reap(struct tarn_session *s);
-/* Is a copy on its way? */
-bool tarni_tier_leaving(const struct tarn_engine *e);
+/* Does memory come when a copy has passed, which the step that is being planned does not wait for?
+ */
+bool tarni_tier_put_off(const struct tarn_engine *e);
 /* Waits for the copy that was begun first, and gives that memory back; false: none is on its way.
  */
 bool tarni_tier_settle(struct tarn_engine *e);

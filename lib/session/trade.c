@@ -201,10 +201,8 @@ void tarni_trade_close(tarni_trade *t)
     }
     for (uint32_t i = 0; i < t->n_chunks; i++)
         class->destroy(d, t->chunks[i]);
-    if (t->chunks)
-        tarni_free(&t->allocator, t->chunks);
-    if (t->loose)
-        tarni_free(&t->allocator, t->loose);
+    tarni_free(&t->allocator, t->chunks);
+    tarni_free(&t->allocator, t->loose);
     if (t->slab)
         d->class->free(d, &t->allocator, t->slab);
     *t = (tarni_trade){0};

@@ -46,6 +46,10 @@ CASE(paths)
     CHECK_STATUS(tarnp_store_open("", &k.options, &k.store, &k.err), TARN_E_INVALID);
     CHECK_STATUS(tarnp_store_open(NULL, &k.options, &k.store, &k.err), TARN_E_INVALID);
     CHECK_STATUS(tarnp_store_open(longest, &k.options, &k.store, &k.err), TARN_E_INVALID);
+    longest[4064] = 0; /* as long as a path may be */
+    for (size_t i = 0; i < 4064; i += 2)
+        longest[i] = '/';
+    CHECK_STATUS(tarnp_store_open(longest, &k.options, &k.store, &k.err), TARN_E_NOT_FOUND);
     CHECK_STATUS(tarnp_store_open("/nowhere/at/all", &k.options, &k.store, &k.err),
                  TARN_E_NOT_FOUND);
     CHECK_STATUS(tarnp_store_open(k.path, NULL, &k.store, &k.err), TARN_E_NOT_FOUND);
