@@ -22,12 +22,11 @@ static tarnp_elem elem_of(tarnk_dtype dtype)
     return dtype == TARNK_F32 ? TARNP_ELEM_F32 : TARNP_ELEM_BF16;
 }
 
+/* A unit fits: tarni_checkpoint_check. */
 static uint32_t units_in_chunk(size_t unit_bytes, uint64_t most)
 {
-    uint64_t n = unit_bytes > 0 ? TARNP_CHUNK_BYTES_MAX / unit_bytes : most;
-    if (n > most)
-        n = most;
-    return n > 0 ? (uint32_t)n : 1;
+    uint64_t n = TARNP_CHUNK_BYTES_MAX / unit_bytes;
+    return (uint32_t)(n < most ? n : most);
 }
 
 /* Latent chunks are halves, quarters, ... of a page, so that their borders stay put. */
@@ -47,7 +46,7 @@ static section_shape shape_of(const tarni_image *im, tarnp_section_kind kind)
     case TARNP_SECTION_STATE:
         s.elem = TARNP_ELEM_F32;
         s.end = (uint64_t)l->n_kda * im->spec->kda_heads;
-        s.unit_bytes = l->n_kda > 0 ? l->state_bytes / im->spec->kda_heads : 0;
+        s.unit_bytes = l->state_bytes / im->spec->kda_heads;
         s.align = im->spec->kda_heads;
         s.chunk_units = units_in_chunk(s.unit_bytes, im->spec->kda_heads);
         s.row_elems = im->spec->kda_dim;
@@ -63,7 +62,7 @@ static section_shape shape_of(const tarni_image *im, tarnp_section_kind kind)
     case TARNP_SECTION_LATENT:
         s.elem = elem_of(l->latent_dtype);
         s.begin = im->latent_begin;
-        s.end = l->n_mla > 0 ? im->latent_end : im->latent_begin;
+        s.end = im->latent_end;
         s.unit_bytes = l->latent_row_bytes * l->n_mla;
         s.chunk_units = latent_rows_in_chunk(s.unit_bytes);
         s.align = s.chunk_units;
@@ -75,8 +74,7 @@ static section_shape shape_of(const tarni_image *im, tarnp_section_kind kind)
         s.unit_bytes = sizeof(float);
         s.chunk_units = units_in_chunk(s.unit_bytes, s.end);
         break;
-    case TARNP_SECTION_SAMPLER:
-    case TARNP_SECTION_TOKENS: /* the store's own */
+    default: /* the sampler: tokens are the store's own */
         s.elem = TARNP_ELEM_U8;
         s.end = im->sampler_bytes;
         s.unit_bytes = 1;
@@ -115,12 +113,10 @@ static uint32_t locate(const tarni_image *im, tarnp_section_kind kind, uint64_t 
     case TARNP_SECTION_LOGITS:
         pieces[0] = (tarnp_piece){im->logits + first, count * sizeof(float)};
         return 1;
-    case TARNP_SECTION_SAMPLER:
-    case TARNP_SECTION_TOKENS:
+    default: /* the sampler */
         pieces[0] = (tarnp_piece){im->sampler + first, count};
         return 1;
     }
-    return 0;
 }
 
 /* Units of the chunk that begins at `at`. */
@@ -147,7 +143,7 @@ static const tarnp_section_kind node_kinds[] = {TARNP_SECTION_STATE, TARNP_SECTI
 tarn_status tarni_checkpoint_check(const tarni_spec *spec, const tarni_layout *layout,
                                    tarn_error *err)
 {
-    size_t head_bytes = layout->n_kda > 0 ? layout->state_bytes / spec->kda_heads : 0;
+    size_t head_bytes = layout->state_bytes / spec->kda_heads;
     size_t row_bytes = layout->latent_row_bytes * layout->n_mla;
     if (head_bytes > TARNP_CHUNK_BYTES_MAX)
         return tarni_fail(err, TARN_E_UNSUPPORTED,

@@ -45,13 +45,19 @@ tarn_status tarni_desk_open(tarnp_store *store, const tarn_allocator *allocator,
     return TARN_OK;
 }
 
+/* In a forked child the mutex may be held by a thread that is gone; the store refuses every call
+ * there by itself. */
+static bool is_foreign(const tarni_desk *d)
+{
+    return d->pid != getpid();
+}
+
 void tarni_desk_close(tarni_desk *d)
 {
-    if (!d)
+    if (is_foreign(d)) /* its threads are not there, and what they hold cannot be taken apart */
         return;
-    TARN_ASSERT(atomic_load(&d->n_sessions) == 0);
-    TARN_ASSERT(d->pid != getpid() || !d->first);
-    if (d->has_encoder && d->pid == getpid()) {
+    TARN_ASSERT(atomic_load(&d->n_sessions) == 0 && !d->first);
+    if (d->has_encoder) {
         pthread_mutex_lock(&d->mutex);
         d->stop = true;
         pthread_cond_broadcast(&d->change);
@@ -77,13 +83,6 @@ static void take_turn(tarni_desk *d)
     d->used = true;
     d->user = pthread_self();
     d->depth = 1;
-}
-
-/* In a forked child the mutex may be held by a thread that is gone; the store refuses every call
- * there by itself. */
-static bool is_foreign(const tarni_desk *d)
-{
-    return d->pid != getpid();
 }
 
 tarnp_store *tarni_desk_enter(tarni_desk *d)
@@ -133,11 +132,6 @@ void tarni_desk_leave(tarni_desk *d)
     pthread_mutex_unlock(&d->mutex);
 }
 
-tarnp_store *tarni_desk_store(const tarni_desk *d)
-{
-    return d ? d->store : NULL;
-}
-
 void tarni_desk_join(tarni_desk *d)
 {
     if (d)
@@ -156,9 +150,8 @@ void tarni_desk_part(tarni_desk *d)
 static void encode(tarni_desk *d, tarni_job *job, tarni_pool *pool)
 {
     tarnp_store_set_pool(d->store, pool);
-    if (job->ready && job->ready(job, &job->error) != TARN_OK)
-        job->ticket = NULL;
-    else if (tarnp_commit_submit(d->store, job->commit, &job->ticket, &job->error) != TARN_OK)
+    if (job->ready(job, &job->error) != TARN_OK ||
+        tarnp_commit_submit(d->store, job->commit, &job->ticket, &job->error) != TARN_OK)
         job->ticket = NULL;
     tarnp_store_set_pool(d->store, NULL);
     pthread_mutex_lock(&d->mutex);

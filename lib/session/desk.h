@@ -18,7 +18,7 @@ typedef struct tarni_desk tarni_desk;
 
 typedef struct tarni_job {
     const tarnp_commit *commit; /* with all it points to; borrowed until the job is done */
-    /* Waits for what the commit points to, before it is encoded: any thread. NULL: it is there. */
+    /* Waits for what the commit points to, before it is encoded: any thread. */
     tarn_status (*ready)(struct tarni_job *job, tarn_error *err);
     struct tarni_job *next;
     int state;            /* the desk's own */
@@ -29,7 +29,8 @@ typedef struct tarni_job {
 /* Takes the store over; on an error it is the caller's still. */
 tarn_status tarni_desk_open(tarnp_store *store, const tarn_allocator *allocator, tarni_desk **out,
                             tarn_error *err);
-/* Ends the encoder, which must have no job, and closes the store. NULL is allowed. */
+/* Ends the encoder, which must have no job, and closes the store. In a forked child it only forgets
+ * them. */
 void tarni_desk_close(tarni_desk *d);
 
 /* NULL is allowed: no store, nothing to wait for. */
@@ -37,8 +38,6 @@ tarnp_store *tarni_desk_enter(tarni_desk *d);
 void tarni_desk_leave(tarni_desk *d);
 /* False: somebody uses the store. */
 bool tarni_desk_try_enter(tarni_desk *d);
-/* The store without its turn: for what may be called at any time (tickets, the allocator). */
-tarnp_store *tarni_desk_store(const tarni_desk *d);
 
 /* A session uses the store, and does no longer. The desk may be NULL. */
 void tarni_desk_join(tarni_desk *d);

@@ -187,7 +187,7 @@ static tarn_status put_capture(tarn_session *s, bool move_head, uint64_t number,
 
 tarn_status tarni_session_keep_begin(tarn_session *s, tarn_error *err)
 {
-    TARNI_TRY(check_keepable(s, err));
+    TARN_ASSERT(s->store && !s->read_only && !s->poisoned);
     tarni_session_settle(s);
     if (!tarni_timeline_dirty(&s->live))
         return TARN_OK;

@@ -158,9 +158,10 @@ tarni_segments_mark tarni_segments_here(const tarni_segments *s)
 /* Takes what was there at the mark off the segment it was in; false: nothing came since. */
 static bool cut_last(tarnp_segment *last, const tarn_allocator *a, const tarni_segments_mark *mark)
 {
-    if (last->n_tokens == mark->n_tokens && last->flags == mark->flags &&
-        last->n_call_ids == mark->n_call_ids)
+    if (last->n_tokens == mark->n_tokens) {
+        TARN_ASSERT(last->flags == mark->flags && last->n_call_ids == mark->n_call_ids);
         return false;
+    }
     last->n_tokens -= mark->n_tokens;
     last->flags |= TARNP_SEGMENT_CONTINUES;
     for (size_t i = 0; i < mark->n_call_ids; i++)

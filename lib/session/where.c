@@ -144,8 +144,7 @@ tarn_status tarni_where_find(const tarni_where *w, const tarni_chain *chain, uin
         return TARN_OK;
     case TARNI_WHERE_TURN:
         return find_turn(w, chain, position, err);
-    case TARNI_WHERE_BEFORE:
+    default: /* before a call */
         return find_before(w, chain, position, err);
     }
-    return tarni_fail(err, TARN_E_INVALID, "unknown kind of place");
 }

@@ -178,6 +178,108 @@ CASE(without_a_store)
     rig_close(&r);
 }
 
+/* Made for others to write, and looked at meanwhile. */
+CASE(made_for_looking)
+{
+    rig r;
+    uint32_t ids[10];
+    tarn_reuse reuse;
+    tarn_session *look;
+    const tarn_session_options o = {.size = sizeof o,
+                                    .flags = TARN_SESSION_CREATE | TARN_SESSION_READ_ONLY};
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 3, ids, 10);
+    OK(tarn_session_open(r.engine, r.store, "a", &o, &look, &reuse, ERR));
+    CHECK_EQ(rig_info(look).at.position, 0);
+    tarn_session *s = rig_session(&r, "a", NULL); /* nobody has its lease */
+    rig_feed(s, ids, 10);
+    rig_commit(s);
+    OK(tarn_session_reset(look, NULL, ERR));
+    CHECK_EQ(rig_info(look).at.position, 10);
+    CHECK(rig_same_logits(look, s));
+    tarn_session_close(look);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
+/* Trees of one session each; names of what a collection drops; turns that end behind a place. */
+CASE(told_of_a_store)
+{
+    rig r;
+    uint32_t ids[20];
+    tarn_node_list tree;
+    tarn_explanation explained;
+    rig_open(&r, RIG_RECALL, NULL);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    rig_ids(&r, 3, ids, 20);
+    for (int k = 0; k < 2; k++) {
+        tarn_session *s = rig_session(&r, k ? "b" : "a", NULL);
+        rig_feed(s, ids, 10);
+        rig_commit(s);
+        rig_feed(s, ids + 10, k ? 6 : 5);
+        rig_commit(s);
+        tarn_session_close(s);
+    }
+    OK(tarn_store_tree(r.store, NULL, &tree, ERR));
+    CHECK_EQ(tree.n_entries, 6);
+    tarn_node_list_free(&tree);
+    OK(tarn_store_tree(r.store, "b", &tree, ERR));
+    REQUIRE(tree.n_entries == 3);
+    CHECK_EQ(tree.entries[2].position, 16);
+    CHECK_EQ(tree.entries[2].n_sessions, 1);
+    tarn_node_list_free(&tree);
+    CHECK_TEXT(tarn_dropped_name(TARN_DROPPED_SESSION), "session");
+    CHECK_TEXT(tarn_dropped_name(TARN_DROPPED_NODE), "node");
+    CHECK_TEXT(tarn_dropped_name(TARN_DROPPED_STATE), "state");
+    CHECK_TEXT(tarn_dropped_name(TARN_DROPPED_LATENTS), "latents");
+    CHECK_TEXT(tarn_dropped_name((tarn_dropped_what)9), "unknown");
+    tarn_session *s = rig_session(&r, "turns", NULL);
+    uint64_t ends[2];
+    for (int k = 0; k < 2; k++) {
+        const tarn_message m = {
+            .size = sizeof m, .role = TARN_ROLE_ASSISTANT, .text = "Noted.", .text_bytes = 6};
+        OK(tarn_session_append_message(s, &m, NULL, ERR));
+        OK(tarn_session_run(s, NULL, NULL, ERR));
+        ends[k] = rig_info(s).at.position;
+    }
+    rig_commit(s);
+    OK(tarn_store_explain(r.store, "turns", NULL, &explained, ERR));
+    REQUIRE(explained.n_turns == 2);
+    CHECK_EQ(explained.turns[1].position, ends[1]);
+    tarn_explanation_free(&explained);
+    OK(tarn_store_explain(r.store, "turns", "@turn:1", &explained, ERR));
+    REQUIRE(explained.n_turns == 1);
+    CHECK_EQ(explained.turns[0].position, ends[0]);
+    tarn_explanation_free(&explained);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
+/* A text that streams in without markers: plain ids in the end. */
+CASE(a_text_of_its_own)
+{
+    rig r;
+    tarn_ids ids;
+    static const char text[] = "billing listens on port 4821";
+    rig_open(&r, RIG_RECALL, NULL);
+    OK(tarn_model_tokenize(r.model, text, sizeof text - 1, 0, &ids, ERR));
+    tarn_session *whole = rig_loose(&r, "whole"), *s = rig_loose(&r, "s");
+    rig_feed(whole, ids.ids, ids.n_ids);
+    const tarn_message m = {
+        .size = sizeof m, .role = TARN_ROLE_TOKENS, .text = text, .text_bytes = 12};
+    OK(tarn_session_append_begin(s, &m, ERR));
+    OK(tarn_session_append_bytes(s, text + 12, sizeof text - 13, NULL, ERR));
+    OK(tarn_session_append_end(s, NULL, ERR));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    CHECK_EQ(rig_info(s).at.position, ids.n_ids);
+    CHECK(rig_same_logits(s, whole));
+    REFUSED(tarn_session_append_end(s, NULL, ERR), TARN_E_CONFLICT, "");
+    tarn_ids_free(&ids);
+    tarn_session_close(s);
+    tarn_session_close(whole);
+    rig_close(&r);
+}
+
 /* A session that was opened for looking at an older place, and its children. */
 CASE(for_looking_only)
 {
@@ -206,6 +308,74 @@ CASE(for_looking_only)
     rig_close(&r);
 }
 
+/* ---- no chat --------------------------------------------------------------------------------- */
+
+/* The bundled model without a tokenizer, or with other special ids in place of some. */
+typedef enum lack { LACK_TOKENIZER, LACK_MESSAGES, LACK_CALLS } lack;
+
+static void open_lacking(rig *r, lack what)
+{
+    static const char *const names[][2] = {
+        [LACK_MESSAGES] = {"<|im_middle|>", "<|xx_middle|>"},
+        [LACK_CALLS] = {"<|tool_call_begin|>", "<|xxxx_call_begin|>"}};
+    char path[160];
+    size_t n_bytes;
+    rig_leave(r);
+    if (strncmp(r->model_dir, r->dir, strlen(r->dir)) == 0)
+        rig_remove_folder(r->model_dir);
+    snprintf(r->model_dir, sizeof r->model_dir, "%s/model", r->dir);
+    rig_copy_folder(TEST_EXAMPLES "/model", r->model_dir);
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", r->model_dir);
+    if (what == LACK_TOKENIZER) {
+        remove(path);
+        snprintf(path, sizeof path, "%s/tiktoken.model", r->model_dir);
+        remove(path);
+    } else {
+        char *text = rig_read_file(path, &n_bytes);
+        for (char *at = text; (at = strstr(at, names[what][0]));)
+            memcpy(at, names[what][1], strlen(names[what][1]));
+        rig_write_file(path, text, n_bytes);
+        free(text);
+    }
+    rig_restart(r, NULL);
+}
+
+/* Ids and answers go on without; messages need what they are made of. */
+CASE(without_a_chat)
+{
+    rig r;
+    static rig_told told;
+    static const char question[] = "Which port does billing use?", list[] = "{\"messages\":[]}";
+    const tarn_message m = {.size = sizeof m,
+                            .role = TARN_ROLE_USER,
+                            .text = question,
+                            .text_bytes = sizeof question - 1};
+    rig_open(&r, RIG_RECALL, NULL);
+    tarn_session_close(rig_session(&r, "a", NULL));
+    for (lack what = LACK_TOKENIZER; what <= LACK_CALLS; what++) {
+        const char *word = what == LACK_TOKENIZER ? "no tokenizer" : "im_middle";
+        tarn_session *s;
+        open_lacking(&r, what);
+        REFUSED(tarn_session_open(r.engine, r.store, "a", NULL, &s, NULL, ERR), TARN_E_MISMATCH,
+                "tokenizer");
+        s = rig_loose(&r, "s");
+        if (what == LACK_CALLS) {
+            OK(tarn_session_append_message(s, &m, NULL, ERR));
+        } else {
+            REFUSED(tarn_session_append_message(s, &m, NULL, ERR), TARN_E_UNSUPPORTED, word);
+            REFUSED(tarn_session_append_begin(s, &m, ERR), TARN_E_UNSUPPORTED, word);
+            REFUSED(tarn_session_sync(s, list, sizeof list - 1, NULL, ERR), TARN_E_UNSUPPORTED,
+                    word);
+            OK(tarn_session_append_tokens(s, (const uint32_t[]){300, 301}, 2, ERR));
+        }
+        rig_answer(s, 4, &told);
+        CHECK(told.n_ids > 0);
+        CHECK_EQ(told.calls_bytes, 0);
+        tarn_session_close(s);
+    }
+    rig_close(&r);
+}
+
 /* ---- another process ------------------------------------------------------------------------- */
 
 /* The number of the first call that was not refused, 0 if all were. */
@@ -223,7 +393,9 @@ static int call_all(rig *r, tarn_session *s)
         if ((call) != TARN_E_INVALID)                                                              \
             return n;                                                                              \
     } while (0)
+    tarn_ticket ticket;
     NOT_HERE(tarn_session_commit(s, NULL, ERR));
+    NOT_HERE(tarn_session_commit_begin(s, &ticket, ERR));
     NOT_HERE(tarn_session_price(s, "@t:5", &at, &price, ERR));
     NOT_HERE(tarn_session_rewind(s, "@t:5", &reuse, ERR));
     NOT_HERE(tarn_session_fork(s, "b", &other, ERR));
@@ -259,6 +431,7 @@ CASE(a_child_is_refused)
     rig_close(&r);
 }
 
-CHECK_MAIN(ENTRY(nothing_is_freed_twice), ENTRY(messages_that_are_none), ENTRY(engines_and_plans),
-           ENTRY(waiting_for_commits), ENTRY(without_a_store), ENTRY(for_looking_only),
-           ENTRY(a_child_is_refused))
+CHECK_MAIN(ENTRY(without_a_chat), ENTRY(nothing_is_freed_twice), ENTRY(messages_that_are_none),
+           ENTRY(engines_and_plans), ENTRY(waiting_for_commits), ENTRY(without_a_store),
+           ENTRY(made_for_looking), ENTRY(told_of_a_store), ENTRY(a_text_of_its_own),
+           ENTRY(for_looking_only), ENTRY(a_child_is_refused))

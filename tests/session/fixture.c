@@ -11,58 +11,57 @@
 
 tarn_error rig_error;
 
-#define COMMON_FIELDS                                                                              \
-    "\"moe_intermediate_size\": 24, \"num_experts\": 8,\n"                                         \
-    " \"num_experts_per_token\": 2, \"num_shared_experts\": 1, \"num_expert_group\": 1,\n"         \
-    " \"topk_group\": 1, \"first_k_dense_replace\": 1, \"moe_layer_freq\": 1,\n"                   \
-    " \"moe_renormalize\": true, \"moe_router_activation_func\": \"sigmoid\",\n"                   \
-    " \"routed_scaling_factor\": 2.446, \"use_grouped_topk\": true, \"hidden_act\": \"silu\",\n"   \
-    " \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"tie_word_embeddings\": false,\n"         \
-    " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"                              \
-    " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n"
-
-/* Small enough that a thousand tokens take a blink. */
-#define TINY_CONFIG(layers)                                                                        \
-    "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"          \
-    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160,\n"                        \
-    " \"num_hidden_layers\": 5, \"linear_attn_config\": {" layers ",\n"                            \
-    "  \"head_dim\": 16, \"num_heads\": 4, \"short_conv_kernel_size\": 4},\n"                      \
-    " \"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"head_dim\": 16,\n"                 \
-    " \"kv_lora_rank\": 24, \"q_lora_rank\": null, \"qk_nope_head_dim\": 16,\n"                    \
-    " \"qk_rope_head_dim\": 8, \"v_head_dim\": 12, \"mla_use_nope\": true,\n"                      \
-    " \"intermediate_size\": 96, " COMMON_FIELDS
+/* Small enough that a thousand tokens take a blink; two MLA layers, so that latents have strides.
+ */
+static const char tiny_config[] =
+    "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"
+    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160, \"num_hidden_layers\": "
+    "5,\n"
+    " \"linear_attn_config\": {\"full_attn_layers\": [3, 5], \"kda_layers\": [1, 2, 4],\n"
+    "  \"head_dim\": 16, \"num_heads\": 4, \"short_conv_kernel_size\": 4},\n"
+    " \"num_attention_heads\": 4, \"num_key_value_heads\": 4, \"head_dim\": 16,\n"
+    " \"kv_lora_rank\": 24, \"q_lora_rank\": null, \"qk_nope_head_dim\": 16,\n"
+    " \"qk_rope_head_dim\": 8, \"v_head_dim\": 12, \"mla_use_nope\": true,\n"
+    " \"intermediate_size\": 96, \"moe_intermediate_size\": 24, \"num_experts\": 8,\n"
+    " \"num_experts_per_token\": 2, \"num_shared_experts\": 1, \"num_expert_group\": 1,\n"
+    " \"topk_group\": 1, \"first_k_dense_replace\": 1, \"moe_layer_freq\": 1,\n"
+    " \"moe_renormalize\": true, \"moe_router_activation_func\": \"sigmoid\",\n"
+    " \"routed_scaling_factor\": 2.446, \"use_grouped_topk\": true, \"hidden_act\": \"silu\",\n"
+    " \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"tie_word_embeddings\": false,\n"
+    " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"
+    " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n";
 
 /* Heads as wide as those of large models: the shapes that devices have other kernels for. */
-#define WIDE_CONFIG                                                                                \
-    "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"          \
-    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160,\n"                        \
-    " \"num_hidden_layers\": 3,\n"                                                                 \
-    " \"linear_attn_config\": {\"full_attn_layers\": [3], \"kda_layers\": [1, 2],\n"               \
-    "  \"head_dim\": 128, \"num_heads\": 1, \"short_conv_kernel_size\": 4},\n"                     \
-    " \"num_attention_heads\": 1, \"num_key_value_heads\": 1, \"head_dim\": 128,\n"                \
-    " \"kv_lora_rank\": 512, \"q_lora_rank\": null, \"qk_nope_head_dim\": 128,\n"                  \
-    " \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"mla_use_nope\": true,\n"                    \
-    " \"intermediate_size\": 96, " COMMON_FIELDS
+static const char wide_config[] =
+    "{\"architectures\": [\"KimiLinearForCausalLM\"], \"model_type\": \"kimi_linear\",\n"
+    " \"dtype\": \"bfloat16\", \"hidden_size\": 64, \"vocab_size\": 160, \"num_hidden_layers\": "
+    "3,\n"
+    " \"linear_attn_config\": {\"full_attn_layers\": [3], \"kda_layers\": [1, 2],\n"
+    "  \"head_dim\": 128, \"num_heads\": 1, \"short_conv_kernel_size\": 4},\n"
+    " \"num_attention_heads\": 1, \"num_key_value_heads\": 1, \"head_dim\": 128,\n"
+    " \"kv_lora_rank\": 512, \"q_lora_rank\": null, \"qk_nope_head_dim\": 128,\n"
+    " \"qk_rope_head_dim\": 64, \"v_head_dim\": 128, \"mla_use_nope\": true,\n"
+    " \"intermediate_size\": 96, \"moe_intermediate_size\": 24, \"num_experts\": 8,\n"
+    " \"num_experts_per_token\": 2, \"num_shared_experts\": 1, \"num_expert_group\": 1,\n"
+    " \"topk_group\": 1, \"first_k_dense_replace\": 1, \"moe_layer_freq\": 1,\n"
+    " \"moe_renormalize\": true, \"moe_router_activation_func\": \"sigmoid\",\n"
+    " \"routed_scaling_factor\": 2.446, \"use_grouped_topk\": true, \"hidden_act\": \"silu\",\n"
+    " \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"tie_word_embeddings\": false,\n"
+    " \"model_max_length\": 4096, \"num_nextn_predict_layers\": 0,\n"
+    " \"bos_token_id\": 156, \"eos_token_id\": 157, \"pad_token_id\": 159}\n";
 
-static const struct {
-    const char *name, *config; /* NULL: the bundled model */
-} kinds[] = {
-    [RIG_TINY] = {"tiny", TINY_CONFIG("\"full_attn_layers\": [3, 5], \"kda_layers\": [1, 2, 4]")},
-    [RIG_KDA] = {"kda", TINY_CONFIG("\"full_attn_layers\": [], \"kda_layers\": [1, 2, 3, 4, 5]")},
-    [RIG_MLA] = {"mla", TINY_CONFIG("\"full_attn_layers\": [1, 2, 3, 4, 5], \"kda_layers\": []")},
-    [RIG_WIDE] = {"wide", WIDE_CONFIG},
-    [RIG_RECALL] = {"recall", NULL},
-};
+static const char *const kind_names[] = {
+    [RIG_TINY] = "tiny", [RIG_WIDE] = "wide", [RIG_RECALL] = "recall"};
 
 const char *rig_kind_name(rig_kind kind)
 {
-    return kinds[kind].name;
+    return kind_names[kind];
 }
 
 rig_kind rig_kind_named(const char *name)
 {
     rig_kind kind = RIG_TINY;
-    while (kind < RIG_RECALL && strcmp(kinds[kind].name, name) != 0)
+    while (kind < RIG_RECALL && strcmp(kind_names[kind], name) != 0)
         kind++;
     return kind;
 }
@@ -193,7 +192,7 @@ void rig_open(rig *r, rig_kind kind, const tarn_engine_options *options)
     make_folder(dir);
     set_paths(r, kind, dir);
     if (kind != RIG_RECALL) {
-        const char *text = kinds[kind].config;
+        const char *text = kind == RIG_TINY ? tiny_config : wide_config;
         snprintf(config, sizeof config, "%s/config.json", dir);
         rig_write_file(config, text, strlen(text));
         tarn_synth_options synth = {.size = sizeof synth, .config = config, .seed = 7};
@@ -372,7 +371,7 @@ void rig_hear(void *told, const tarn_event *event)
 void rig_never_stop(const rig *r, tarn_session *s)
 {
     tarn_sampling sampling = {.size = sizeof sampling, .n_bias = 1};
-    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_RECALL ? 1026 : 157, -INFINITY};
+    sampling.bias[0] = (tarn_logit_bias){r->kind == RIG_TINY ? 157 : 1026, -INFINITY};
     OK(tarn_session_set_sampling(s, &sampling, ERR));
 }
 

@@ -47,10 +47,7 @@ extern tarn_error rig_error;
 void rig_must(tarn_status status, const char *call, const char *file, int line);
 
 typedef enum rig_kind {
-    RIG_TINY,  /* random bf16 weights, 160 ids, no tokenizer; no stop id is likely. Two MLA layers,
-                  so that latents have strides */
-    RIG_KDA,   /* the same with layers of one sort alone: no latents, */
-    RIG_MLA,   /* or no state */
+    RIG_TINY,  /* random bf16 weights, 160 ids, no tokenizer; no stop id is likely */
     RIG_WIDE,  /* the same with heads of 128 */
     RIG_RECALL /* the bundled model */
 } rig_kind;

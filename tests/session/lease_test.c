@@ -127,6 +127,40 @@ CASE(a_lost_lease)
     rig_close(&r);
 }
 
+/* A state was kept on the way and nothing has come since: all a commit has to do is move the head,
+ * and that is another's now. */
+CASE(a_head_that_cannot_be_moved)
+{
+    rig r;
+    uint32_t ids[32];
+    tarn_session *slow, *quick;
+    tarn_ticket ticket;
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1, .keep_every = 16});
+    rig_ids(&r, 2, ids, 32);
+    tarn_engine *other = second_engine(&r);
+    OK(open_with(&r, r.engine, "a", TARN_SESSION_CREATE, 30, &slow));
+    OK(tarn_session_append_tokens(slow, ids, 32, ERR));
+    OK(tarn_engine_step(r.engine, NULL, ERR));
+    tarn_session_cancel(slow);
+    OK(tarn_session_run(slow, NULL, NULL, ERR));
+    CHECK_EQ(rig_info(slow).at.position, 16);
+    tarn_status status;
+    uint64_t give_up = now_ms() + 60000;
+    do {
+        status = open_with(&r, other, "a", 0, 0, &quick);
+    } while (status == TARN_E_BUSY && now_ms() < give_up);
+    OK(status);
+    REFUSED(tarn_session_commit(slow, NULL, ERR), TARN_E_BUSY, "open for writing");
+    REFUSED(tarn_session_commit_begin(slow, &ticket, ERR), TARN_E_BUSY, "open for writing");
+    CHECK_EQ(rig_info(slow).at.position, 16);
+    tarn_session_close(quick);
+    CHECK_EQ(rig_commit(slow).at.position, 16); /* nobody moved it */
+    tarn_session_close(slow);
+    CHECK_EQ(rig_verify(r.store), 0);
+    tarn_engine_close(other);
+    rig_close(&r);
+}
+
 /* Steps renew it: a session that works keeps its lease for longer than it lasts. */
 CASE(steps_renew_the_lease)
 {
@@ -325,10 +359,10 @@ CASE(a_begun_commit_that_is_refused)
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
-        ENTRY(open_for_writing_once),          ENTRY(a_lost_lease),
-        ENTRY(steps_renew_the_lease),          ENTRY(another_process_writes_tiny),
-        ENTRY(another_process_writes_recall),  ENTRY(commits_that_are_begun),
-        ENTRY(a_begun_commit_that_is_refused),
+        ENTRY(open_for_writing_once),       ENTRY(a_lost_lease),
+        ENTRY(a_head_that_cannot_be_moved), ENTRY(steps_renew_the_lease),
+        ENTRY(another_process_writes_tiny), ENTRY(another_process_writes_recall),
+        ENTRY(commits_that_are_begun),      ENTRY(a_begun_commit_that_is_refused),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
         return child_writes(rig_kind_named(argv[2]), argv[3]);

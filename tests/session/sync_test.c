@@ -348,6 +348,44 @@ CASE(ids_that_spell_the_messages)
     rig_close(&r);
 }
 
+/* Plain ids that spell the beginning of a message, whole ids that no text has, and a turn that was
+ * left open: what comes after depends on more than the ids. */
+CASE(ids_that_go_no_further)
+{
+    rig r;
+    open_f32(&r);
+    static const char list[] = LIST(SYSTEM "," USER("Which port does billing use?"));
+    static const char turn[] = LIST(USER("Go.") "," ASSISTANT("It listens on port 4821."));
+    tarn_ids ids, turn_ids;
+    OK(tarn_model_render_chat(r.model, list, strlen(list), &ids, ERR));
+    OK(tarn_model_render_chat(r.model, turn, strlen(turn), &turn_ids, ERR));
+    tarn_session *s = rig_session(&r, "half", NULL);
+    rig_feed(s, ids.ids, ids.n_ids - 4);
+    CHECK_EQ(sync_to(s, list).kind, TARN_SYNC_MOVED);
+    check_cold(&r, s, list);
+    tarn_session_close(s);
+    s = rig_session(&r, "nowhere", NULL);
+    rig_feed(s, ids.ids, ids.n_ids - 4);
+    rig_feed(s, (const uint32_t[]){1100, 1101}, 2); /* the model has them, the tokenizer has not */
+    CHECK_EQ(sync_to(s, list).kind, TARN_SYNC_MOVED);
+    check_cold(&r, s, list);
+    tarn_session_close(s);
+    s = rig_session(&r, "open", NULL);
+    sync_to(s, LIST(USER("Go.")));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    tarn_message m = {.size = sizeof m, .role = TARN_ROLE_ASSISTANT};
+    OK(tarn_session_append_begin(s, &m, ERR));
+    OK(tarn_session_append_bytes(s, "It listens on", 13, NULL, ERR));
+    OK(tarn_session_append_end(s, NULL, ERR));
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    CHECK_EQ(sync_to(s, turn).kind, TARN_SYNC_MOVED); /* it ended there: another turn */
+    check_cold(&r, s, turn);
+    tarn_session_close(s);
+    tarn_ids_free(&ids);
+    tarn_ids_free(&turn_ids);
+    rig_close(&r);
+}
+
 CASE(messages_that_are_no_json)
 {
     rig r;
@@ -376,6 +414,11 @@ CASE(messages_that_are_no_json)
     check_cold(&r, s, LIST(USER("Go.") "," ASSISTANT("Notes.") "," TOOL("functions.a:0", "x")));
     list[2].call_id = NULL;
     REFUSED(tarn_session_sync_messages(s, list, 3, &out, ERR), TARN_E_INVALID, "id of its call");
+    list[0].role = TARN_ROLE_TOOL;
+    REFUSED(tarn_session_sync_messages(s, list, 3, &out, ERR), TARN_E_INVALID, "id of its call");
+    OK(tarn_session_append_tokens(s, (const uint32_t[]){300}, 1, ERR));
+    REFUSED(tarn_session_sync_messages(s, list, 3, &out, ERR), TARN_E_CONFLICT, "waiting");
+    OK(tarn_session_run(s, NULL, NULL, ERR));
     list[0].size = 9999;
     REFUSED(tarn_session_sync_messages(s, list, 3, &out, ERR), TARN_E_INVALID, "size");
     OK(tarn_session_sync_messages(s, NULL, 0, &out, ERR)); /* nothing is a conversation, too */
@@ -463,5 +506,5 @@ CASE(what_is_refused_changes_nothing)
 CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(no_room_behind_what_is_the_same),
            ENTRY(every_message_edited), ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
            ENTRY(a_turn_cut_off_behind_its_call), ENTRY(ids_that_spell_the_messages),
-           ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
+           ENTRY(ids_that_go_no_further), ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
            ENTRY(what_is_refused_changes_nothing))
