@@ -281,14 +281,14 @@ static tarn_status stage_and_move(tarn_session *s, const tarni_lineage *lineage,
 }
 
 /* Takes again what was given back for the staging. */
-static void admit_again(tarn_session *s, bool had_slot)
+static void admit_again(tarn_session *s)
 {
     tarni_pools *pools = &s->engine->pools;
     tarn_error err;
-    tarn_status status =
+    tarn_status status = tarni_slots_take_last(&pools->slots, &s->next_slot, &err);
+    TARN_ASSERT(status == TARN_OK);
+    status =
         tarni_page_table_reserve(&pools->pages, &s->live.pages, 0, tarni_session_waiting(s), &err);
-    if (status == TARN_OK && had_slot)
-        status = tarni_slots_take_last(&pools->slots, &s->next_slot, &err);
     TARN_ASSERT(status == TARN_OK);
     (void)status;
 }
@@ -299,14 +299,13 @@ static tarn_status adopt(tarn_session *s, const tarni_lineage *lineage, size_t n
     tarni_pools *pools = &s->engine->pools;
     tarni_revival r;
     tarn_reuse reuse;
-    bool had_slot = s->next_slot != TARNI_SLOT_NONE;
+    TARN_ASSERT(s->next_slot != TARNI_SLOT_NONE); /* of its admission */
     tarni_page_table_trim(&pools->pages, &s->live.pages, 0);
-    if (had_slot)
-        tarni_slots_release(&pools->slots, s->next_slot);
+    tarni_slots_release(&pools->slots, s->next_slot);
     s->next_slot = TARNI_SLOT_NONE;
     tarn_status status = stage_and_move(s, lineage, n_ids, &r, &reuse, err);
     if (status != TARN_OK) {
-        admit_again(s, had_slot);
+        admit_again(s);
         return status;
     }
     reuse.reason = TARN_REASON_PREFIX;

@@ -150,11 +150,11 @@ tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent
         any = any || latent_range(&l->nodes[i], &begin, &end);
         evicted = evicted || (l->nodes[i].flags & TARNP_NODE_LATENTS_EVICTED);
     }
-    if (!any && !evicted) /* a model without MLA layers, or nothing fed yet */
+    if (!any && !evicted) /* nothing fed yet */
         return TARN_OK;
     TARNI_TRY(tarni_alloc(l->allocator, n, sizeof *used, &used, err));
     tarn_status status = TARN_OK;
-    for (size_t i = n; i-- > 0 && needed > 0 && status == TARN_OK;) {
+    for (size_t i = n; i-- > 0 && needed > 0;) {
         if (!latent_range(&l->nodes[i], &begin, &end) || begin >= needed)
             continue;
         if (end < needed)

@@ -37,7 +37,7 @@ tarn_status tarni_revive_shared(tarn_session *s, const tarni_lineage *l, uint64_
 {
     const tarni_timeline *live = &s->live;
     *n_tokens = 0;
-    if (s->parked || s->poisoned || !live->pools || !live->bit_exact || live->base_node == 0)
+    if (s->parked || s->poisoned || !live->pools || !live->bit_exact)
         return TARN_OK;
     uint64_t *chain;
     size_t n_chain, n = 0;

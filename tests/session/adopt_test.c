@@ -181,6 +181,56 @@ CASE(a_prefix_inside_a_message)
     rig_close(&r);
 }
 
+/* The same inside a turn that makes calls: they stand behind its end, which is not adopted. */
+CASE(a_prefix_inside_a_turn)
+{
+    static const char text[] = "one two three four five six seven eight nine ten eleven twelve";
+    const tarn_tool_call calls[] = {
+        {.id = "functions.look:0", .name = "look", .arguments = "{}", .arguments_bytes = 2},
+        {.id = "functions.look:1", .name = "look", .arguments = "{}", .arguments_bytes = 2}};
+    rig r;
+    rig_open(
+        &r, RIG_RECALL,
+        &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32, .keep_every = 16});
+    uint64_t position[2];
+    tarn_session *s[2];
+    for (int k = 0; k < 2; k++) {
+        const tarn_message m = {.size = sizeof m,
+                                .role = TARN_ROLE_ASSISTANT,
+                                .text = text,
+                                .text_bytes = sizeof text - 1 - (k ? 4 : 0),
+                                .calls = calls,
+                                .n_calls = 2};
+        tarn_message result = {.size = sizeof result,
+                               .role = TARN_ROLE_TOOL,
+                               .call_id = calls[1].id,
+                               .text = "x",
+                               .text_bytes = 1};
+        s[k] = rig_session(&r, k ? "b" : "a", NULL);
+        OK(tarn_session_append_message(s[k], &m, NULL, ERR));
+        OK(tarn_session_run(s[k], NULL, NULL, ERR));
+        if (k)
+            CHECK(rig_info(s[k]).reuse.tokens_reused >= 16);
+        CHECK_EQ(rig_info(s[k]).turns, 1);
+        rig_commit(s[k]);
+        position[k] = rig_info(s[k]).at.position;
+        OK(tarn_session_append_message(s[k], &result, NULL, ERR));
+        result.call_id = "functions.look:2";
+        REFUSED(tarn_session_append_message(s[k], &result, NULL, ERR), TARN_E_INVALID,
+                "no call functions.look:2");
+        OK(tarn_session_run(s[k], NULL, NULL, ERR));
+        rig_commit(s[k]);
+        OK(tarn_session_rewind(s[k], "@before:functions.look:1", NULL, ERR));
+        rig_drain(&r);
+        CHECK_EQ(rig_info(s[k]).at.position, 0); /* the turn begins there */
+    }
+    CHECK(position[1] < position[0]);
+    tarn_session_close(s[0]);
+    tarn_session_close(s[1]);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
 /* Sampling that was committed before the first token is not lost to what is adopted. */
 CASE(committed_sampling_stays)
 {
@@ -386,6 +436,7 @@ CASE(results_and_calls_that_differ)
 
 CHECK_MAIN(ENTRY(beginnings_of_the_tiny_model), ENTRY(beginnings_of_the_bundled_model),
            ENTRY(messages_and_answers), ENTRY(a_prefix_inside_a_message),
-           ENTRY(committed_sampling_stays), ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state),
+           ENTRY(a_prefix_inside_a_turn), ENTRY(committed_sampling_stays),
+           ENTRY(a_cancel_comes_first), ENTRY(an_evicted_state),
            ENTRY(the_same_ids_as_something_else), ENTRY(partly_the_same),
            ENTRY(results_and_calls_that_differ))

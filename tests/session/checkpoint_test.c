@@ -14,15 +14,16 @@ typedef struct scene {
     tarni_image image;
 } scene;
 
-static void begin(scene *s, uint64_t latent_begin, uint64_t latent_end)
+static void begin_sized(scene *s, uint32_t kda_dim, uint32_t n_mla, uint32_t rank,
+                        uint64_t latent_begin, uint64_t latent_end)
 {
     *s = (scene){.spec = {.vocab = 300,
                           .n_kda = 3,
-                          .n_mla = 2,
+                          .n_mla = n_mla,
                           .kda_heads = 5,
-                          .kda_dim = 12,
+                          .kda_dim = kda_dim,
                           .conv_width = 4,
-                          .rank = 20,
+                          .rank = rank,
                           .rope = 6,
                           .dtype = TARNK_BF16}};
     tarni_layout_init(&s->spec, TARNI_NUMERICS_NATIVE, &s->layout);
@@ -39,6 +40,11 @@ static void begin(scene *s, uint64_t latent_begin, uint64_t latent_end)
                              .sampler_bytes = sizeof s->sampler,
                              .latent_begin = latent_begin,
                              .latent_end = latent_end};
+}
+
+static void begin(scene *s, uint64_t latent_begin, uint64_t latent_end)
+{
+    begin_sized(s, 12, 2, 20, latent_begin, latent_end);
 }
 
 static void end(scene *s)
@@ -108,6 +114,31 @@ CASE(a_node_holds_everything_once)
                               l->latent_row_bytes, t >= ranges[i][0] && t < ranges[i][1]));
         CHECK(all_are((const uint8_t *)s.logits, 1200, 1));
         CHECK(all_are(s.sampler, sizeof s.sampler, 1));
+        tarni_sections_fini(&sections);
+        end(&s);
+    }
+}
+
+/* A layer's heads in several chunks, and a chunk of latents that is a part of a page. */
+CASE(units_that_fill_a_chunk)
+{
+    static const uint64_t latents[][2] = {{0, 200}, {10, 70}};
+    for (size_t i = 0; i < 2; i++) {
+        scene s;
+        tarni_sections sections;
+        tarn_error err;
+        begin_sized(&s, 300, 30, 500, latents[i][0], latents[i][1]);
+        REQUIRE_OK(tarni_checkpoint_check(&s.spec, &s.layout, &err), &err);
+        REQUIRE_OK(tarni_checkpoint_save(&s.image, &tarni_heap, &sections, &err), &err);
+        REQUIRE(sections.n_items == 5);
+        count_bytes(&sections);
+        CHECK_EQ(sections.items[0].n_chunks, 15); /* three layers of five heads of 360,000 bytes */
+        CHECK(sections.items[2].n_chunks > 4);    /* of 16 rows of 31,560 bytes at most */
+        for (uint64_t t = 0; t < 256; t++)
+            for (uint32_t m = 0; m < s.spec.n_mla; m++)
+                CHECK(all_are(s.pages[t / 64] + m * s.layout.latent_stride +
+                                  t % 64 * s.layout.latent_row_bytes,
+                              s.layout.latent_row_bytes, t >= latents[i][0] && t < latents[i][1]));
         tarni_sections_fini(&sections);
         end(&s);
     }
@@ -221,5 +252,6 @@ CASE(models_too_large_for_a_chunk)
     end(&s);
 }
 
-CHECK_MAIN(ENTRY(a_node_holds_everything_once), ENTRY(new_sampling_alone),
-           ENTRY(chunks_that_do_not_fit_are_refused), ENTRY(models_too_large_for_a_chunk))
+CHECK_MAIN(ENTRY(a_node_holds_everything_once), ENTRY(units_that_fill_a_chunk),
+           ENTRY(new_sampling_alone), ENTRY(chunks_that_do_not_fit_are_refused),
+           ENTRY(models_too_large_for_a_chunk))

@@ -173,6 +173,45 @@ CASE(an_open_session_goes_on)
     world_close(&w);
 }
 
+/* What must be replayed needs pages. Those of a session that is kept can be had, those of one that
+ * is not cannot. */
+CASE(a_replay_without_room)
+{
+    static world w;
+    size_t n[5];
+    tarn_session *s, *busy;
+    const tarn_session_options o = {
+        .size = sizeof o, .flags = TARN_SESSION_READ_ONLY, .where = "@t:210"};
+    world_open(&w, RIG_TINY);
+    tarn_session_close(w.loose);
+    thin(&w.r);
+    OK(tarn_store_set_quota(w.r.store, NULL, rig_store_stat(&w.r).bytes_stored - 1, ERR));
+    collect(&w.r, NULL, n);
+    OK(tarn_store_set_quota(w.r.store, NULL, 0, ERR));
+    rig_restart_engine(&w.r, &(tarn_engine_options){.n_threads = 1, .tokens_max = 256});
+    w.r.session_flags = TARN_SESSION_NO_PREFIX;
+    for (int kept = 0; kept < 2; kept++) {
+        busy = kept ? rig_session(&w.r, "busy", NULL) : rig_loose(&w.r, "busy");
+        rig_feed(busy, w.ids, 100);
+        if (!kept) {
+            REFUSED(tarn_session_open(w.r.engine, w.r.store, "a", &o, &s, NULL, ERR), TARN_E_LIMIT,
+                    "tokens_max");
+        } else {
+            rig_commit(busy);
+            OK(tarn_session_open(w.r.engine, w.r.store, "a", &o, &s, NULL, ERR));
+            CHECK_EQ(rig_info(busy).state, TARN_SESSION_PARKED);
+            OK(tarn_session_run(s, NULL, NULL, ERR));
+            CHECK(rig_logits_are(s, &w.whole, 210));
+            tarn_session_close(s);
+            rig_feed(busy, w.ids + 100, 1);
+            CHECK(rig_logits_are(busy, &w.whole, 101));
+        }
+        tarn_session_close(busy);
+    }
+    w.loose = NULL;
+    world_close(&w);
+}
+
 CASE(a_commit_beyond_the_quota)
 {
     static world w;
@@ -220,5 +259,5 @@ CASE(arguments_are_checked)
 
 CHECK_MAIN(ENTRY(states_are_computed_again_tiny), ENTRY(states_are_computed_again_recall),
            ENTRY(latents_are_computed_again_tiny), ENTRY(latents_are_computed_again_recall),
-           ENTRY(an_open_session_goes_on), ENTRY(a_commit_beyond_the_quota),
-           ENTRY(arguments_are_checked))
+           ENTRY(an_open_session_goes_on), ENTRY(a_replay_without_room),
+           ENTRY(a_commit_beyond_the_quota), ENTRY(arguments_are_checked))

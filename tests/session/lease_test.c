@@ -127,6 +127,47 @@ CASE(a_lost_lease)
     rig_close(&r);
 }
 
+/* What would be adopted needs the head moved, and that is another's now: it is computed. */
+CASE(no_prefix_without_the_lease)
+{
+    rig r;
+    uint32_t ids[40];
+    tarn_sampling p = {.size = sizeof p, .temperature = 0.5F, .seed = 9};
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 2, ids, 40);
+    tarn_engine *other = second_engine(&r);
+    tarn_session *a = rig_session(&r, "a", NULL), *slow, *quick;
+    rig_feed(a, ids, 30);
+    rig_commit(a);
+    for (int sampled = 0; sampled < 2; sampled++) {
+        const char *name = sampled ? "c" : "b";
+        OK(open_with(&r, r.engine, name, TARN_SESSION_CREATE, 400, &slow));
+        if (sampled) { /* the head is moved to a node that holds it */
+            OK(tarn_session_set_sampling(slow, &p, ERR));
+            rig_commit(slow);
+        }
+        tarn_status status;
+        uint64_t give_up = now_ms() + 60000;
+        do {
+            status = open_with(&r, other, name, 0, 0, &quick);
+        } while (status == TARN_E_BUSY && now_ms() < give_up);
+        OK(status);
+        rig_feed(slow, ids, 30);
+        CHECK_EQ(rig_info(slow).at.position, 30);
+        CHECK_EQ(rig_info(slow).reuse.tokens_reused, 0);
+        CHECK(rig_same_logits(slow, a));
+        for (int i = 0; i < 5; i++) /* it is not looked for at every step */
+            rig_feed(slow, ids + 30 + i, 1);
+        CHECK_EQ(rig_info(slow).at.position, 35);
+        tarn_session_close(slow);
+        tarn_session_close(quick);
+    }
+    tarn_session_close(a);
+    CHECK_EQ(rig_verify(r.store), 0);
+    tarn_engine_close(other);
+    rig_close(&r);
+}
+
 /* A state was kept on the way and nothing has come since: all a commit has to do is move the head,
  * and that is another's now. */
 CASE(a_head_that_cannot_be_moved)
@@ -359,10 +400,11 @@ CASE(a_begun_commit_that_is_refused)
 int main(int argc, char **argv)
 {
     static const check_case cases[] = {
-        ENTRY(open_for_writing_once),       ENTRY(a_lost_lease),
-        ENTRY(a_head_that_cannot_be_moved), ENTRY(steps_renew_the_lease),
-        ENTRY(another_process_writes_tiny), ENTRY(another_process_writes_recall),
-        ENTRY(commits_that_are_begun),      ENTRY(a_begun_commit_that_is_refused),
+        ENTRY(open_for_writing_once),          ENTRY(a_lost_lease),
+        ENTRY(a_head_that_cannot_be_moved),    ENTRY(no_prefix_without_the_lease),
+        ENTRY(steps_renew_the_lease),          ENTRY(another_process_writes_tiny),
+        ENTRY(another_process_writes_recall),  ENTRY(commits_that_are_begun),
+        ENTRY(a_begun_commit_that_is_refused),
     };
     if (argc == 4 && strcmp(argv[1], "--child") == 0)
         return child_writes(rig_kind_named(argv[2]), argv[3]);

@@ -109,6 +109,32 @@ CASE(extended_moved_and_rebuilt)
     rig_close(&r);
 }
 
+/* A session that is kept nowhere has nothing to go back to: it is empty then. */
+CASE(no_room_and_no_store)
+{
+    static char longer[4096];
+    static const char one[] = LIST(SYSTEM "," USER("Read the log."));
+    rig r;
+    size_t at = (size_t)snprintf(longer, sizeof longer, "{\"messages\":[");
+    for (int i = 0; i < 30; i++)
+        at += (size_t)snprintf(longer + at, sizeof longer - at, "%s" USER("Hello."), i ? "," : "");
+    snprintf(longer + at, sizeof longer - at, "]}");
+    rig_open(
+        &r, RIG_RECALL,
+        &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32, .tokens_max = 64});
+    tarn_session *s = rig_loose(&r, "s");
+    sync_to(s, one);
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    CHECK(rig_info(s).at.position > 8);
+    tarn_sync out = {.size = sizeof out};
+    REFUSED(tarn_session_sync(s, longer, strlen(longer), &out, ERR), TARN_E_LIMIT, "tokens_max");
+    CHECK_EQ(rig_info(s).at.position, 0);
+    sync_to(s, one);
+    check_cold(&r, s, one);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 /* Where there is no room for what the list adds, the session is what it was. */
 CASE(no_room_behind_what_is_the_same)
 {
@@ -503,8 +529,9 @@ CASE(what_is_refused_changes_nothing)
     rig_close(&tiny);
 }
 
-CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(no_room_behind_what_is_the_same),
-           ENTRY(every_message_edited), ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
+CHECK_MAIN(ENTRY(extended_moved_and_rebuilt), ENTRY(no_room_and_no_store),
+           ENTRY(no_room_behind_what_is_the_same), ENTRY(every_message_edited),
+           ENTRY(texts_are_compared_not_ids), ENTRY(tools_and_calls),
            ENTRY(a_turn_cut_off_behind_its_call), ENTRY(ids_that_spell_the_messages),
            ENTRY(ids_that_go_no_further), ENTRY(messages_that_are_no_json), ENTRY(behind_a_replay),
            ENTRY(what_is_refused_changes_nothing))
