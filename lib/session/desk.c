@@ -54,9 +54,10 @@ static bool is_foreign(const tarni_desk *d)
 
 void tarni_desk_close(tarni_desk *d)
 {
+    TARN_ASSERT(atomic_load(&d->n_sessions) == 0);
     if (is_foreign(d)) /* its threads are not there, and what they hold cannot be taken apart */
         return;
-    TARN_ASSERT(atomic_load(&d->n_sessions) == 0 && !d->first);
+    TARN_ASSERT(!d->first);
     if (d->has_encoder) {
         pthread_mutex_lock(&d->mutex);
         d->stop = true;

@@ -121,7 +121,7 @@ CASE(no_room_and_no_store)
     snprintf(longer + at, sizeof longer - at, "]}");
     rig_open(
         &r, RIG_RECALL,
-        &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32, .tokens_max = 64});
+        &(tarn_engine_options){.n_threads = 1, .numerics = TARN_NUMERICS_F32, .tokens_max = 128});
     tarn_session *s = rig_loose(&r, "s");
     sync_to(s, one);
     OK(tarn_session_run(s, NULL, NULL, ERR));
