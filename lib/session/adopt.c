@@ -31,7 +31,7 @@ static bool wants_prefix(const tarn_session *s)
 {
     return s->store && !s->read_only && !s->no_prefix && !s->prefix_sought &&
            s->live.tokens.n_ids == 0 && s->n_replay == 0 && tarni_session_waiting(s) > 0 &&
-           !s->poisoned && !s->on_logits && !atomic_load(&s->cancelled);
+           !s->on_logits && !atomic_load(&s->cancelled);
 }
 
 /* ---- what ids mean ---- */

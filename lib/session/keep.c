@@ -189,8 +189,7 @@ tarn_status tarni_session_keep_begin(tarn_session *s, tarn_error *err)
 {
     TARN_ASSERT(s->store && !s->read_only && !s->poisoned);
     tarni_session_settle(s);
-    if (!tarni_timeline_dirty(&s->live))
-        return TARN_OK;
+    TARN_ASSERT(tarni_timeline_dirty(&s->live));
     return put_capture(s, false, 0, err);
 }
 

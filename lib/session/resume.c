@@ -75,7 +75,7 @@ static tarn_status load_state(const tarni_lineage *l, size_t n, const tarni_pres
     if (node->position == 0)
         return TARN_OK;
     uint32_t slot;
-    bool have_latents = present->pages && node->position <= present->n_tokens;
+    bool have_latents = node->position <= present->n_tokens;
     TARNI_TRY(present->last_slot ? tarni_slots_take_last(&pools->slots, &slot, err)
                                  : tarni_slots_take(&pools->slots, &slot, err));
     tarni_timeline_set_slot(t, slot);

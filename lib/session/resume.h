@@ -8,9 +8,9 @@
 
 /* What is live already on the way to the place, and what may be used for it. */
 typedef struct tarni_present {
-    const tarni_page_table *pages; /* NULL: nothing */
-    uint64_t n_tokens;             /* their first rows are those of the lineage */
-    bool last_slot;                /* the slot that is kept for this may be taken */
+    const tarni_page_table *pages; /* their first n_tokens rows are those of the lineage */
+    uint64_t n_tokens;
+    bool last_slot; /* the slot that is kept for this may be taken */
 } tarni_present;
 
 /* Loads into a new timeline, verified and complete, or fails and leaves nothing behind: a damaged

@@ -110,6 +110,7 @@ CASE(renewing)
     CHECK_STATUS(tarnp_lease_renew(k.store, &lease, 1000, &k.err), TARN_E_INVALID);
     REQUIRE_OK(tarnp_lease_take(k.store, id, 1000, NULL, &lease, &k.err), &k.err);
     old = lease;
+    CHECK_STATUS(tarnp_lease_renew(k.store, &lease, 0, &k.err), TARN_E_INVALID);
     CHECK_STATUS(tarnp_lease_renew(k.store, &lease, LONG_MS, &k.err), TARN_OK);
     CHECK(lease.ends_ms >= old.ends_ms + LONG_MS - 1000);
     CHECK_BYTES(lease.token, old.token, sizeof old.token);

@@ -50,6 +50,7 @@ CASE(ill_formed_utf8)
                                  "\xED\xBF\xBF",
                                  "\xE6\xB9",
                                  "\xE6\xB9z",
+                                 "\xE6\xB9\xC3",
                                  "\xF0\x8F\xBF\xBF",
                                  "\xF5\x80\x80\x80",
                                  "\xF0\x9F\x8C",

@@ -85,6 +85,13 @@ static void flip_chunk(wreck *r, size_t node, uint64_t i, size_t offset)
     spoilt(r);
 }
 
+static void count_warning(void *user, tarn_log_level level, const char *message, const char *file,
+                          int line)
+{
+    (void)message, (void)file, (void)line;
+    *(int *)user += level == TARN_LOG_WARN;
+}
+
 static tarnp_salvaged salvage(wreck *r)
 {
     tarnp_salvaged found = {0};
@@ -410,9 +417,13 @@ CASE(meta_pages)
     overwrite(&r, 0, 8192, 0xFF);
     CHECK_STATUS(tarnp_store_open(r.k.path, NULL, &r.k.store, &r.k.err), TARN_E_FORMAT);
     CHECK_SAVED(r, 6, 0, "1 2 3", "1 2 4");
+    int n_warnings = 0; /* that the file is searched is told */
+    const tarn_log log = {count_warning, &n_warnings, TARN_LOG_WARN};
     REQUIRE(begin(&r));
+    r.k.options.log = &log;
     overwrite(&r, 16, 24, 0);
     CHECK_SAVED(r, 6, 0, "1 2 3", "1 2 4");
+    CHECK(n_warnings > 0);
 }
 
 /* Every page in turn: never a failure, never a wrong byte, and always most of it. */

@@ -85,6 +85,13 @@ CASE(the_working_folder_may_change)
     REQUIRE(before >= 0 && chdir(folder) == 0);
     k.options.create = true;
     REQUIRE_OK(tarnp_store_open(name, &k.options, &k.store, &k.err), &k.err);
+    /* Longer than the limit together with the folder it is in. */
+    char longest[4061] = "";
+    memset(longest, 'x', sizeof longest - 1);
+    for (size_t i = 1; i < sizeof longest - 1; i += 2)
+        longest[i] = '/';
+    tarnp_store *none;
+    CHECK_STATUS(tarnp_store_open(longest, &k.options, &none, &k.err), TARN_E_INVALID);
     REQUIRE(chdir("/") == 0);
     KIT_CLEAN(&k);
     REQUIRE(fchdir(before) == 0 && close(before) == 0);

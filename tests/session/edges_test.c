@@ -251,6 +251,9 @@ CASE(told_of_a_store)
     REQUIRE(explained.n_turns == 1);
     CHECK_EQ(explained.turns[0].position, ends[0]);
     tarn_explanation_free(&explained);
+    OK(tarn_store_explain(r.store, "turns", "@t:1", &explained, ERR));
+    CHECK_EQ(explained.n_turns, 0);
+    tarn_explanation_free(&explained);
     tarn_session_close(s);
     rig_close(&r);
 }
@@ -368,7 +371,7 @@ CASE(without_a_chat)
                     word);
             OK(tarn_session_append_tokens(s, (const uint32_t[]){300, 301}, 2, ERR));
         }
-        rig_answer(s, 4, &told);
+        rig_answer(s, 200, &told);
         CHECK(told.n_ids > 0);
         CHECK_EQ(told.calls_bytes, 0);
         tarn_session_close(s);

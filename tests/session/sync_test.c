@@ -52,6 +52,7 @@ CASE(extended_moved_and_rebuilt)
         "functions.read:0", "billing listens on port 9999") "," ASSISTANT("Noted."));
     static const char other[] = LIST(USER("Hello."));
     tarn_session *s = rig_session(&r, "s", NULL);
+    CHECK_EQ(sync_to(s, "{\"messages\":[]}").kind, TARN_SYNC_SAME);
     tarn_sync out = sync_to(s, one);
     CHECK_EQ(out.kind, TARN_SYNC_EXTENDED); /* an empty session lacks everything */
     CHECK_EQ(out.tokens_kept, 0);
