@@ -140,6 +140,7 @@ unsigned faults(const char **first);
 void break_down();
 void device_count(int n);
 void memory_limit(size_t n_bytes); /* of the device, from now on */
+void fail_pins(int after);         /* memory of the host is pinned so often, then not; -1: always */
 /* Ranges of addresses (driver.hpp): the unit of chunks while there is no range, 0: as on a device;
  * maps fail after so many more, -1: they do not; does the device have ranges at all; an entry that
  * the driver lacks, NULL: none. */

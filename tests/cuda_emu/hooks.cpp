@@ -35,6 +35,7 @@ extern "C" void emu_device_count(int n);
 extern "C" void emu_memory_limit(size_t n_bytes);
 extern "C" void emu_range_unit(size_t n_bytes);
 extern "C" void emu_fail_maps(int after);
+extern "C" void emu_fail_pins(int after);
 extern "C" void emu_range_support(bool value);
 extern "C" void emu_hide_entry(const char *name);
 
@@ -59,6 +60,11 @@ void emu_range_unit(size_t n_bytes)
 void emu_fail_maps(int after)
 {
     emu::fail_maps(after);
+}
+
+void emu_fail_pins(int after)
+{
+    emu::fail_pins(after);
 }
 
 void emu_range_support(bool value)
