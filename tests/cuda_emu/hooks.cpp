@@ -17,6 +17,14 @@ void emu_break()
     emu::break_down();
 }
 
+extern "C" void emu_break_after(int pieces);
+
+/* The same when so much more work has been done, if it ever is. */
+void emu_break_after(int pieces)
+{
+    emu::break_after(pieces);
+}
+
 extern "C" void emu_watch_begin();
 extern "C" const char *emu_watch_end();
 
