@@ -37,9 +37,11 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
                           live->tokens.n_ids);
     bool kept = live->latents_kept == live->base_position; /* with a state of its own */
     if (live->base_lossy || (!live->bit_exact && !kept))
-        return tarni_fail(err, TARN_E_UNSUPPORTED,
-                          "session %s would not come back the same: its state is kept with loss",
-                          s->name);
+        return tarni_fail(
+            err, TARN_E_UNSUPPORTED,
+            "session %s would not come back the same: its state is kept with loss or not "
+            "at all",
+            s->name);
     return TARN_OK;
 }
 
