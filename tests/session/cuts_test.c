@@ -170,7 +170,7 @@ CASE(pieces_end_where_states_are_kept)
 CASE(where_pieces_end_is_told)
 {
     rig r;
-    rig_open(&r, RIG_TINY, NULL);
+    rig_open(&r, RIG_WIDE, NULL);
     for
         EACH_CUT
         {
