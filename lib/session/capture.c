@@ -114,8 +114,6 @@ void tarni_capture_let_go(tarni_capture *c)
 
 void tarni_capture_free(tarni_capture *c)
 {
-    if (!c)
-        return;
     const tarn_allocator *a = &c->pools->allocator;
     tarni_capture_let_go(c);
     tarni_staging_fini(&c->staging);

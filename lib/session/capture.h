@@ -34,6 +34,6 @@ tarn_status tarni_capture_make(tarn_session *s, bool move_head, tarni_capture **
                                tarn_error *err);
 /* Gives back slot and pages: the commit has been encoded. */
 void tarni_capture_let_go(tarni_capture *c);
-void tarni_capture_free(tarni_capture *c); /* not its ticket; NULL is allowed */
+void tarni_capture_free(tarni_capture *c); /* not its ticket */
 
 #endif

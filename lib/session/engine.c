@@ -137,13 +137,11 @@ static tarn_status open_parts(tarn_engine *e, const tarn_engine_options *o, tarn
     const tarni_device_class *class;
     TARNI_TRY(tarni_device_class_of(o->device, &class, err)); /* before the weights are read */
     TARNI_TRY(check_limits(e, o, class, err));
-    if (e->model->has_spec)
-        tarni_layout_init(&e->model->spec,
-                          o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32
-                                                           : TARNI_NUMERICS_NATIVE,
-                          &e->pools.layout);
     TARNI_TRY(tarni_model_need_weights(e->model, err));
     e->pools.spec = e->model->spec;
+    tarni_layout_init(&e->pools.spec,
+                      o->numerics == TARN_NUMERICS_F32 ? TARNI_NUMERICS_F32 : TARNI_NUMERICS_NATIVE,
+                      &e->pools.layout);
     TARNI_TRY(tarni_checkpoint_check(&e->pools.spec, &e->pools.layout, err));
     TARNI_TRY(tarni_model_identity(e->model, &e->pools.layout, &e->identity, err));
     TARNI_TRY(tarni_pool_create(o->n_threads, a, &e->threads, err));

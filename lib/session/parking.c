@@ -37,9 +37,11 @@ static tarn_status check_parkable(const tarn_session *s, tarn_error *err)
                           live->tokens.n_ids);
     bool kept = live->latents_kept == live->base_position; /* with a state of its own */
     if (live->base_lossy || (!live->bit_exact && !kept))
-        return tarni_fail(err, TARN_E_UNSUPPORTED,
-                          "session %s would not come back the same: its state is kept with loss",
-                          s->name);
+        return tarni_fail(
+            err, TARN_E_UNSUPPORTED,
+            "session %s would not come back the same: its state is kept with loss or not "
+            "at all",
+            s->name);
     return TARN_OK;
 }
 
@@ -66,15 +68,15 @@ tarn_status tarni_parking_park(tarn_session *s, tarn_error *err)
 /* ---- relief --------------------------------------------------------------------------------- */
 
 /* Commits that are encoded and copies that have passed by now give their memory back without
- * anybody losing anything. */
+ * anybody losing anything. Who else has the slot of one has its pages too, so these come free with
+ * the slot or not at all. */
 static bool reap_one(tarn_engine *e)
 {
     for (tarn_session *s = e->first; s; s = s->next) {
         uint32_t slots = e->pools.slots.n_used;
-        uint64_t pages = e->pools.pages.n_used;
         tarni_session_reap(s);
         tarni_tier_reap(s);
-        if (e->pools.slots.n_used < slots || e->pools.pages.n_used < pages)
+        if (e->pools.slots.n_used < slots)
             return true;
     }
     return false;
@@ -82,9 +84,8 @@ static bool reap_one(tarn_engine *e)
 
 static bool holds_memory(const tarn_session *s)
 {
-    return s->live.pools && !s->parked &&
-           (s->live.slot != TARNI_SLOT_ZERO || s->live.pages.n_pages > 0 ||
-            s->next_slot != TARNI_SLOT_NONE);
+    return !s->parked && (s->live.slot != TARNI_SLOT_ZERO || s->live.pages.n_pages > 0 ||
+                          s->next_slot != TARNI_SLOT_NONE);
 }
 
 static bool park_oldest(tarn_engine *e)
@@ -106,9 +107,8 @@ static bool encode_one(tarn_engine *e)
         if (!s->capture)
             continue;
         uint32_t slots = e->pools.slots.n_used;
-        uint64_t pages = e->pools.pages.n_used;
         tarni_session_encode(s);
-        if (e->pools.slots.n_used < slots || e->pools.pages.n_used < pages)
+        if (e->pools.slots.n_used < slots)
             return true;
     }
     return false;

@@ -207,10 +207,7 @@ static void not_added(tarn_engine *e, tarn_session *s, const tarn_error *why)
 static void begin_sampled(tarn_engine *e, tarn_session *s)
 {
     tarn_error err;
-    if (s->generation.bounded && s->generation.n_left == 0) {
-        stop_generation(s, TARN_STOP_LENGTH);
-        return;
-    }
+    TARN_ASSERT(!s->generation.bounded || s->generation.n_left > 0); /* the last one ended it */
     if (e->space->n_rows == e->step_tokens_max - e->cut_tokens)
         return;
     const tarni_ids *tokens = &s->live.tokens;
@@ -408,17 +405,14 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
     tarni_filemap_enter(&entry);
     int device_error = tarni_forward_run(e->forward, &batch);
     tarni_filemap_leave(&entry);
-    if (device_error && e->device.fault[0])
-        return tarni_fail(err, TARN_E_DEVICE, "%s in a step of %u rows on %s", e->device.fault,
-                          b->n_rows, e->device.name);
     if (device_error == TARNI_STEP_NO_MEMORY)
         return tarni_fail(err, TARN_E_NO_MEMORY,
                           "%s has no memory for a step of %u rows of %u "
                           "sessions",
                           e->device.name, b->n_rows, b->n_parts);
     if (device_error)
-        return tarni_fail(err, TARN_E_DEVICE, "device error %d in a step of %u rows", device_error,
-                          b->n_rows);
+        return tarni_fail(err, TARN_E_DEVICE, "error %d in a step of %u rows on %s: %s",
+                          device_error, b->n_rows, e->device.name, e->device.fault);
     /* Where they lie on another device, files that change are nothing to it. */
     return e->device.class->on_host ? tarni_weights_check(&e->model->weights, err) : TARN_OK;
 }

@@ -6,9 +6,9 @@ static bool find(tarni_slots *p, bool last, uint32_t *out)
 {
     if (p->trade)
         return tarni_trade_take(p->trade, TARNI_SLOTS, last, out);
-    for (*out = 0; *out < p->n_max && p->refs[*out] > 0; ++*out)
+    for (*out = 0; p->refs[*out] > 0; ++*out) /* below the ceiling one is free */
         ;
-    return *out < p->n_max;
+    return true;
 }
 
 /* One below the ceiling, or the last one of it. */

@@ -27,9 +27,8 @@ typedef struct tarni_staged {
     uint8_t *memory;       /* pinned, tarni_staging_bytes; NULL: taken for the time */
 } tarni_staged;
 
-/* How much pinned memory that takes: 0 where the host can reach what is staged. */
-tarn_status tarni_staging_bytes(const tarni_pools *pools, const tarni_staged *what,
-                                uint64_t *n_bytes, tarn_error *err);
+/* How much pinned memory that takes, where the host cannot reach it. */
+uint64_t tarni_staging_bytes(const tarni_pools *pools, const tarni_staged *what);
 
 /* Sets slot, logits and pages of *image to where the host will find them, and begins to copy what
  * the steps so far have left there. */
@@ -37,7 +36,8 @@ tarn_status tarni_staging_save(const tarni_pools *pools, const tarni_staged *wha
                                tarni_image *image, tarni_staging *out, tarn_error *err);
 /* Until it can be read. Any thread. */
 tarn_status tarni_staging_await(tarni_staging *s, tarn_error *err);
-/* Would that return at once? Never waits. */
+/* Would that return at once? Never waits. Of one that was begun, on a device that is not the host.
+ */
 bool tarni_staging_passed(const tarni_staging *s);
 
 /* Sets them to where the host puts what `put` then begins to copy to the device. */

@@ -78,16 +78,12 @@ tarn_status tarni_timeline_tensors(const tarni_timeline *t, tarn_tensor_fn fn, v
     tarni_image image = {0};
     tarni_staging staging;
     const tarni_staged what = {.slot = t->slot, .pages = t->pages.pages, .end = t->tokens.n_ids};
-    TARNI_TRY(tarni_staging_save(t->pools, &what, &image, &staging, err));
-    tarn_status status = tarni_staging_await(&staging, err);
+    TARNI_TRY(tarni_alloc(a, conv > latent ? conv : latent, sizeof *buffer, &buffer, err));
+    tarn_status status = tarni_staging_save(t->pools, &what, &image, &staging, err);
     if (status == TARN_OK)
-        status = tarni_alloc(a, conv > latent ? conv : latent, sizeof *buffer, &buffer, err);
-    if (status != TARN_OK) {
-        tarni_staging_fini(&staging);
-        return status;
-    }
+        status = tarni_staging_await(&staging, err);
     uint32_t kda_idx = 0, mla_idx = 0;
-    for (uint32_t l = 0; l < spec->n_layers; l++) {
+    for (uint32_t l = 0; status == TARN_OK && l < spec->n_layers; l++) {
         if (spec->kinds[l] == TARNI_LAYER_KDA)
             give_kda(t, image.slot, l, kda_idx++, buffer, fn, user);
         else
@@ -95,5 +91,5 @@ tarn_status tarni_timeline_tensors(const tarni_timeline *t, tarn_tensor_fn fn, v
     }
     tarni_free(a, buffer);
     tarni_staging_fini(&staging);
-    return TARN_OK;
+    return status;
 }

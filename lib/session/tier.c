@@ -77,7 +77,7 @@ static const tarn_session *in_the_way(const tarn_engine *e, uint64_t begin, uint
 static bool find_place(const tarn_engine *e, uint64_t n_bytes, uint64_t *begin)
 {
     *begin = 0;
-    while (*begin <= e->tier.bytes_max && n_bytes <= e->tier.bytes_max - *begin) {
+    while (n_bytes <= e->tier.bytes_max - *begin) { /* where a place ends is inside the block */
         const tarn_session *other = in_the_way(e, *begin, n_bytes);
         if (!other)
             return true;
@@ -138,7 +138,7 @@ void tarni_tier_keep(tarn_session *s)
     tarn_error err;
     uint64_t begin, n_bytes;
     if (!t->memory || what.slot == TARNI_SLOT_NONE ||
-        tarni_staging_bytes(&e->pools, &what, &n_bytes, &err) != TARN_OK || n_bytes > t->bytes_max)
+        (n_bytes = tarni_staging_bytes(&e->pools, &what)) > t->bytes_max)
         return;
     while (!find_place(e, n_bytes, &begin)) {
         other = oldest(e, s);

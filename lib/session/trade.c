@@ -13,7 +13,7 @@
  */
 #include "trade.h"
 
-#include <string.h>
+#include <stdio.h>
 
 static const char *const item_names[] = {"state slot", "latent page"};
 
@@ -27,7 +27,7 @@ static tarni_side other_side(tarni_side side)
 /* Places that hold n items; UINT64_MAX where no number does. */
 static uint64_t places_of(uint64_t n_items, size_t item_bytes, size_t place_bytes)
 {
-    if (item_bytes == 0 || n_items == 0)
+    if (item_bytes == 0)
         return 0;
     if (n_items > (UINT64_MAX - place_bytes) / item_bytes)
         return UINT64_MAX / 4;
@@ -55,6 +55,18 @@ static size_t choose_chunk(const tarni_trade_plan *plan, size_t unit)
     return n_bytes;
 }
 
+/* One session needs more than the option says. */
+static tarn_status refuse_budget(const tarni_trade_plan *plan, uint64_t least_bytes,
+                                 const char *how, tarn_error *err)
+{
+    return tarni_fail(
+        err, TARN_E_LIMIT,
+        "%s is %llu: one session needs %llu slots of %zu bytes and a page of %zu, %s that is %llu",
+        plan->bytes_name, (unsigned long long)plan->bytes_max,
+        (unsigned long long)plan->n_least[TARNI_SLOTS], plan->item_bytes[TARNI_SLOTS],
+        plan->item_bytes[TARNI_PAGES], how, (unsigned long long)least_bytes);
+}
+
 static tarn_status count_chunks(tarni_trade *t, const tarni_trade_plan *plan, tarn_error *err)
 {
     const size_t chunk = t->chunk_bytes;
@@ -62,14 +74,10 @@ static tarn_status count_chunks(tarni_trade *t, const tarni_trade_plan *plan, ta
     uint64_t one = places_of_both(plan, plan->n_least, chunk);
     uint64_t n = plan->bytes_max / chunk < all ? plan->bytes_max / chunk : all;
     uint64_t left = t->device->class->free_bytes(t->device);
+    char how[40];
+    snprintf(how, sizeof how, "in chunks of %zu", chunk);
     if (n < one && plan->bytes_name)
-        return tarni_fail(
-            err, TARN_E_LIMIT,
-            "%s is %llu: one session needs %llu slots of %zu bytes and a page of %zu, "
-            "in chunks of %zu that is %llu",
-            plan->bytes_name, (unsigned long long)plan->bytes_max,
-            (unsigned long long)plan->n_least[TARNI_SLOTS], plan->item_bytes[TARNI_SLOTS],
-            plan->item_bytes[TARNI_PAGES], chunk, (unsigned long long)(one * chunk));
+        return refuse_budget(plan, one * chunk, how, err);
     n = n < one ? one : n;
     if (n > left / chunk || n >= TARNI_RANGE_NONE)
         return tarni_fail(err, TARN_E_NO_MEMORY,
@@ -111,24 +119,43 @@ static tarn_status open_range(tarni_trade *t, const tarni_trade_plan *plan, tarn
                                              &t->bases[side], err);
 }
 
-/* Slots, then pages, in one piece; of a budget that is less than both, slots have no more than half
- * or what one session needs. */
+/* How many slots and pages one piece has. Of a budget that is less than both could have, slots have
+ * no more than half, or what one session needs, and leave room for a page. */
+static tarn_status split(const tarni_trade_plan *plan, uint64_t n[2], tarn_error *err)
+{
+    const uint64_t budget = plan->bytes_max, least = places_of_both(plan, plan->n_least, 1);
+    const size_t *item = plan->item_bytes;
+    n[TARNI_SLOTS] = plan->n_items[TARNI_SLOTS];
+    n[TARNI_PAGES] = plan->n_items[TARNI_PAGES];
+    if (places_of_both(plan, plan->n_items, 1) <= budget)
+        return TARN_OK;
+    if (least > budget && plan->bytes_name)
+        return refuse_budget(plan, least, "in one piece", err);
+    if (least > budget) { /* of what the device has left, which says itself whether it is enough */
+        n[TARNI_SLOTS] = plan->n_least[TARNI_SLOTS];
+        n[TARNI_PAGES] = plan->n_least[TARNI_PAGES];
+        return TARN_OK;
+    }
+    uint64_t most = budget - plan->n_least[TARNI_PAGES] * item[TARNI_PAGES];
+    uint64_t share = (budget / 2 < most ? budget / 2 : most) / item[TARNI_SLOTS];
+    n[TARNI_SLOTS] = n[TARNI_SLOTS] < share ? n[TARNI_SLOTS] : share;
+    if (n[TARNI_SLOTS] < plan->n_least[TARNI_SLOTS])
+        n[TARNI_SLOTS] = plan->n_least[TARNI_SLOTS];
+    uint64_t rest = budget - n[TARNI_SLOTS] * item[TARNI_SLOTS];
+    if (item[TARNI_PAGES] > 0 && rest / item[TARNI_PAGES] < n[TARNI_PAGES])
+        n[TARNI_PAGES] = rest / item[TARNI_PAGES];
+    return TARN_OK;
+}
+
+/* Slots, then pages, in one piece. */
 static tarn_status open_slab(tarni_trade *t, const tarni_trade_plan *plan, tarn_error *err)
 {
-    size_t item[2] = {plan->item_bytes[TARNI_SLOTS], plan->item_bytes[TARNI_PAGES]}, bytes[2], all;
-    uint64_t n[2] = {plan->n_items[TARNI_SLOTS], plan->n_items[TARNI_PAGES]};
-    if (places_of_both(plan, plan->n_items, 1) > plan->bytes_max) {
-        uint64_t half = plan->bytes_max / 2 / item[0];
-        n[0] = n[0] < half ? n[0] : half;
-        n[0] = n[0] > plan->n_least[0] ? n[0] : plan->n_least[0];
-        uint64_t rest =
-            plan->bytes_max - (n[0] * item[0] < plan->bytes_max ? n[0] * item[0] : plan->bytes_max);
-        if (item[1] > 0)
-            n[1] = rest / item[1] < n[1] ? rest / item[1] : n[1];
-        n[1] = n[1] > 0 ? n[1] : 1;
-    }
+    uint64_t n[2];
+    size_t bytes[2], all;
+    TARNI_TRY(split(plan, n, err));
     for (int i = 0; i < 2; i++)
-        if (n[i] >= TARNI_RANGE_NONE || !tarni_mul_size((size_t)n[i], item[i], &bytes[i]))
+        if (n[i] >= TARNI_RANGE_NONE ||
+            !tarni_mul_size((size_t)n[i], plan->item_bytes[i], &bytes[i]))
             return tarni_fail_memory(err, SIZE_MAX);
     if (!tarni_add_size(bytes[0], bytes[1], &all))
         return tarni_fail_memory(err, SIZE_MAX);
@@ -138,8 +165,8 @@ static tarn_status open_slab(tarni_trade *t, const tarni_trade_plan *plan, tarn_
         t->bases[i] = t->slab + (i > 0 ? bytes[0] : 0);
         if (bytes[i] == 0)
             continue;
-        TARNI_TRY(
-            tarni_range_init(&t->ranges[i], item[i], bytes[i], (uint32_t)n[i], &t->allocator, err));
+        TARNI_TRY(tarni_range_init(&t->ranges[i], plan->item_bytes[i], bytes[i], (uint32_t)n[i],
+                                   &t->allocator, err));
         tarni_range_cover(&t->ranges[i], 0, 0);
     }
     return TARN_OK;

@@ -138,8 +138,10 @@ void calm();
 unsigned faults(const char **first);
 /* A fault of nobody in particular: for tests of what comes after one. */
 void break_down();
+void break_after(int pieces); /* of work that is done; -1: not */
 void device_count(int n);
 void memory_limit(size_t n_bytes); /* of the device, from now on */
+void fail_pins(int after);         /* memory of the host is pinned so often, then not; -1: always */
 /* Ranges of addresses (driver.hpp): the unit of chunks while there is no range, 0: as on a device;
  * maps fail after so many more, -1: they do not; does the device have ranges at all; an entry that
  * the driver lacks, NULL: none. */

@@ -17,6 +17,14 @@ void emu_break()
     emu::break_down();
 }
 
+extern "C" void emu_break_after(int pieces);
+
+/* The same when so much more work has been done, if it ever is. */
+void emu_break_after(int pieces)
+{
+    emu::break_after(pieces);
+}
+
 extern "C" void emu_watch_begin();
 extern "C" const char *emu_watch_end();
 
@@ -35,6 +43,7 @@ extern "C" void emu_device_count(int n);
 extern "C" void emu_memory_limit(size_t n_bytes);
 extern "C" void emu_range_unit(size_t n_bytes);
 extern "C" void emu_fail_maps(int after);
+extern "C" void emu_fail_pins(int after);
 extern "C" void emu_range_support(bool value);
 extern "C" void emu_hide_entry(const char *name);
 
@@ -59,6 +68,11 @@ void emu_range_unit(size_t n_bytes)
 void emu_fail_maps(int after)
 {
     emu::fail_maps(after);
+}
+
+void emu_fail_pins(int after)
+{
+    emu::fail_pins(after);
 }
 
 void emu_range_support(bool value)

@@ -183,6 +183,13 @@ void emu::give_memory(size_t n_bytes)
     total_used -= n_bytes;
 }
 
+static int pins_left = -1;
+
+void emu::fail_pins(int after)
+{
+    pins_left = after;
+}
+
 void emu::forget_last()
 {
     last_begin = last_end = nullptr;
@@ -225,6 +232,9 @@ cudaError_t cudaFree(void *p)
 cudaError_t cudaMallocHost(void **out, size_t n_bytes)
 {
     emu::turn lock;
+    if (pins_left == 0)
+        return cudaErrorMemoryAllocation;
+    pins_left -= pins_left > 0;
     return posix_memalign(out, 4096, n_bytes + 1) ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 

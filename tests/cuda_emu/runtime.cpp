@@ -50,8 +50,13 @@ emu_stream *of(cudaStream_t s)
 bool watching;
 std::string watched;
 
+int breaks_in = -1;
+
 void run_first(emu_stream *s)
 {
+    if (breaks_in == 0)
+        emu::break_down();
+    breaks_in -= breaks_in >= 0;
     piece first = s->work.front();
     s->work.pop_front();
     first.run();
@@ -100,6 +105,12 @@ turn::~turn()
 void device_count(int n)
 {
     devices = n;
+}
+
+void break_after(int pieces)
+{
+    turn lock;
+    breaks_in = pieces;
 }
 
 bool work_left()

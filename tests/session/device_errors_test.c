@@ -3,10 +3,13 @@
 #include "check.h"
 #include "fixture.h"
 
+#include <math.h>
 #include <pthread.h>
 
 /* From hooks.cpp. */
 void emu_break(void);
+void emu_break_after(int pieces);
+void emu_fail_pins(int after);
 void emu_device_count(int n);
 void emu_memory_limit(size_t n_bytes);
 unsigned mirror_faults(const char **first);
@@ -46,6 +49,12 @@ CASE(two_engines_share_a_device_that_has_room)
     tarn_engine_close(second);
     tarn_session_close(s);
     rig_close(&r);
+}
+
+static void ignore_tensor(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
+                          const float *data)
+{
+    (void)user, (void)name, (void)dims, (void)n_dims, (void)data;
 }
 
 typedef struct feeding {
@@ -106,6 +115,20 @@ CASE(a_second_engine_that_finds_no_room_says_why)
     REFUSED(tarn_engine_open(r.model, &o, &second, ERR), TARN_E_NO_MEMORY, "MiB");
     CHECK_HAS(rig_error.detail, "free");
     CHECK_HAS(rig_error.detail, "1 more engine of this model is open");
+    tarn_engine *small[2];
+    tarn_engine_options few = o;
+    few.pages_bytes_max = few.slots_bytes_max = 1 * MIB;
+    few.step_tokens_max = 64;
+    few.sessions_max = 2;
+    emu_memory_limit(512 * MIB);
+    for (size_t i = 0; i < 2; i++)
+        OK(tarn_engine_open(r.model, &few, &small[i], ERR));
+    emu_memory_limit(1 * MIB);
+    REFUSED(tarn_engine_open(r.model, &few, &second, ERR), TARN_E_NO_MEMORY,
+            "3 more engines of this model are open");
+    for (size_t i = 0; i < 2; i++)
+        tarn_engine_close(small[i]);
+    emu_memory_limit(256 * MIB);
     rig_feed(s, ids, 1); /* the first is none the worse for it */
     rig_commit(s);
     tarn_session_close(s);
@@ -141,6 +164,183 @@ CASE(too_little_memory_is_told_by_what_it_is_for)
     small = o;
     small.host_bytes_max = 10000;
     REFUSED(tarn_engine_open(r.model, &small, &e, ERR), TARN_E_NO_MEMORY, "memory");
+    small = o;
+    small.pinned_bytes_max = 5 * MIB;
+    int n_pins = 0;
+    for (tarn_status status = TARN_E_NO_MEMORY; status != TARN_OK; n_pins++) {
+        emu_fail_pins(n_pins);
+        status = tarn_engine_open(r.model, &small, &e, ERR);
+        if (status == TARN_OK)
+            tarn_engine_close(e);
+        else
+            REFUSED(status, TARN_E_NO_MEMORY, "pinned host memory");
+    }
+    CHECK(n_pins > 2);
+    emu_fail_pins(n_pins - 2); /* the last that is pinned: what the parked ones have */
+    REFUSED(tarn_engine_open(r.model, &small, &e, ERR), TARN_E_NO_MEMORY, "5120 KiB of pinned");
+    emu_fail_pins(-1);
+    rig_close(&r);
+}
+
+/* Forks have few pages of their own, but each has a table of all: more of them in one step than
+ * ever before, on a device that is full. */
+CASE(a_step_that_finds_no_memory)
+{
+    enum { FORKS = 570, LONG = 10 * 64 }; /* at first there is room for 6144 pages */
+    rig r;
+    uint32_t ids[LONG], n_failed = 0;
+    static tarn_session *s[FORKS];
+    tarn_step done = {.size = sizeof done};
+    tarn_error why;
+    rig_open(
+        &r, RIG_TINY,
+        &(tarn_engine_options){.n_threads = 1, .sessions_max = FORKS, .pages_bytes_max = 16 * MIB});
+    rig_ids(&r, 1, ids, LONG);
+    s[0] = rig_loose(&r, "a");
+    rig_feed(s[0], ids, LONG);
+    for (size_t i = 1; i < FORKS; i++)
+        s[i] = rig_fork(s[0], "fork");
+    for (size_t i = 0; i < FORKS; i++)
+        OK(tarn_session_append_tokens(s[i], ids, 1, ERR));
+    emu_memory_limit(0);
+    OK(tarn_engine_step(r.engine, &done, ERR));
+    CHECK_EQ(done.n_rows, FORKS);
+    for (size_t i = 0; i < FORKS; i++) {
+        tarn_session_failure(s[i], &why);
+        n_failed += rig_info(s[i]).state == TARN_SESSION_POISONED && why.status == TARN_E_NO_MEMORY;
+    }
+    CHECK_EQ(n_failed, FORKS);
+    CHECK_HAS(why.detail, "no memory for a step of 570 rows of 570 sessions");
+    for (size_t i = 0; i < FORKS; i++)
+        tarn_session_close(s[i]);
+    s[0] = rig_loose(&r, "b"); /* the device is whole */
+    rig_feed(s[0], ids, 3);
+    tarn_session_close(s[0]);
+    emu_memory_limit((size_t)8 << 30);
+    rig_close(&r);
+}
+
+static void break_at_row(void *user, uint64_t position, const float *logits, uint32_t vocab)
+{
+    uint64_t *last = user;
+    (void)logits, (void)vocab;
+    *last = position;
+    if (position == 3)
+        emu_break();
+}
+
+/* What was computed lies on a device that is gone before it is read: rows that are scored, the row
+ * an id is drawn from, all of a state. */
+CASE(what_cannot_be_read_any_more)
+{
+    rig r;
+    uint32_t ids[N];
+    uint64_t last = 0;
+    const char *fault;
+    tarn_error why;
+    tarn_step done = {.size = sizeof done};
+    tarn_generate_options g = {.size = sizeof g, .n_tokens_max = 5};
+    rig_open(&r, RIG_TINY, NULL);
+    rig_ids(&r, 1, ids, N);
+    for (int i = 0; i < 2; i++) {
+        tarn_session *s = rig_loose(&r, "a"), *idle = rig_loose(&r, "idle");
+        rig_feed(idle, ids, 10);
+        if (i == 0) {
+            tarn_session_on_logits(s, break_at_row, &last);
+            OK(tarn_session_append_tokens(s, ids, 10, ERR));
+        } else {
+            rig_feed(s, ids, 10);
+            rig_never_stop(&r, s); /* a bias: drawn here */
+            OK(tarn_session_generate(s, &g, ERR));
+            emu_break();
+        }
+        OK(tarn_engine_step(r.engine, &done, ERR));
+        CHECK_EQ(last, 3);
+        CHECK_EQ(rig_info(s).state, TARN_SESSION_POISONED);
+        tarn_session_failure(s, &why);
+        CHECK_EQ(why.status, TARN_E_DEVICE);
+        CHECK_HAS(why.detail, "cudaErrorIllegalAddress");
+        REFUSED(tarn_session_tensors(idle, ignore_tensor, NULL, ERR), TARN_E_DEVICE,
+                "cudaErrorIllegalAddress");
+        tarn_session_close(s);
+        tarn_session_close(idle);
+        CHECK(mirror_faults(&fault) > 0);
+        rig_restart_engine(&r, NULL);
+    }
+    rig_close(&r);
+}
+
+/* Lives one, up to the first call that fails; *kept is the position of the last commit. */
+static tarn_status live(rig *r, const char *name, const uint32_t *ids, uint64_t *kept)
+{
+    enum { BEGIN = 20, SAID = 3 };
+    const float *logits;
+    tarn_session *s = NULL;
+    tarn_step done = {.size = sizeof done};
+    tarn_session_options o = {.size = sizeof o,
+                              .flags = TARN_SESSION_CREATE | TARN_SESSION_NO_PREFIX};
+    tarn_generate_options g = {.size = sizeof g, .n_tokens_max = SAID};
+    tarn_sampling p = {.size = sizeof p, .n_bias = 1, .bias = {{157, -INFINITY}}};
+    tarn_status status = tarn_session_open(r->engine, r->store, name, &o, &s, NULL, ERR);
+#define NEXT(call) status = status == TARN_OK ? (call) : status
+    NEXT(tarn_session_set_sampling(s, &p, ERR));
+    NEXT(tarn_session_append_tokens(s, ids, BEGIN, ERR));
+    NEXT(tarn_session_run(s, NULL, NULL, ERR));
+    NEXT(tarn_session_commit(s, NULL, ERR));
+    *kept = status == TARN_OK ? BEGIN : 0;
+    NEXT(tarn_session_generate(s, &g, ERR));
+    NEXT(tarn_session_run(s, NULL, NULL, ERR));
+    NEXT(tarn_session_commit(s, NULL, ERR));
+    *kept = status == TARN_OK ? BEGIN + SAID : *kept;
+    NEXT(tarn_session_park(s, ERR));
+    for (int i = 0; i < 8; i++)
+        NEXT(tarn_engine_step(r->engine, &done, ERR));
+    NEXT(tarn_session_logits(s, &logits, NULL, ERR));
+    NEXT(tarn_session_rewind(s, "@t:10", NULL, ERR));
+    *kept = status == TARN_OK ? 10 : *kept;
+    NEXT(tarn_session_run(s, NULL, NULL, ERR));
+    NEXT(tarn_session_tensors(s, ignore_tensor, NULL, ERR));
+#undef NEXT
+    tarn_session_close(s);
+    return status;
+}
+
+/* The device fails after so much work, wherever that is: said so, nothing is lost, and the process
+ * ends nothing but its sessions. */
+CASE(it_fails_at_any_piece_of_work)
+{
+    enum { APART = RIG_FEW(11, 41), MOST = 100000 };
+    rig r;
+    uint32_t ids[N];
+    uint64_t kept;
+    const char *fault;
+    char name[32];
+    int n = 0, n_failed = 0;
+    rig_open(&r, RIG_TINY,
+             &(tarn_engine_options){.n_threads = 1, .sessions_max = 4, .pinned_bytes_max = MIB});
+    rig_ids(&r, 1, ids, N);
+    for (bool ended = false; !ended && n < MOST; n += APART) {
+        snprintf(name, sizeof name, "s%d", n);
+        emu_break_after(n);
+        tarn_status status = live(&r, name, ids, &kept);
+        emu_break_after(-1);
+        ended = mirror_faults(&fault) == 0;
+        n_failed += status != TARN_OK;
+        if (ended)
+            CHECK_STATUS(status, TARN_OK);
+        else if (status != TARN_OK && status != TARN_E_DEVICE && status != TARN_E_POISONED)
+            CHECK_FAIL("%s after %d pieces: %s", tarn_status_name(status), n, rig_error.detail);
+        CHECK_EQ(rig_stat(&r).slots, 0);
+        CHECK_EQ(rig_stat(&r).pages, 0);
+        CHECK_EQ(rig_stat(&r).pinned_bytes, 0);
+        rig_restart_engine(&r, NULL);
+        tarn_session *s = rig_session(&r, name, NULL);
+        CHECK_EQ(rig_info(s).at.position + rig_info(s).tokens_waiting, kept);
+        tarn_session_close(s);
+    }
+    CHECK(n_failed > 20);
+    CHECK_EQ(rig_verify(r.store), 0);
+    printf("%d of %d failed\n", n_failed, n / APART);
     rig_close(&r);
 }
 
@@ -187,5 +387,6 @@ CASE(sessions_of_a_lost_device_go_on_elsewhere)
 
 CHECK_MAIN(ENTRY(two_engines_share_a_device_that_has_room), ENTRY(each_engine_asks_its_own_device),
            ENTRY(a_second_engine_that_finds_no_room_says_why),
-           ENTRY(too_little_memory_is_told_by_what_it_is_for),
+           ENTRY(too_little_memory_is_told_by_what_it_is_for), ENTRY(a_step_that_finds_no_memory),
+           ENTRY(what_cannot_be_read_any_more), ENTRY(it_fails_at_any_piece_of_work),
            ENTRY(sessions_of_a_lost_device_go_on_elsewhere))

@@ -9,6 +9,7 @@
 
 /* From hooks.cpp. */
 void emu_break(void);
+void emu_break_after(int pieces);
 void emu_watch_begin(void);
 const char *emu_watch_end(void);
 unsigned mirror_faults(const char **first);
@@ -233,6 +234,277 @@ CASE(a_step_leaves_out_who_waits_and_waits_itself_for_the_last)
     rig_close(&r);
 }
 
+/* Three on their way, in another order than they were opened in. */
+CASE(who_left_first_is_waited_for)
+{
+    rig r;
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.slots_bytes_max = 5 * plan.slot_bytes;
+    rig_restart_engine(&r, &o);
+    tarn_session *s[3], *other = rig_loose(&r, "other");
+    for (size_t i = 0; i < 3; i++)
+        s[i] = kept(&r, (const char *[]){"a", "b", "c"}[i], 1);
+    const size_t order[] = {1, 2, 0};
+    const uint32_t id = 1;
+    const float *logits;
+    for (size_t i = 0; i < 3; i++)
+        OK(tarn_session_park(s[order[i]], ERR));
+    CHECK_EQ(rig_stat(&r).slots, 3);
+    OK(tarn_session_append_tokens(other, &id, 1, ERR)); /* takes the slot of one */
+    CHECK_EQ(rig_stat(&r).slots, 3);
+    CHECK_EQ(rig_stat(&r).pinned, 3);
+    emu_watch_begin();
+    for (size_t i = 1; i < 3; i++)
+        OK(tarn_session_logits(s[order[i]], &logits, NULL, ERR));
+    CHECK_EQ(place(emu_watch_end(), "1u", 0), -1); /* these two had not left */
+    CHECK_EQ(rig_stat(&r).pinned, 1);
+    tarn_session_close(other);
+    emu_watch_begin();
+    OK(tarn_session_logits(s[order[0]], &logits, NULL, ERR));
+    CHECK(place(emu_watch_end(), "1u", 0) >= 0);
+    for (size_t i = 0; i < 3; i++) {
+        CHECK_EQ(rig_info(s[i]).reuse.bytes_read, 0);
+        CHECK(rig_same_logits(s[i], s[0]));
+    }
+    for (size_t i = 0; i < 3; i++)
+        tarn_session_close(s[i]);
+    rig_close(&r);
+}
+
+/* However far the copy is when somebody wants the memory, it comes, and the copy is whole. */
+CASE(memory_that_comes_free_just_then)
+{
+    rig r;
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.slots_bytes_max = 4 * plan.slot_bytes;
+    rig_restart_engine(&r, &o);
+    tarn_session *s = kept(&r, "a", 1), *same = kept(&r, "b", 1);
+    tarn_step done = {.size = sizeof done};
+    const uint32_t id = 1;
+    int n_looks = 0;
+    for (bool left = false; !left && n_looks < LOOKS_MAX; n_looks++) {
+        OK(tarn_session_park(s, ERR));
+        for (int i = 0; i < n_looks; i++)
+            OK(tarn_engine_step(r.engine, &done, ERR));
+        left = rig_stat(&r).slots == 1; /* of itself: the last of all these */
+        tarn_session *other = rig_loose(&r, "other");
+        OK(tarn_session_append_tokens(other, &id, 1, ERR));
+        CHECK_EQ(rig_stat(&r).slots, 2);
+        CHECK_EQ(rig_info(same).state, TARN_SESSION_IDLE); /* it had not to go */
+        tarn_session_close(other);
+        CHECK(rig_same_logits(s, same));
+        CHECK_EQ(rig_info(s).reuse.bytes_read, 0);
+    }
+    CHECK(n_looks > 3 && n_looks < LOOKS_MAX);
+    tarn_session_close(s);
+    tarn_session_close(same);
+    rig_close(&r);
+}
+
+/* A copy on its way has its place until it has passed: who comes then finds none, and the store is
+ * what it comes back from. So does one that is larger than the block, and who holds nothing. */
+CASE(who_finds_no_place)
+{
+    enum { PAGES = (N + 63) / 64 };
+    rig r;
+    const float *logits;
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.pinned_bytes_max = plan.slot_bytes + PAGES * plan.page_bytes;
+    rig_restart_engine(&r, &o);
+    tarn_session *s = kept(&r, "a", 1), *second = kept(&r, "b", 1), *empty;
+    OK(tarn_session_park(s, ERR));
+    OK(tarn_session_park(second, ERR));
+    CHECK_EQ(rig_stat(&r).pinned, 1);
+    OK(tarn_session_logits(second, &logits, NULL, ERR));
+    CHECK(rig_info(second).reuse.bytes_read > 0);
+    OK(tarn_session_logits(s, &logits, NULL, ERR));
+    CHECK_EQ(rig_info(s).reuse.bytes_read, 0);
+    CHECK(rig_same_logits(s, second));
+    empty = rig_session(&r, "empty", NULL);
+    OK(tarn_session_park(empty, ERR));
+    CHECK_EQ(rig_info(empty).state, TARN_SESSION_PARKED);
+    CHECK_EQ(rig_stat(&r).pinned, 0);
+    step_one(empty);
+    CHECK_EQ(rig_info(empty).at.position, 1);
+    o.pinned_bytes_max--;
+    tarn_session_close(s);
+    tarn_session_close(second);
+    tarn_session_close(empty);
+    rig_restart_engine(&r, &o);
+    s = rig_session(&r, "a", NULL);
+    OK(tarn_session_park(s, ERR));
+    CHECK_EQ(rig_stat(&r).pinned, 0);
+    OK(tarn_session_logits(s, &logits, NULL, ERR));
+    CHECK(rig_info(s).reuse.bytes_read > 0);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
+/* Room for one, and that is in use by who cannot go: it stays where it is, and comes back later. */
+static void no_room_to_come_back(uint32_t n_slots, uint64_t n_pages, const char *words)
+{
+    rig r;
+    const float *logits;
+    const char *fault;
+    uint32_t ids[N];
+    tarn_step done = {.size = sizeof done};
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.slots_bytes_max = n_slots * plan.slot_bytes;
+    o.pages_bytes_max = n_pages * plan.page_bytes;
+    rig_restart_engine(&r, &o);
+    rig_ids(&r, 1, ids, N);
+    tarn_session *s = kept(&r, "a", 1), *loose[2];
+    OK(tarn_session_park(s, ERR));
+    while (rig_stat(&r).slots > 0)
+        OK(tarn_engine_step(r.engine, &done, ERR));
+    for (size_t i = 0; i < 2; i++) {
+        loose[i] = rig_loose(&r, "loose");
+        rig_feed(loose[i], ids, N);
+    }
+    REFUSED(tarn_session_logits(s, &logits, NULL, ERR), TARN_E_LIMIT, words);
+    CHECK_EQ(rig_info(s).state, TARN_SESSION_PARKED);
+    CHECK_EQ(rig_stat(&r).pinned, 1);
+    CHECK_EQ(rig_stat(&r).slots, 2);
+    CHECK_EQ(rig_stat(&r).pages, 4);
+    tarn_session_close(loose[0]);
+    OK(tarn_session_logits(s, &logits, NULL, ERR));
+    CHECK_EQ(rig_info(s).reuse.bytes_read, 0);
+    CHECK(rig_same_logits(s, loose[1]));
+    /* and a device that fails when it is to come back, or has failed before */
+    OK(tarn_session_park(s, ERR));
+    while (rig_stat(&r).slots > 1)
+        OK(tarn_engine_step(r.engine, &done, ERR));
+    emu_break();
+    for (int i = 0; i < 2; i++) {
+        REFUSED(tarn_session_logits(s, &logits, NULL, ERR), TARN_E_DEVICE,
+                i ? "store is not touched" : "copying a session's memory");
+        CHECK_EQ(rig_info(s).state, TARN_SESSION_PARKED);
+        CHECK_EQ(rig_stat(&r).pinned, 1);
+        CHECK_EQ(rig_stat(&r).slots, 1);
+        CHECK_EQ(rig_stat(&r).pages, 2);
+        if (i == 0) {
+            OK(tarn_session_append_tokens(loose[1], ids, 1, ERR));
+            OK(tarn_engine_step(r.engine, &done, ERR));
+        }
+        CHECK_EQ(rig_info(loose[1]).state, TARN_SESSION_POISONED);
+    }
+    tarn_session_close(loose[1]);
+    tarn_session_close(s);
+    CHECK(mirror_faults(&fault) > 0);
+    rig_close(&r);
+}
+
+CASE(there_may_be_no_room_to_come_back)
+{
+    no_room_to_come_back(4, 20, "state slots");
+    no_room_to_come_back(20, 4, "all 4 latent pages");
+}
+
+/* A generation is committed on the way and needs a slot that another is just leaving: it is left
+ * out of steps until that one has left, and says the same. */
+CASE(a_generation_waits_for_a_slot)
+{
+    enum { BEGIN = 20, EACH = 4, ROUNDS = 4 };
+    rig r;
+    uint32_t ids[N];
+    static rig_told told, want;
+    tarn_plan_report plan = {.size = sizeof plan};
+    tarn_ticket ticket;
+    int without, n_without = 0;
+    bool empty;
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.slots_bytes_max = 5 * plan.slot_bytes;
+    rig_restart_engine(&r, &o);
+    rig_ids(&r, 5, ids, N);
+    tarn_session *s = rig_session(&r, "a", NULL), *other = rig_loose(&r, "other");
+    tarn_session *idle = kept(&r, "c", 1);
+    rig_feed(s, ids, BEGIN);
+    rig_feed(other, ids, BEGIN);
+    rig_never_stop(&r, s);
+    rig_never_stop(&r, other);
+    for (int i = 0; i < ROUNDS; i++) {
+        tarn_generate_options g = {.size = sizeof g, .n_tokens_max = EACH};
+        OK(tarn_session_generate(s, &g, ERR));
+        g.n_tokens_max = 30;
+        OK(tarn_session_generate(other, &g, ERR));
+        OK(tarn_session_commit_begin(s, &ticket, ERR));
+        step_to_end(&r, s, &told, &without, &empty);
+        n_without += without;
+        CHECK_EQ(told.n_ids, EACH);
+        memcpy(want.ids + want.n_ids, told.ids, EACH * sizeof told.ids[0]);
+        want.n_ids += EACH;
+        rig_drain(&r);
+        const float *logits;
+        OK(tarn_session_logits(idle, &logits, NULL, ERR)); /* back, to leave once more */
+        rig_commit(s);
+    }
+    printf("%d steps without it\n", n_without);
+    tarn_session_close(other);
+    tarn_session_close(idle);
+    tarn_session *same = rig_loose(&r, "same");
+    rig_never_stop(&r, same);
+    rig_feed(same, ids, BEGIN);
+    rig_answer(same, ROUNDS * EACH, &told);
+    CHECK_IDS(want.ids, told.ids, ROUNDS * EACH);
+    tarn_session_close(same);
+    tarn_session_close(s);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
+/* The device fails just while somebody waits for the copy: the memory comes, what is in the block
+ * is nobody's. */
+CASE(a_copy_that_fails_while_it_is_waited_for)
+{
+    rig r;
+    const char *fault;
+    const uint32_t id = 1;
+    tarn_plan_report plan = {.size = sizeof plan};
+    rig_open(&r, RIG_TINY, &pinning);
+    r.session_flags = TARN_SESSION_NO_PREFIX;
+    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    tarn_engine_options o = pinning;
+    o.slots_bytes_max = 4 * plan.slot_bytes;
+    rig_restart_engine(&r, &o);
+    tarn_session *s = kept(&r, "a", 1), *other = kept(&r, "b", 2), *third = rig_loose(&r, "c");
+    OK(tarn_session_park(s, ERR));
+    emu_break_after(2); /* one piece when it is looked at, and one more */
+    OK(tarn_session_append_tokens(third, &id, 1, ERR));
+    CHECK_EQ(rig_stat(&r).pinned, 0);
+    CHECK_EQ(rig_stat(&r).pinned_bytes, 0);
+    CHECK_EQ(rig_stat(&r).slots, 2);
+    CHECK_EQ(rig_info(s).state, TARN_SESSION_PARKED);
+    tarn_session_close(s);
+    tarn_session_close(other);
+    tarn_session_close(third);
+    CHECK(mirror_faults(&fault) > 0);
+    rig_restart_engine(&r, NULL);
+    s = rig_session(&r, "a", NULL);
+    CHECK_EQ(rig_info(s).at.position, N);
+    tarn_session_close(s);
+    CHECK_EQ(rig_verify(r.store), 0);
+    rig_close(&r);
+}
+
 /* The device fails with the copy half done: what was half copied is used by nobody. */
 CASE(a_copy_that_fails_leaves_the_store)
 {
@@ -307,7 +579,13 @@ int main(int argc, char **argv)
         ENTRY(one_that_is_used_while_it_leaves_stays),
         ENTRY(who_needs_just_that_memory_waits_for_it),
         ENTRY(a_step_leaves_out_who_waits_and_waits_itself_for_the_last),
+        ENTRY(who_left_first_is_waited_for),
+        ENTRY(memory_that_comes_free_just_then),
+        ENTRY(who_finds_no_place),
+        ENTRY(there_may_be_no_room_to_come_back),
+        ENTRY(a_generation_waits_for_a_slot),
         ENTRY(a_copy_that_fails_leaves_the_store),
+        ENTRY(a_copy_that_fails_while_it_is_waited_for),
         ENTRY(a_process_that_dies_while_one_leaves_loses_nothing)};
     if (argc == 3 && strcmp(argv[1], "--child") == 0)
         return child_dies(argv[2]);

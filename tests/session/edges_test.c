@@ -116,6 +116,32 @@ CASE(engines_and_plans)
     rig_close(&r);
 }
 
+/* What has no weights computes nothing. */
+CASE(a_tokenizer_alone)
+{
+    tarn_model *model;
+    tarn_engine *e;
+    tarn_plan_report plan = {.size = sizeof plan};
+    tarn_model_options m = {.size = sizeof m, .flags = TARN_MODEL_TOKENIZER_ONLY, .cache_dir = ""};
+    tarn_engine_options o = {.size = sizeof o, .n_threads = 1, .device = RIG_DEVICE};
+    char dir[] = "/tmp/tarn-edges-XXXXXX", path[64], from[256];
+    REQUIRE(mkdtemp(dir));
+    static const char *const files[] = {"tiktoken.model", "tokenizer_config.json"};
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        size_t n;
+        snprintf(from, sizeof from, "%s/model/%s", TEST_EXAMPLES, files[i]);
+        snprintf(path, sizeof path, "%s/%s", dir, files[i]);
+        char *data = rig_read_file(from, &n);
+        rig_write_file(path, data, n);
+        free(data);
+    }
+    OK(tarn_model_open(dir, &m, &model, ERR));
+    REFUSED(tarn_engine_open(model, &o, &e, ERR), TARN_E_UNSUPPORTED, "for its tokenizer only");
+    REFUSED(tarn_plan(model, NULL, &plan, ERR), TARN_E_UNSUPPORTED, "for its tokenizer only");
+    tarn_model_close(model);
+    rig_remove_folder(dir);
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 CASE(waiting_for_commits)
@@ -300,6 +326,7 @@ CASE(for_looking_only)
     OK(tarn_session_open(r.engine, r.store, "a", &o, &look, NULL, ERR));
     CHECK_EQ(rig_info(look).at.position, 10);
     CHECK(tarn_session_commit(look, NULL, ERR) != TARN_OK);
+    REFUSED(tarn_session_park(look, ERR), TARN_E_UNSUPPORTED, "has no node to come back to");
     OK(tarn_session_fork(look, "aside", &child, ERR));
     CHECK_EQ(rig_info(child).at.position, 10);
     CHECK(rig_same_logits(look, child));
@@ -435,6 +462,6 @@ CASE(a_child_is_refused)
 }
 
 CHECK_MAIN(ENTRY(without_a_chat), ENTRY(nothing_is_freed_twice), ENTRY(messages_that_are_none),
-           ENTRY(engines_and_plans), ENTRY(waiting_for_commits), ENTRY(without_a_store),
-           ENTRY(made_for_looking), ENTRY(told_of_a_store), ENTRY(a_text_of_its_own),
-           ENTRY(for_looking_only), ENTRY(a_child_is_refused))
+           ENTRY(engines_and_plans), ENTRY(a_tokenizer_alone), ENTRY(waiting_for_commits),
+           ENTRY(without_a_store), ENTRY(made_for_looking), ENTRY(told_of_a_store),
+           ENTRY(a_text_of_its_own), ENTRY(for_looking_only), ENTRY(a_child_is_refused))

@@ -181,6 +181,25 @@ CASE(held_pages)
     tarni_pages_fini(&p);
 }
 
-CHECK_MAIN(ENTRY(held_pages), ENTRY(pages_come_and_go),
+/* Without latents pages are numbers: counted, and bounded as others are. */
+CASE(pages_of_no_bytes)
+{
+    static const tarni_layout none;
+    tarni_trade trade = {0};
+    tarni_pages p;
+    tarni_page_table t = {0};
+    tarn_error err;
+    REQUIRE_OK(tarni_pages_init_in(&p, &trade, &none, 3, &tarni_heap, &err), &err);
+    REQUIRE_OK(tarni_page_table_reserve(&p, &t, 0, 129, &err), &err);
+    CHECK_EQ(p.n_used, 3);
+    CHECK_EQ(tarni_pages_room(&p), 0);
+    CHECK_STATUS(tarni_page_table_reserve(&p, &t, 129, 193, &err), TARN_E_LIMIT);
+    tarni_page_table_trim(&p, &t, 64);
+    CHECK_EQ(p.n_used, 1);
+    tarni_page_table_fini(&p, &t);
+    tarni_pages_fini(&p);
+}
+
+CHECK_MAIN(ENTRY(pages_of_no_bytes), ENTRY(held_pages), ENTRY(pages_come_and_go),
            ENTRY(a_shared_tail_is_copied_by_who_writes_first),
            ENTRY(a_full_shared_page_is_not_copied), ENTRY(the_limit_leaves_the_table_as_it_was))

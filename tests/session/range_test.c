@@ -61,11 +61,14 @@ static uint32_t ready_with(plain m, const tarni_range *r, uint32_t n_more)
 static void compare(const plain *m, const tarni_range *r)
 {
     uint32_t n_ready, n_used = 0, n_chunks = 0, n_idle = 0, n, highest = TARNI_RANGE_NONE;
+    uint32_t bare = TARNI_RANGE_NONE;
     uint32_t lowest = lowest_ready(m, r, &n_ready);
     for (uint32_t i = 0; i < r->n_items; i++)
         n_used += m->used[i];
     for (uint32_t i = 0; i < r->n_places; i++) {
         n_chunks += m->chunk[i];
+        if (!m->chunk[i] && bare == TARNI_RANGE_NONE)
+            bare = i;
         if (m->chunk[i] && !in_use(m, r, i) &&
             !(r->n_spare > 0 && lowest != TARNI_RANGE_NONE && touches(m, lowest, i))) {
             highest = i;
@@ -75,6 +78,7 @@ static void compare(const plain *m, const tarni_range *r)
     CHECK_EQ(r->n_ready, n_ready);
     CHECK_EQ(r->n_used, n_used);
     CHECK_EQ(r->n_chunks, n_chunks);
+    CHECK_EQ(tarni_range_bare(r), bare);
     CHECK_EQ(tarni_range_idle(r, &n), highest);
     CHECK_EQ(n, n_idle);
     for (uint32_t more = 0; more < 4; more++)

@@ -12,13 +12,18 @@ enum { SLOT = 3000, PAGE = 800, UNIT = 4096 };
 
 /* ---- a device whose calls are counted, and fail when they are told to ---- */
 
-static long calls_left = 1000000, n_out; /* chunks and mappings that are there */
+enum { ALL = 1000000 };
+
+static long calls_left = ALL, n_out; /* chunks and mappings that are there */
+static bool once;                    /* only the first call that has none left fails */
 static bool supported = true;
+static tarn_status unit_status = TARN_OK;
+static size_t unit_bytes = UNIT;
 static uint64_t memory_bytes = UINT64_MAX;
 
 static tarn_status allowed(tarn_error *err)
 {
-    if (calls_left-- > 0)
+    if (calls_left-- > 0 || (once && calls_left < -1))
         return TARN_OK;
     snprintf(err->detail, sizeof err->detail, "planted");
     return err->status = TARN_E_NO_MEMORY;
@@ -27,7 +32,9 @@ static tarn_status allowed(tarn_error *err)
 static tarn_status unit(tarni_device *d, size_t *out, tarn_error *err)
 {
     (void)d;
-    *out = UNIT;
+    *out = unit_bytes;
+    if (supported && unit_status != TARN_OK)
+        return allowed(err);
     if (supported)
         return TARN_OK;
     snprintf(err->detail, sizeof err->detail, "no such thing here");
@@ -105,8 +112,30 @@ static void keep_line(void *user, tarn_log_level level, const char *line, const 
 
 static const tarn_log log_all = {.fn = keep_line, .level = TARN_LOG_DEBUG};
 
-static tarn_status open_trade(tarni_trade *t, uint64_t n_slots, uint64_t n_pages,
-                              uint64_t bytes_max, tarn_error *err)
+/* ---- memory of the host that is refused like the device's, or where it is much ---- */
+
+static size_t block_max = SIZE_MAX;
+
+static void *counted_alloc(void *user, size_t n_bytes)
+{
+    tarn_error err;
+    (void)user;
+    if (n_bytes > block_max || allowed(&err) != TARN_OK)
+        return NULL;
+    n_out++;
+    return malloc(n_bytes);
+}
+
+static void counted_release(void *user, void *memory)
+{
+    (void)user;
+    n_out -= memory != NULL;
+    free(memory);
+}
+
+static const tarn_allocator counted = {.alloc = counted_alloc, .release = counted_release};
+
+static tarn_status open_planned(tarni_trade *t, const tarni_trade_plan *plan, tarn_error *err)
 {
     static const tarnk_context context;
     tarni_device_of_ops(&device, tarnk_cpu_ops(TARNK_ISA_BEST), &context, NULL);
@@ -114,12 +143,18 @@ static tarn_status open_trade(tarni_trade *t, uint64_t n_slots, uint64_t n_pages
     class.chunks = &chunks;
     class.free_bytes = free_bytes;
     device.class = &class;
+    return tarni_trade_open(t, &device, plan, &log_all, &counted, err);
+}
+
+static tarn_status open_trade(tarni_trade *t, uint64_t n_slots, uint64_t n_pages,
+                              uint64_t bytes_max, tarn_error *err)
+{
     const tarni_trade_plan plan = {.item_bytes = {SLOT, PAGE},
                                    .n_items = {n_slots, n_pages},
                                    .n_least = {4, 1},
                                    .bytes_max = bytes_max,
                                    .bytes_name = "the_budget"};
-    return tarni_trade_open(t, &device, &plan, &log_all, &tarni_heap, err);
+    return open_planned(t, &plan, err);
 }
 
 /* Can the process read there? */
@@ -247,7 +282,7 @@ CASE(a_move_that_fails)
         calls_left = k;
         uint64_t traded = t.n_traded;
         bool taken = tarni_trade_take(&t, TARNI_SLOTS, false, &slot);
-        calls_left = 1000000;
+        calls_left = ALL;
         CHECK(!taken);
         CHECK_STATUS(tarni_trade_refuse(&t, TARNI_SLOTS, &err), TARN_E_LIMIT);
         CHECK_HAS(err.detail, "planted");
@@ -269,7 +304,40 @@ CASE(a_move_that_fails)
     }
 }
 
-CASE(opening_fails_at_every_call)
+/* A chunk that cannot be mapped where it is wanted goes back to where it was. */
+CASE(a_chunk_goes_back)
+{
+    tarni_trade t;
+    tarn_error err;
+    uint32_t slot, pages[400], n = 0;
+    REQUIRE_OK(open_trade(&t, 100, 400, 32 * UNIT, &err), &err);
+    while (tarni_trade_take(&t, TARNI_PAGES, false, &pages[n]))
+        n++;
+    for (uint32_t i = 0; i < 30; i++)
+        tarni_trade_release(&t, TARNI_PAGES, pages[--n]);
+    const tarni_range before[2] = {t.ranges[0], t.ranges[1]};
+    calls_left = 1; /* to unmap it */
+    once = true;
+    CHECK(!tarni_trade_take(&t, TARNI_SLOTS, false, &slot));
+    once = false;
+    calls_left = ALL;
+    CHECK_HAS(last_line, "no chunk for a state slot: planted");
+    same(&t.ranges[0], &before[0]);
+    same(&t.ranges[1], &before[1]);
+    CHECK_EQ(t.n_loose, 0);
+    CHECK_EQ(t.n_traded, 0);
+    CHECK(tarni_trade_take(&t, TARNI_SLOTS, false, &slot));
+    snprintf(device.fault, sizeof device.fault, "a fault");
+    CHECK_STATUS(tarni_trade_refuse(&t, TARNI_SLOTS, &err), TARN_E_DEVICE);
+    CHECK_HAS(err.detail, "a fault");
+    tarni_trade_release(&t, TARNI_SLOTS, slot);
+    while (n > 0)
+        tarni_trade_release(&t, TARNI_PAGES, pages[--n]);
+    tarni_trade_close(&t);
+    CHECK_EQ(n_out, 0);
+}
+
+static void fail_each_call(void)
 {
     tarn_status status = TARN_E_NO_MEMORY;
     for (long k = 0; status != TARN_OK; k++) {
@@ -277,7 +345,7 @@ CASE(opening_fails_at_every_call)
         tarn_error err;
         calls_left = k;
         status = open_trade(&t, 20, 20, 16 * UNIT, &err);
-        calls_left = 1000000;
+        calls_left = ALL;
         if (status == TARN_OK)
             tarni_trade_close(&t);
         else
@@ -285,6 +353,17 @@ CASE(opening_fails_at_every_call)
         CHECK_EQ(n_out, 0);
         CHECK(k < 100);
     }
+}
+
+CASE(opening_fails_at_every_call)
+{
+    fail_each_call();
+    supported = false;
+    fail_each_call();
+    supported = true;
+    unit_status = TARN_E_NO_MEMORY; /* what a chunk may be long is asked of the device too */
+    fail_each_call();
+    unit_status = TARN_OK;
 }
 
 CASE(budgets_and_chunks)
@@ -312,6 +391,80 @@ CASE(budgets_and_chunks)
     CHECK_HAS(err.detail, "0 MiB for states and latents, 0 MiB are free");
     memory_bytes = UINT64_MAX;
     CHECK_STATUS(open_trade(&t, UINT64_MAX / 2, 20, UINT64_MAX, &err), TARN_E_NO_MEMORY);
+    CHECK_EQ(n_out, 0);
+    /* larger than any chunk would be, were it not that a device maps no less */
+    unit_bytes = 2 * TARNI_CHUNK_BYTES;
+    REQUIRE_OK(open_trade(&t, 4, 4, UINT64_MAX, &err), &err);
+    CHECK_EQ(t.chunk_bytes, 2 * TARNI_CHUNK_BYTES);
+    CHECK_EQ(t.n_chunks, 2);
+    tarni_trade_close(&t);
+    unit_bytes = UNIT;
+    CHECK_EQ(n_out, 0);
+}
+
+/* Of no option: what one session needs is tried, whatever was planned with. */
+CASE(what_a_device_has_left)
+{
+    tarn_error err;
+    tarni_trade t;
+    tarni_trade_plan plan = {.item_bytes = {SLOT, PAGE},
+                             .n_items = {20, 20},
+                             .n_least = {4, 1},
+                             .bytes_max = 4 * UNIT - 1};
+    for (int i = 0; i < 2; i++) {
+        supported = i == 0;
+        REQUIRE_OK(open_planned(&t, &plan, &err), &err);
+        CHECK_EQ(t.n_chunks, supported ? 4 : 0);
+        CHECK(tarni_trade_room(&t, TARNI_PAGES) >= 1);
+        plan.bytes_max = SLOT; /* and less */
+        tarni_trade_close(&t);
+    }
+    supported = true;
+    plan.bytes_max = 4 * UNIT - 1;
+    memory_bytes = 4 * UNIT - 1;
+    CHECK_STATUS(open_planned(&t, &plan, &err), TARN_E_NO_MEMORY);
+    memory_bytes = UINT64_MAX;
+    CHECK_EQ(n_out, 0);
+}
+
+/* A model without latents has pages of no bytes. */
+CASE(slots_alone)
+{
+    tarn_error err;
+    tarni_trade t;
+    uint32_t slot;
+    const tarni_trade_plan plan = {.item_bytes = {SLOT, 0},
+                                   .n_items = {20, 1000},
+                                   .n_least = {4, 1},
+                                   .bytes_max = 12 * SLOT,
+                                   .bytes_name = "the_budget"};
+    for (int i = 0; i < 2; i++) {
+        supported = i == 0;
+        REQUIRE_OK(open_planned(&t, &plan, &err), &err);
+        CHECK_EQ(t.ranges[TARNI_PAGES].n_items, 0);
+        CHECK_EQ(t.ranges[TARNI_SLOTS].n_items, supported ? 8 * UNIT / SLOT : 6);
+        CHECK(tarni_trade_take(&t, TARNI_SLOTS, true, &slot));
+        memset(tarni_trade_at(&t, TARNI_SLOTS, slot), 1, SLOT);
+        tarni_trade_release(&t, TARNI_SLOTS, slot);
+        tarni_trade_close(&t);
+    }
+    supported = true;
+    CHECK_EQ(n_out, 0);
+}
+
+/* More items than have a number: as many as have one, and not the rest of a division. */
+CASE(more_pages_than_numbers)
+{
+    tarn_error err;
+    tarni_trade t;
+    const tarni_trade_plan plan = {.item_bytes = {SLOT, 1},
+                                   .n_items = {4, ((uint64_t)1 << 32) + 5},
+                                   .n_least = {4, 1},
+                                   .bytes_max = UINT64_MAX};
+    block_max = (size_t)1 << 20;
+    CHECK_STATUS(open_planned(&t, &plan, &err), TARN_E_NO_MEMORY);
+    CHECK_HAS(err.detail, "536870912"); /* bits of all that have one */
+    block_max = SIZE_MAX;
     CHECK_EQ(n_out, 0);
 }
 
@@ -341,11 +494,42 @@ CASE(a_device_that_cannot_move_memory)
     CHECK_EQ(t.ranges[TARNI_SLOTS].n_items, 4);
     CHECK_EQ(t.ranges[TARNI_PAGES].n_items, 16 * SLOT / PAGE);
     tarni_trade_close(&t);
+    /* few pages leave nothing over, and there is always one */
+    REQUIRE_OK(open_trade(&t, 1000, 3, 20 * SLOT, &err), &err);
+    CHECK_EQ(t.ranges[TARNI_SLOTS].n_items, 10);
+    CHECK_EQ(t.ranges[TARNI_PAGES].n_items, 3);
+    tarni_trade_close(&t);
+    tarni_trade_plan wide = {.item_bytes = {SLOT, 20 * SLOT},
+                             .n_items = {1000, 1000},
+                             .n_least = {4, 1},
+                             .bytes_max = 26 * SLOT};
+    REQUIRE_OK(open_planned(&t, &wide, &err), &err);
+    CHECK_EQ(t.ranges[TARNI_SLOTS].n_items, 6);
+    CHECK_EQ(t.ranges[TARNI_PAGES].n_items, 1);
+    tarni_trade_close(&t);
+    /* no more than was given */
+    REQUIRE_OK(open_trade(&t, 20, 30, 4 * SLOT + PAGE, &err), &err);
+    CHECK_EQ(t.ranges[TARNI_SLOTS].n_items, 4);
+    CHECK_EQ(t.ranges[TARNI_PAGES].n_items, 1);
+    tarni_trade_close(&t);
+    CHECK_STATUS(open_trade(&t, 20, 30, 4 * SLOT + PAGE - 1, &err), TARN_E_LIMIT);
+    CHECK_HAS(err.detail, "the_budget is 12799: one session needs 4 slots of 3000 bytes and a page "
+                          "of 800, in one piece that is 12800");
+    /* sums that are no numbers */
     CHECK_STATUS(open_trade(&t, UINT64_MAX / 2, 20, UINT64_MAX, &err), TARN_E_NO_MEMORY);
+    wide = (tarni_trade_plan){.item_bytes = {(size_t)1 << 40, 1},
+                              .n_items = {(uint64_t)1 << 31, 1},
+                              .n_least = {4, 1},
+                              .bytes_max = UINT64_MAX};
+    CHECK_STATUS(open_planned(&t, &wide, &err), TARN_E_NO_MEMORY);
+    wide.item_bytes[0] = wide.item_bytes[1] = (size_t)1 << 32;
+    wide.n_items[1] = (uint64_t)1 << 31;
+    CHECK_STATUS(open_planned(&t, &wide, &err), TARN_E_NO_MEMORY);
     supported = true;
     CHECK_EQ(n_out, 0);
 }
 
 CHECK_MAIN(ENTRY(what_one_does_not_use_the_other_gets), ENTRY(random_takes_and_releases),
-           ENTRY(a_move_that_fails), ENTRY(opening_fails_at_every_call), ENTRY(budgets_and_chunks),
-           ENTRY(a_device_that_cannot_move_memory))
+           ENTRY(a_move_that_fails), ENTRY(a_chunk_goes_back), ENTRY(opening_fails_at_every_call),
+           ENTRY(budgets_and_chunks), ENTRY(what_a_device_has_left), ENTRY(slots_alone),
+           ENTRY(more_pages_than_numbers), ENTRY(a_device_that_cannot_move_memory))
