@@ -17,8 +17,8 @@ tarn_status tarni_session_commit(tarn_session *s, tarn_committed *out, tarn_erro
 tarn_status tarni_session_commit_begin(tarn_session *s, uint64_t *number, tarn_error *err);
 tarn_status tarni_session_wait(tarn_session *s, uint64_t number, tarn_commit_level level,
                                uint32_t timeout_ms, tarn_committed *out, tarn_error *err);
-/* Begins to keep a state on the way: the head stays. Of a session with a store, open for writing,
- * that has just made a step. */
+/* Begins to keep a state on the way, if it is not kept: the head stays. Of a session with a store,
+ * open for writing, that has just made a step. */
 tarn_status tarni_session_keep_begin(tarn_session *s, tarn_error *err);
 
 /* Takes over what has become of a commit on its way. Never waits. */
