@@ -308,6 +308,19 @@ void rig_feed(tarn_session *s, const uint32_t *ids, size_t n)
     OK(tarn_session_run(s, NULL, NULL, ERR));
 }
 
+tarn_session *rig_kept(rig *r, const char *name, uint64_t seed, size_t n)
+{
+    tarn_session *s = rig_session(r, name, NULL);
+    uint32_t *ids = malloc(n * sizeof *ids);
+    if (!ids)
+        exit(1);
+    rig_ids(r, seed, ids, n);
+    rig_feed(s, ids, n);
+    rig_commit(s);
+    free(ids);
+    return s;
+}
+
 static void note_call(rig_told *t, const tarn_event *e)
 {
     char line[1024];

@@ -95,6 +95,8 @@ void rig_ids(const rig *r, uint64_t seed, uint32_t *out, size_t n);
 uint64_t rig_random(uint64_t *state);
 
 void rig_feed(tarn_session *s, const uint32_t *ids, size_t n);
+/* A session of the store with n tokens, committed. */
+tarn_session *rig_kept(rig *r, const char *name, uint64_t seed, size_t n);
 
 #define RIG_TOLD_IDS   2048
 #define RIG_TOLD_TEXT  8192
