@@ -31,7 +31,7 @@ static bool wants_prefix(const tarn_session *s)
 {
     return s->store && !s->read_only && !s->no_prefix && !s->prefix_sought &&
            s->live.tokens.n_ids == 0 && s->n_replay == 0 && tarni_session_waiting(s) > 0 &&
-           !s->on_logits && !atomic_load(&s->cancelled);
+           !s->poisoned && !s->on_logits && !atomic_load(&s->cancelled);
 }
 
 /* ---- what ids mean ---- */
@@ -281,14 +281,14 @@ static tarn_status stage_and_move(tarn_session *s, const tarni_lineage *lineage,
 }
 
 /* Takes again what was given back for the staging. */
-static void admit_again(tarn_session *s)
+static void admit_again(tarn_session *s, bool had_slot)
 {
     tarni_pools *pools = &s->engine->pools;
     tarn_error err;
-    tarn_status status = tarni_slots_take_last(&pools->slots, &s->next_slot, &err);
-    TARN_ASSERT(status == TARN_OK);
-    status =
+    tarn_status status =
         tarni_page_table_reserve(&pools->pages, &s->live.pages, 0, tarni_session_waiting(s), &err);
+    if (status == TARN_OK && had_slot)
+        status = tarni_slots_take_last(&pools->slots, &s->next_slot, &err);
     TARN_ASSERT(status == TARN_OK);
     (void)status;
 }
@@ -299,13 +299,14 @@ static tarn_status adopt(tarn_session *s, const tarni_lineage *lineage, size_t n
     tarni_pools *pools = &s->engine->pools;
     tarni_revival r;
     tarn_reuse reuse;
-    TARN_ASSERT(s->next_slot != TARNI_SLOT_NONE); /* of its admission */
+    bool had_slot = s->next_slot != TARNI_SLOT_NONE;
     tarni_page_table_trim(&pools->pages, &s->live.pages, 0);
-    tarni_slots_release(&pools->slots, s->next_slot);
+    if (had_slot)
+        tarni_slots_release(&pools->slots, s->next_slot);
     s->next_slot = TARNI_SLOT_NONE;
     tarn_status status = stage_and_move(s, lineage, n_ids, &r, &reuse, err);
     if (status != TARN_OK) {
-        admit_again(s);
+        admit_again(s, had_slot);
         return status;
     }
     reuse.reason = TARN_REASON_PREFIX;

@@ -240,6 +240,8 @@ tarn_status tarni_desk_put(tarni_desk *d, tarni_job *job, tarn_error *err)
 
 bool tarni_desk_is_done(tarni_desk *d, const tarni_job *job)
 {
+    if (is_foreign(d)) /* nobody works on it */
+        return job->state == JOB_DONE;
     pthread_mutex_lock(&d->mutex);
     bool done = job->state == JOB_DONE;
     pthread_mutex_unlock(&d->mutex);

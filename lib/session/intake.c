@@ -166,7 +166,7 @@ tarn_status tarni_intake_bytes(tarn_session *s, const char *text, size_t n_bytes
 
 tarn_status tarni_intake_tokens(tarn_session *s, const uint32_t *ids, size_t n_ids, tarn_error *err)
 {
-    TARN_ASSERT(s->intake.open);
+    TARNI_TRY(check_open(s, err));
     return take(s, NULL, 0, true, ids, n_ids, 0, err);
 }
 

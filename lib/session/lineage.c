@@ -145,13 +145,11 @@ tarn_status tarni_lineage_latents(const tarni_lineage *l, size_t n, tarni_latent
                                   tarn_error *err)
 {
     uint64_t needed = l->nodes[n - 1].position, begin = 0, end = 0;
-    bool *used, any = false, evicted = false;
-    for (size_t i = 0; i < n; i++) {
-        any = any || latent_range(&l->nodes[i], &begin, &end);
-        evicted = evicted || (l->nodes[i].flags & TARNP_NODE_LATENTS_EVICTED);
-    }
-    if (!any && !evicted) /* nothing fed yet */
+    bool *used, evicted = false;
+    if (needed == 0) /* nothing fed yet */
         return TARN_OK;
+    for (size_t i = 0; i < n; i++)
+        evicted = evicted || (l->nodes[i].flags & TARNP_NODE_LATENTS_EVICTED);
     TARNI_TRY(tarni_alloc(l->allocator, n, sizeof *used, &used, err));
     tarn_status status = TARN_OK;
     for (size_t i = n; i-- > 0 && needed > 0;) {

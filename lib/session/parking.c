@@ -68,15 +68,16 @@ tarn_status tarni_parking_park(tarn_session *s, tarn_error *err)
 /* ---- relief --------------------------------------------------------------------------------- */
 
 /* Commits that are encoded and copies that have passed by now give their memory back without
- * anybody losing anything. Who else has the slot of one has its pages too, so these come free with
- * the slot or not at all. */
+ * anybody losing anything. A page alone may come free: a fork that is still in the slot has copied
+ * the page it goes on in. */
 static bool reap_one(tarn_engine *e)
 {
     for (tarn_session *s = e->first; s; s = s->next) {
         uint32_t slots = e->pools.slots.n_used;
+        uint64_t pages = e->pools.pages.n_used;
         tarni_session_reap(s);
         tarni_tier_reap(s);
-        if (e->pools.slots.n_used < slots)
+        if (e->pools.slots.n_used < slots || e->pools.pages.n_used < pages)
             return true;
     }
     return false;
@@ -107,8 +108,9 @@ static bool encode_one(tarn_engine *e)
         if (!s->capture)
             continue;
         uint32_t slots = e->pools.slots.n_used;
+        uint64_t pages = e->pools.pages.n_used;
         tarni_session_encode(s);
-        if (e->pools.slots.n_used < slots)
+        if (e->pools.slots.n_used < slots || e->pools.pages.n_used < pages)
             return true;
     }
     return false;

@@ -130,7 +130,6 @@ CASE(a_copy_that_fails_while_it_is_waited_for)
 {
     rig r;
     const char *fault;
-    const uint32_t id = 1;
     tarn_plan_report plan = {.size = sizeof plan};
     rig_open(&r, RIG_TINY, &pinning);
     r.session_flags = TARN_SESSION_NO_PREFIX;
@@ -142,7 +141,7 @@ CASE(a_copy_that_fails_while_it_is_waited_for)
                  *third = rig_loose(&r, "c");
     OK(tarn_session_park(s, ERR));
     emu_break_after(2); /* one piece when it is looked at, and one more */
-    OK(tarn_session_append_tokens(third, &id, 1, ERR));
+    OK(tarn_session_append_tokens(third, &any_id, 1, ERR));
     CHECK_EQ(rig_stat(&r).pinned, 0);
     CHECK_EQ(rig_stat(&r).pinned_bytes, 0);
     CHECK_EQ(rig_stat(&r).slots, 2);

@@ -51,6 +51,36 @@ CASE(two_engines_share_a_device_that_has_room)
     rig_close(&r);
 }
 
+static void ignore_logits(void *user, uint64_t position, const float *logits, uint32_t vocab)
+{
+    (void)user, (void)position, (void)logits, (void)vocab;
+}
+
+/* A session that looked for no prefix while every row was wanted, and failed in its first step, is
+ * not looked at again. */
+CASE(a_failed_session_adopts_nothing)
+{
+    rig r;
+    uint32_t ids[N];
+    const char *fault;
+    tarn_step done = {.size = sizeof done};
+    rig_open(&r, RIG_TINY, &(tarn_engine_options){.n_threads = 1});
+    tarn_session *a = kept(&r, ids), *b = rig_session(&r, "b", NULL);
+    tarn_session_on_logits(b, ignore_logits, NULL);
+    OK(tarn_session_append_tokens(b, ids, N, ERR));
+    emu_break();
+    OK(tarn_engine_step(r.engine, &done, ERR));
+    CHECK_EQ(rig_info(b).state, TARN_SESSION_POISONED);
+    tarn_session_on_logits(b, NULL, NULL);
+    OK(tarn_engine_step(r.engine, &done, ERR));
+    CHECK_EQ(rig_info(b).state, TARN_SESSION_POISONED);
+    CHECK_EQ(rig_info(b).reuse.tokens_reused, 0);
+    tarn_session_close(b);
+    tarn_session_close(a);
+    CHECK(mirror_faults(&fault) > 0);
+    rig_close(&r);
+}
+
 static void ignore_tensor(void *user, const char *name, const uint64_t *dims, uint32_t n_dims,
                           const float *data)
 {
@@ -385,7 +415,8 @@ CASE(sessions_of_a_lost_device_go_on_elsewhere)
     rig_close(&r);
 }
 
-CHECK_MAIN(ENTRY(two_engines_share_a_device_that_has_room), ENTRY(each_engine_asks_its_own_device),
+CHECK_MAIN(ENTRY(a_failed_session_adopts_nothing), ENTRY(two_engines_share_a_device_that_has_room),
+           ENTRY(each_engine_asks_its_own_device),
            ENTRY(a_second_engine_that_finds_no_room_says_why),
            ENTRY(too_little_memory_is_told_by_what_it_is_for), ENTRY(a_step_that_finds_no_memory),
            ENTRY(what_cannot_be_read_any_more), ENTRY(it_fails_at_any_piece_of_work),

@@ -309,6 +309,25 @@ CASE(a_text_of_its_own)
     rig_close(&r);
 }
 
+/* What was cancelled takes no more ids into the message it was in. */
+CASE(ids_behind_a_cancel)
+{
+    rig r;
+    const uint32_t ids[] = {300, 301};
+    const tarn_message m = {
+        .size = sizeof m, .role = TARN_ROLE_ASSISTANT, .text = "It is", .text_bytes = 5};
+    rig_open(&r, RIG_RECALL, NULL);
+    tarn_session *s = rig_loose(&r, "s");
+    OK(tarn_session_append_begin(s, &m, ERR));
+    OK(tarn_session_append_tokens(s, ids, 2, ERR));
+    tarn_session_cancel(s);
+    REFUSED(tarn_session_append_tokens(s, ids, 2, ERR), TARN_E_CANCELLED, "cancelled");
+    OK(tarn_session_run(s, NULL, NULL, ERR));
+    CHECK_EQ(rig_info(s).tokens_waiting, 0);
+    tarn_session_close(s);
+    rig_close(&r);
+}
+
 /* A session that was opened for looking at an older place, and its children. */
 CASE(for_looking_only)
 {
@@ -463,5 +482,6 @@ CASE(a_child_is_refused)
 
 CHECK_MAIN(ENTRY(without_a_chat), ENTRY(nothing_is_freed_twice), ENTRY(messages_that_are_none),
            ENTRY(engines_and_plans), ENTRY(a_tokenizer_alone), ENTRY(waiting_for_commits),
-           ENTRY(without_a_store), ENTRY(made_for_looking), ENTRY(told_of_a_store),
-           ENTRY(a_text_of_its_own), ENTRY(for_looking_only), ENTRY(a_child_is_refused))
+           ENTRY(without_a_store), ENTRY(made_for_looking), ENTRY(ids_behind_a_cancel),
+           ENTRY(told_of_a_store), ENTRY(a_text_of_its_own), ENTRY(for_looking_only),
+           ENTRY(a_child_is_refused))

@@ -156,7 +156,7 @@ CASE(no_prefix_without_the_lease)
         CHECK_EQ(rig_info(slow).at.position, 30);
         CHECK_EQ(rig_info(slow).reuse.tokens_reused, 0);
         CHECK(rig_same_logits(slow, a));
-        for (int i = 0; i < 5; i++) /* it is not looked for at every step */
+        for (int i = 0; i < 5; i++) /* without it steps go on */
             rig_feed(slow, ids + 30 + i, 1);
         CHECK_EQ(rig_info(slow).at.position, 35);
         tarn_session_close(slow);
