@@ -22,6 +22,19 @@ static uint64_t now_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Opens a session when the lease of who has it is over. */
+static tarn_session *take_over(rig *r, tarn_engine *engine, const char *name)
+{
+    tarn_session *s;
+    tarn_status status;
+    uint64_t give_up = now_ms() + 60000;
+    do {
+        status = open_with(r, engine, name, 0, 0, &s);
+    } while (status == TARN_E_BUSY && now_ms() < give_up);
+    OK(status);
+    return s;
+}
+
 /* Another engine on the same model, with the store shared. */
 static tarn_engine *second_engine(rig *r)
 {
@@ -87,12 +100,7 @@ CASE(a_lost_lease)
     OK(open_with(&r, r.engine, "a", TARN_SESSION_CREATE, 30, &slow));
     rig_feed(slow, ids, 20);
     rig_commit(slow);
-    tarn_status status;
-    uint64_t give_up = now_ms() + 60000;
-    do {
-        status = open_with(&r, other, "a", 0, 0, &quick);
-    } while (status == TARN_E_BUSY && now_ms() < give_up);
-    OK(status);
+    quick = take_over(&r, other, "a");
     /* Its steps go on; its commit does not, and takes nothing from it. */
     rig_feed(slow, ids + 20, 10);
     CHECK_EQ(rig_info(slow).at.position, 30);
@@ -109,7 +117,8 @@ CASE(a_lost_lease)
     tarn_session_close(slow);
     /* Nobody took it: nothing is lost, and the next step or commit has it again. */
     OK(open_with(&r, r.engine, "a", 0, 5, &slow));
-    give_up = now_ms() + 60000;
+    tarn_status status;
+    uint64_t give_up = now_ms() + 60000;
     for (uint64_t until = now_ms() + 10; now_ms() < until && now_ms() < give_up;)
         ;
     rig_feed(slow, ids, 3);
@@ -146,12 +155,7 @@ CASE(no_prefix_without_the_lease)
             OK(tarn_session_set_sampling(slow, &p, ERR));
             rig_commit(slow);
         }
-        tarn_status status;
-        uint64_t give_up = now_ms() + 60000;
-        do {
-            status = open_with(&r, other, name, 0, 0, &quick);
-        } while (status == TARN_E_BUSY && now_ms() < give_up);
-        OK(status);
+        quick = take_over(&r, other, name);
         rig_feed(slow, ids, 30);
         CHECK_EQ(rig_info(slow).at.position, 30);
         CHECK_EQ(rig_info(slow).reuse.tokens_reused, 0);
@@ -185,12 +189,7 @@ CASE(a_head_that_cannot_be_moved)
     tarn_session_cancel(slow);
     OK(tarn_session_run(slow, NULL, NULL, ERR));
     CHECK_EQ(rig_info(slow).at.position, 16);
-    tarn_status status;
-    uint64_t give_up = now_ms() + 60000;
-    do {
-        status = open_with(&r, other, "a", 0, 0, &quick);
-    } while (status == TARN_E_BUSY && now_ms() < give_up);
-    OK(status);
+    quick = take_over(&r, other, "a");
     REFUSED(tarn_session_commit(slow, NULL, ERR), TARN_E_BUSY, "open for writing");
     REFUSED(tarn_session_commit_begin(slow, &ticket, ERR), TARN_E_BUSY, "open for writing");
     CHECK_EQ(rig_info(slow).at.position, 16);
