@@ -136,9 +136,11 @@ void tarni_tier_keep(tarn_session *s)
     tarni_tier_copy *copy;
     tarn_session *other;
     tarn_error err;
-    uint64_t begin, n_bytes;
-    if (!t->memory || what.slot == TARNI_SLOT_NONE ||
-        (n_bytes = tarni_staging_bytes(&e->pools, &what)) > t->bytes_max)
+    uint64_t begin;
+    if (!t->memory || what.slot == TARNI_SLOT_NONE)
+        return;
+    const uint64_t n_bytes = tarni_staging_bytes(&e->pools, &what);
+    if (n_bytes > t->bytes_max)
         return;
     while (!find_place(e, n_bytes, &begin)) {
         other = oldest(e, s);

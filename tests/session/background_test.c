@@ -346,9 +346,8 @@ CASE(a_commit_without_room_for_a_second_state)
 {
     rig r;
     uint32_t ids[100];
-    tarn_plan_report plan = {.size = sizeof plan};
     rig_open(&r, RIG_TINY, NULL);
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    const tarn_plan_report plan = rig_plan(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1, .slots_bytes_max = 4 * plan.slot_bytes});
     rig_ids(&r, 5, ids, 100);
@@ -383,9 +382,8 @@ CASE(a_commit_that_lands_while_a_step_looks_for_room)
     enum { ROUNDS = RIG_FEW(1500, 100) };
     rig r;
     uint32_t ids[100];
-    tarn_plan_report plan = {.size = sizeof plan};
     rig_open(&r, RIG_TINY, NULL);
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    const tarn_plan_report plan = rig_plan(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1, .slots_bytes_max = 5 * plan.slot_bytes});
     r.session_flags = TARN_SESSION_NO_PREFIX;

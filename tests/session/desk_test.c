@@ -2,8 +2,8 @@
 #include "desk.h"
 
 #include "check.h"
+#include "fixture.h"
 
-#include <ftw.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
@@ -14,21 +14,12 @@ typedef struct bench {
     tarni_desk *desk;
 } bench;
 
-static int remove_one(const char *path, const struct stat *info, int type, struct FTW *place)
-{
-    (void)info, (void)type, (void)place;
-    return remove(path);
-}
-
 static void begin(bench *b)
 {
     tarnp_store *store;
     tarn_error err;
     char path[80];
-    snprintf(b->dir, sizeof b->dir, "%s/tarn-desk-XXXXXX",
-             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    if (!mkdtemp(b->dir))
-        exit(1);
+    rig_make_folder(b->dir);
     snprintf(path, sizeof path, "%s/store", b->dir);
     const tarnp_options o = {.create = true, .map_bytes = (size_t)1 << 26};
     if (tarnp_store_open(path, &o, &store, &err) != TARN_OK ||
@@ -41,7 +32,7 @@ static void begin(bench *b)
 static void end(bench *b)
 {
     tarni_desk_close(b->desk);
-    nftw(b->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    rig_remove_folder(b->dir);
 }
 
 /* ---- turns ----------------------------------------------------------------------------------- */

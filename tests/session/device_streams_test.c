@@ -13,6 +13,16 @@ enum { N = 70, LOOKS_MAX = 1000 };
 
 static const tarn_engine_options pinning = {.n_threads = 1, .pinned_bytes_max = 1 << 20};
 
+/* Room for n states. */
+static void open_slots(rig *r, uint32_t n)
+{
+    tarn_engine_options o = pinning;
+    rig_open(r, RIG_TINY, &pinning);
+    r->session_flags = TARN_SESSION_NO_PREFIX;
+    o.slots_bytes_max = n * rig_plan(r).slot_bytes;
+    rig_restart_engine(r, &o);
+}
+
 /* One token, whatever it is. */
 static void step_one(tarn_session *s)
 {
@@ -124,13 +134,7 @@ CASE(one_that_is_used_while_it_leaves_stays)
 CASE(who_needs_just_that_memory_waits_for_it)
 {
     rig r;
-    tarn_plan_report plan = {.size = sizeof plan};
-    rig_open(&r, RIG_TINY, &pinning);
-    r.session_flags = TARN_SESSION_NO_PREFIX;
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
-    tarn_engine_options o = pinning;
-    o.slots_bytes_max = 4 * plan.slot_bytes;
-    rig_restart_engine(&r, &o);
+    open_slots(&r, 4);
     tarn_session *s[4];
     for (size_t i = 0; i < 4; i++)
         s[i] = rig_kept(&r, (const char *[]){"a", "b", "c", "d"}[i], 1, N);
@@ -224,13 +228,7 @@ CASE(a_step_leaves_out_who_waits_and_waits_itself_for_the_last)
 CASE(who_left_first_is_waited_for)
 {
     rig r;
-    tarn_plan_report plan = {.size = sizeof plan};
-    rig_open(&r, RIG_TINY, &pinning);
-    r.session_flags = TARN_SESSION_NO_PREFIX;
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
-    tarn_engine_options o = pinning;
-    o.slots_bytes_max = 5 * plan.slot_bytes;
-    rig_restart_engine(&r, &o);
+    open_slots(&r, 5);
     tarn_session *s[3], *other = rig_loose(&r, "other");
     for (size_t i = 0; i < 3; i++)
         s[i] = rig_kept(&r, (const char *[]){"a", "b", "c"}[i], 1, N);
@@ -265,13 +263,7 @@ CASE(who_left_first_is_waited_for)
 CASE(memory_that_comes_free_just_then)
 {
     rig r;
-    tarn_plan_report plan = {.size = sizeof plan};
-    rig_open(&r, RIG_TINY, &pinning);
-    r.session_flags = TARN_SESSION_NO_PREFIX;
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
-    tarn_engine_options o = pinning;
-    o.slots_bytes_max = 4 * plan.slot_bytes;
-    rig_restart_engine(&r, &o);
+    open_slots(&r, 4);
     tarn_session *s = rig_kept(&r, "a", 1, N), *same = rig_kept(&r, "b", 1, N);
     tarn_step done = {.size = sizeof done};
     const uint32_t id = 1;
@@ -303,16 +295,10 @@ CASE(a_generation_waits_for_a_slot)
     rig r;
     uint32_t ids[N];
     static rig_told told, want;
-    tarn_plan_report plan = {.size = sizeof plan};
     tarn_ticket ticket;
     int without, n_without = 0;
     bool empty;
-    rig_open(&r, RIG_TINY, &pinning);
-    r.session_flags = TARN_SESSION_NO_PREFIX;
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
-    tarn_engine_options o = pinning;
-    o.slots_bytes_max = 5 * plan.slot_bytes;
-    rig_restart_engine(&r, &o);
+    open_slots(&r, 5);
     rig_ids(&r, 5, ids, N);
     tarn_session *s = rig_session(&r, "a", NULL), *other = rig_loose(&r, "other");
     tarn_session *idle = rig_kept(&r, "c", 1, N);

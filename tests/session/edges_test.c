@@ -124,8 +124,8 @@ CASE(a_tokenizer_alone)
     tarn_plan_report plan = {.size = sizeof plan};
     tarn_model_options m = {.size = sizeof m, .flags = TARN_MODEL_TOKENIZER_ONLY, .cache_dir = ""};
     tarn_engine_options o = {.size = sizeof o, .n_threads = 1, .device = RIG_DEVICE};
-    char dir[] = "/tmp/tarn-edges-XXXXXX", path[64], from[256];
-    REQUIRE(mkdtemp(dir));
+    char dir[64], path[96], from[256];
+    rig_make_folder(dir);
     static const char *const files[] = {"tiktoken.model", "tokenizer_config.json"};
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         size_t n;

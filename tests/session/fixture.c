@@ -177,8 +177,7 @@ static void set_paths(rig *r, rig_kind kind, const char *dir)
         snprintf(r->model_dir, sizeof r->model_dir, "%s/model", dir);
 }
 
-/* In memory where there is such a folder: a thousand durable commits need no disk to be tested. */
-static void make_folder(char dir[64])
+void rig_make_folder(char dir[64])
 {
     const char *where = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
     snprintf(dir, 64, "%s/tarn-session-XXXXXX", where);
@@ -189,7 +188,7 @@ static void make_folder(char dir[64])
 void rig_open(rig *r, rig_kind kind, const tarn_engine_options *options)
 {
     char dir[64], config[96];
-    make_folder(dir);
+    rig_make_folder(dir);
     set_paths(r, kind, dir);
     if (kind != RIG_RECALL) {
         const char *text = kind == RIG_TINY ? tiny_config : wide_config;
@@ -278,6 +277,13 @@ tarn_engine_stat rig_stat(const rig *r)
     tarn_engine_stat stat = {.size = sizeof stat};
     tarn_engine_get_stat(r->engine, &stat);
     return stat;
+}
+
+tarn_plan_report rig_plan(const rig *r)
+{
+    tarn_plan_report plan = {.size = sizeof plan};
+    OK(tarn_plan(r->model, NULL, &plan, ERR));
+    return plan;
 }
 
 tarn_store_stat rig_store_stat(rig *r)

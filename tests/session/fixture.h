@@ -88,6 +88,7 @@ tarn_session *rig_fork(tarn_session *s, const char *name);
 tarn_session_info rig_info(const tarn_session *s);
 tarn_committed rig_commit(tarn_session *s);
 tarn_engine_stat rig_stat(const rig *r);
+tarn_plan_report rig_plan(const rig *r); /* one session on a CPU: what a slot and a page take */
 tarn_store_stat rig_store_stat(rig *r);
 
 /* Pseudo-random ids of the model, the same for the same seed. */
@@ -168,6 +169,9 @@ int rig_rerun(const char *const *args);
 pid_t rig_start(const char *const *args, int *out);
 
 void rig_copy_folder(const char *from, const char *to);
+/* An empty one, in memory where there is such a folder: a thousand durable commits need no disk to
+ * be tested. */
+void rig_make_folder(char dir[64]);
 void rig_remove_folder(const char *path);
 char *rig_read_file(const char *path, size_t *n_bytes); /* to be freed; NUL behind it */
 void rig_write_file(const char *path, const void *data, size_t n_bytes);

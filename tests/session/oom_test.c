@@ -126,13 +126,22 @@ static tarn_status list_all(life *l)
     return TARN_OK;
 }
 
+static tarn_status keep_logits(life *l)
+{
+    const float *logits;
+    uint32_t vocab;
+    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
+    memcpy(l->logits, logits, vocab * sizeof *logits);
+    AGAIN(tarn_session_logits(l->child, &logits, &vocab, ERR));
+    memcpy(l->logits + vocab, logits, vocab * sizeof *logits);
+    return TARN_OK;
+}
+
 static tarn_status live(life *l)
 {
     tarn_sampling p = {
         .size = sizeof p, .temperature = 1, .top_p = 0.9f, .repeat_penalty = 1, .seed = 3};
     tarn_generate_options g = {.size = sizeof g, .n_tokens_max = 5};
-    const float *logits;
-    uint32_t vocab;
     tarn_status status = open_all(l);
     if (status != TARN_OK)
         return status;
@@ -156,11 +165,7 @@ static tarn_status live(life *l)
     AGAIN(tarn_store_rewind(l->store, "c", "@t:32", NULL, NULL, NULL, ERR));
     AGAIN(tarn_session_reset(l->s, NULL, ERR));
     AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
-    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
-    memcpy(l->logits, logits, vocab * sizeof *logits);
-    AGAIN(tarn_session_logits(l->child, &logits, &vocab, ERR));
-    memcpy(l->logits + vocab, logits, vocab * sizeof *logits);
-    return TARN_OK;
+    return keep_logits(l);
 }
 
 /* A turn given up behind a whole call, one that calls in pieces, and what was called is answered.
@@ -264,8 +269,6 @@ static tarn_status leave(life *l)
     tarn_step done = {.size = sizeof done};
     tarn_session_options o = {.size = sizeof o,
                               .flags = TARN_SESSION_CREATE | TARN_SESSION_NO_PREFIX};
-    const float *logits;
-    uint32_t vocab;
     int n_tensors = 0;
     tarn_status status = open_all(l);
     if (status != TARN_OK)
@@ -287,11 +290,7 @@ static tarn_status leave(life *l)
     AGAIN(tarn_session_run(l->child, NULL, NULL, ERR));
     AGAIN(tarn_session_rewind(l->s, "@t:17", NULL, ERR)); /* from the state at 16 */
     AGAIN(tarn_session_run(l->s, NULL, NULL, ERR));
-    AGAIN(tarn_session_logits(l->s, &logits, &vocab, ERR));
-    memcpy(l->logits, logits, vocab * sizeof *logits);
-    AGAIN(tarn_session_logits(l->child, &logits, &vocab, ERR));
-    memcpy(l->logits + vocab, logits, vocab * sizeof *logits);
-    return TARN_OK;
+    return keep_logits(l);
 }
 
 static tarn_status whole_life(life *l)

@@ -2,13 +2,6 @@
 #include "check.h"
 #include "fixture.h"
 
-static tarn_plan_report plan_of(rig *r)
-{
-    tarn_plan_report plan = {.size = sizeof plan};
-    OK(tarn_plan(r->model, NULL, &plan, ERR));
-    return plan;
-}
-
 /* ---- E1 ---- */
 
 enum { SESSIONS = 64, ROOM = 10, ROUNDS = 5, MOST = 200 };
@@ -30,7 +23,7 @@ static void many(rig_kind kind, uint32_t flags)
     static rig_told told;
     rig_open(&r, kind, NULL);
     r.session_flags = flags;
-    tarn_plan_report plan = plan_of(&r);
+    tarn_plan_report plan = rig_plan(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1,
                                    .slots_bytes_max = (ROOM + 3) * plan.slot_bytes,
@@ -113,7 +106,7 @@ CASE(admission_is_refused_with_a_reason)
     tarn_session *s[12];
     rig_open(&r, RIG_TINY, NULL);
     r.session_flags = TARN_SESSION_NO_PREFIX;
-    tarn_plan_report plan = plan_of(&r);
+    tarn_plan_report plan = rig_plan(&r);
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1, .slots_bytes_max = 12 * plan.slot_bytes});
     rig_ids(&r, 11, ids, 20);
@@ -154,7 +147,7 @@ static void ceilings(rig_kind kind)
     rig r;
     tarn_engine *engine;
     rig_open(&r, kind, NULL);
-    tarn_plan_report plan = plan_of(&r);
+    tarn_plan_report plan = rig_plan(&r);
     tarn_engine_options o = {
         .size = sizeof o, .n_threads = 1, .slots_bytes_max = 4 * plan.slot_bytes - 1};
     REFUSED(tarn_engine_open(r.model, &o, &engine, ERR), TARN_E_LIMIT, "slots_bytes_max");
@@ -335,7 +328,7 @@ CASE(a_prefix_is_adopted_in_a_full_engine)
     rig r;
     uint32_t ids[128];
     rig_open(&r, RIG_TINY, NULL);
-    tarn_plan_report plan = plan_of(&r);
+    tarn_plan_report plan = rig_plan(&r);
     rig_ids(&r, 21, ids, 128);
     rig_restart_engine(&r, &(tarn_engine_options){.n_threads = 1,
                                                   .slots_bytes_max = 4 * plan.slot_bytes,
@@ -387,7 +380,7 @@ static void going_back(rig_kind kind, bool with_fork)
     uint32_t ids[N];
     char where[32];
     rig_open(&r, kind, NULL);
-    tarn_plan_report plan = plan_of(&r);
+    tarn_plan_report plan = rig_plan(&r);
     rig_ids(&r, 16, ids, N);
     rig_trace rows;
     tarn_session *cold = rig_loose(&r, "cold");

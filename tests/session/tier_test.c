@@ -80,11 +80,10 @@ CASE(who_was_used_longest_ago_is_pushed_out)
     rig r;
     uint32_t ids[N];
     tarn_session *s[3];
-    tarn_plan_report plan = {.size = sizeof plan};
     if (RIG_ON_HOST)
         SKIP("the CPU pins nothing");
     open_with(&r, 0);
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    const tarn_plan_report plan = rig_plan(&r);
     uint64_t each = plan.slot_bytes + (N + 63) / 64 * plan.page_bytes;
     rig_restart_engine(
         &r, &(tarn_engine_options){.n_threads = 1, .pinned_bytes_max = 2 * each + each / 2});
@@ -151,10 +150,9 @@ CASE(many_sessions_stay_in_their_budgets)
     uint32_t ids[N];
     uint64_t order = 1, fed[SESSIONS] = {0}, n_read = 0, n_copied = 0;
     tarn_session *s[SESSIONS];
-    tarn_plan_report plan = {.size = sizeof plan};
     rig_trace rows;
     open_with(&r, 0);
-    OK(tarn_plan(r.model, NULL, &plan, ERR));
+    const tarn_plan_report plan = rig_plan(&r);
     uint64_t each = plan.slot_bytes + (N + 63) / 64 * plan.page_bytes;
     rig_restart_engine(&r, &(tarn_engine_options){.n_threads = 1,
                                                   .slots_bytes_max = 5 * plan.slot_bytes,

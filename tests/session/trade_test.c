@@ -265,19 +265,27 @@ static void same(const tarni_range *a, const tarni_range *b)
     CHECK_EQ(a->n_chunks, b->n_chunks);
 }
 
+/* Takes every page there is room for and gives 30 back; returns how many it has. */
+static uint32_t all_but_30(tarni_trade *t, uint32_t *pages)
+{
+    uint32_t n = 0;
+    while (tarni_trade_take(t, TARNI_PAGES, false, &pages[n]))
+        n++;
+    CHECK(!tarni_trade_take(t, TARNI_PAGES, false, &pages[n]));
+    for (uint32_t i = 0; i < 30; i++)
+        tarni_trade_release(t, TARNI_PAGES, pages[--n]);
+    return n;
+}
+
 /* The device refuses the k-th call of a move: nothing is lost, and the next try succeeds. */
 CASE(a_move_that_fails)
 {
     for (long k = 0; k < 3; k++) {
         tarni_trade t;
         tarn_error err;
-        uint32_t slot, pages[400], n = 0;
+        uint32_t slot, pages[400], n;
         REQUIRE_OK(open_trade(&t, 100, 400, 32 * UNIT, &err), &err);
-        while (tarni_trade_take(&t, TARNI_PAGES, false, &pages[n]))
-            n++;
-        CHECK(tarni_trade_take(&t, TARNI_PAGES, false, &slot) == false);
-        for (uint32_t i = 0; i < 30; i++)
-            tarni_trade_release(&t, TARNI_PAGES, pages[--n]);
+        n = all_but_30(&t, pages);
         tarni_range before[2] = {t.ranges[0], t.ranges[1]};
         calls_left = k;
         uint64_t traded = t.n_traded;
@@ -309,12 +317,9 @@ CASE(a_chunk_goes_back)
 {
     tarni_trade t;
     tarn_error err;
-    uint32_t slot, pages[400], n = 0;
+    uint32_t slot, pages[400], n;
     REQUIRE_OK(open_trade(&t, 100, 400, 32 * UNIT, &err), &err);
-    while (tarni_trade_take(&t, TARNI_PAGES, false, &pages[n]))
-        n++;
-    for (uint32_t i = 0; i < 30; i++)
-        tarni_trade_release(&t, TARNI_PAGES, pages[--n]);
+    n = all_but_30(&t, pages);
     const tarni_range before[2] = {t.ranges[0], t.ranges[1]};
     calls_left = 1; /* to unmap it */
     once = true;
