@@ -57,7 +57,7 @@ CASE(a_session_lives_within_a_quota)
     REQUIRE(kit_begin(&k));
     kit_create(&k, "a");
     nodes[0] = rk_append(&k, "a", 1, 10);
-    uint64_t one = kit_stat(&k).bytes_stored, quota = 8 * one;
+    uint64_t one = kit_stat(&k).bytes_stored, quota = 9 * one;
     REQUIRE_OK(set_quota(&k, NULL, quota), &k.err);
     for (size_t i = 1; i < 40; i++) {
         if (i == 20)

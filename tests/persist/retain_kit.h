@@ -74,8 +74,11 @@ static inline tarn_status rk_commit(tarnp_store *store, const tarnp_session *s, 
         {.kind = TARNP_SECTION_LATENT, .elem = TARNP_ELEM_BF16, .n_chunks = n, .chunks = chunks},
         {.kind = TARNP_SECTION_LOGITS, .elem = TARNP_ELEM_F32, .n_chunks = 1, .chunks = &one[1]},
         {.kind = TARNP_SECTION_SAMPLER, .elem = TARNP_ELEM_U8, .n_chunks = 1, .chunks = &one[2]}};
-    tarnp_segment segment = {
-        .role = TARN_ROLE_USER, .flags = TARNP_SEGMENT_CLOSED, .n_tokens = n_tokens};
+    tarnp_segment segments[2] = {
+        {.role = TARN_ROLE_USER,
+         .flags = TARNP_SEGMENT_CLOSED,
+         .n_tokens = n_tokens - (n_tokens > 1)},
+        {.role = TARN_ROLE_ASSISTANT, .flags = TARNP_SEGMENT_CLOSED, .n_tokens = 1}};
     tarnp_commit commit = {.session_id = s->id,
                            .expected_head = s->head,
                            .move_head = move_head,
@@ -84,8 +87,8 @@ static inline tarn_status rk_commit(tarnp_store *store, const tarnp_session *s, 
                            .numerics = "cpu/f32",
                            .tokens = c.tokens,
                            .n_tokens = n_tokens,
-                           .segments = &segment,
-                           .n_segments = 1,
+                           .segments = segments,
+                           .n_segments = n_tokens > 1 ? 2 : 1,
                            .sections = sections,
                            .n_sections = 4};
     kit_key(commit.key, seed);

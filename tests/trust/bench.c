@@ -66,9 +66,10 @@ bool bench_make(bench *b)
     if (!kit_begin(k))
         return false;
     kit_floats = 64;
+    rk_state_floats = BENCH_STATE_FLOATS;
     kit_create(k, "main");
     for (uint64_t i = 0; i < 4; i++)
-        b->nodes[i] = kit_append(k, "main", i + 1);
+        b->nodes[i] = rk_append(k, "main", i + 1, BENCH_TOKENS);
     b->id = kit_id(k, "main");
     kit_fork(k, b->nodes[1], "branch");
     kit_append(k, "branch", 9);
@@ -90,8 +91,7 @@ bool bench_make(bench *b)
     oracle_prepare(&b->ready, b->id, b->nodes[3], 5);
     b->ready.commit.expected_head = b->nodes[3];
     b->ready.commit.move_head = true;
-    kit_floats = 64;
-    kit_fill(&b->fourth, 4);
+    rk_fill(&b->fourth, 4, BENCH_TOKENS);
     kit_file(k, "data.mdb", b->path);
     snprintf(b->other, sizeof b->other, "%s/other", k->folder);
     good = good && bench_read(b);
@@ -152,7 +152,7 @@ void bench_free(bench *b)
     free(b->bundle.data);
     free(b->ready.c.state);
     free(b->next.c.state);
-    free(b->fourth.state);
+    rk_free(&b->fourth);
     remove_other(b);
     kit_end(&b->k);
 }

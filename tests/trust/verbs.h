@@ -8,7 +8,10 @@
 
 #include "oracle.h"
 #include "refuse.h"
+#include "retain_kit.h"
 #include "tarn.h"
+
+enum { BENCH_TOKENS = 6, BENCH_STATE_FLOATS = 512 }; /* of a node of "main" */
 
 typedef struct bench {
     kit k; /* its folder; the store of it where a verb of the layer below is tried */
@@ -22,7 +25,7 @@ typedef struct bench {
     kit_bundle bundle; /* of session "main" */
     uint64_t nodes[4], id, branch_id;
     oracle_commit ready, next; /* of "main"; of "branch" */
-    kit_content fourth;        /* what nodes[3] holds */
+    rk_content fourth;         /* what nodes[3] holds */
     char path[260], other[260];
 } bench;
 
