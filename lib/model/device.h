@@ -36,7 +36,7 @@ typedef struct tarni_pick {
 typedef struct tarni_batch {
     const uint32_t *ids; /* [n_rows], each below vocab; those of draws do not matter */
     uint32_t n_rows;     /* 1 to n_rows_max */
-    const tarnk_seq *seqs;
+    const tarnk_seq *seqs; /* by row_begin */
     uint32_t n_seqs;
     const uint32_t *logit_rows; /* rows whose logits are wanted, ascending */
     float *const *logits;       /* [n_logit_rows] where each row's logits go, [vocab] fp32 */

@@ -230,6 +230,54 @@ CASE(chosen_logits_may_lie_anywhere)
     model_run_close(&m);
 }
 
+/* Which rows the last layer's experts see. */
+static uint32_t last_moe_rows;
+
+static int counting_moe(const tarnk_moe_args *args, const tarnk_context *context)
+{
+    last_moe_rows = args->n_rows;
+    return tarnk_cpu_ops(TARNK_ISA_BEST)->moe(args, context);
+}
+
+/* Two sessions: steps without logits, then one where some rows of both are wanted. */
+CASE(rows_nobody_wants_end_with_their_latents)
+{
+    enum { BEFORE = 60, N = TOKENS - BEFORE, N_WANTED = 4 };
+    static const uint32_t rows[N_WANTED] = {N - 2, N - 1, N + 3, 2 * N - 1};
+    tarnk_ops ops = *tarnk_cpu_ops(TARNK_ISA_BEST);
+    uint32_t ids[TOKENS], both[2 * N];
+    model_run m;
+    result want, got[2];
+    ops.moe = counting_moe;
+    make_ids(ids, TOKENS, 1);
+    REQUIRE(reference(&want, ids, TARNI_NUMERICS_NATIVE, tarnk_cpu_ops(TARNK_ISA_BEST)));
+    REQUIRE(model_run_open(&m, ODD, TARNI_NUMERICS_NATIVE, &ops, 2, N_ROWS));
+    const size_t vocab = m.spec.vocab;
+    float *at[N_WANTED];
+    tarnk_seq seqs[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        result_init(&got[i], &m);
+        CHECK_EQ(model_run_feed(&m, &got[i].memory, ids, BEFORE, NULL), 0);
+        CHECK_EQ(last_moe_rows, BEFORE); /* of the layer before */
+        seqs[i] = session_memory_seq(&got[i].memory, i * N, N);
+        memcpy(both + (size_t)i * N, ids + BEFORE, N * sizeof *ids);
+    }
+    for (uint32_t i = 0; i < N_WANTED; i++)
+        at[i] = got[rows[i] / N].logits + (BEFORE + rows[i] % N) * vocab;
+    tarni_batch batch = {both, 2 * N, seqs, 2, rows, at, N_WANTED, NULL, NULL, 0};
+    CHECK_EQ(tarni_forward_run(m.forward, &batch), 0);
+    CHECK_EQ(last_moe_rows, N_WANTED);
+    for (uint32_t i = 0; i < N_WANTED; i++)
+        CHECK_BYTES(at[i], want.logits + (BEFORE + rows[i] % N) * vocab, vocab * sizeof(float));
+    for (uint32_t i = 0; i < 2; i++) {
+        memcpy(got[i].logits, want.logits, TOKENS * vocab * sizeof(float));
+        check_same(&m, &got[i], &want, "after a step with few logits");
+        result_fini(&got[i]);
+    }
+    result_fini(&want);
+    model_run_close(&m);
+}
+
 /* ---- strips of a larger vocabulary ----------------------------------------------------------- */
 
 CASE(scattered_logits_come_in_strips)
@@ -432,6 +480,7 @@ CHECK_MAIN(ENTRY(bits_are_a_function_of_the_tokens_generic),
            ENTRY(bits_are_a_function_of_the_tokens_avx2),
            ENTRY(bits_are_a_function_of_the_tokens_avx512),
            ENTRY(reads_one_slot_and_writes_another), ENTRY(chosen_logits_may_lie_anywhere),
-           ENTRY(scattered_logits_come_in_strips), ENTRY(variants_of_the_spec_reach_the_ops),
-           ENTRY(errors_of_ops_are_returned), ENTRY(creation_survives_missing_memory),
+           ENTRY(rows_nobody_wants_end_with_their_latents), ENTRY(scattered_logits_come_in_strips),
+           ENTRY(variants_of_the_spec_reach_the_ops), ENTRY(errors_of_ops_are_returned),
+           ENTRY(creation_survives_missing_memory),
            ENTRY(absurd_workspaces_are_refused_not_wrapped))
