@@ -34,8 +34,8 @@ typedef struct tarni_pick {
 
 /* The rows of one step. */
 typedef struct tarni_batch {
-    const uint32_t *ids; /* [n_rows], each below vocab; those of draws do not matter */
-    uint32_t n_rows;     /* 1 to n_rows_max */
+    const uint32_t *ids;   /* [n_rows], each below vocab; those of draws do not matter */
+    uint32_t n_rows;       /* 1 to n_rows_max */
     const tarnk_seq *seqs; /* by row_begin */
     uint32_t n_seqs;
     const uint32_t *logit_rows; /* rows whose logits are wanted, ascending */

@@ -411,8 +411,9 @@ static tarn_status compute(tarn_engine *e, tarn_error *err)
                           "sessions",
                           e->device.name, b->n_rows, b->n_parts);
     if (device_error)
-        return tarni_fail(err, TARN_E_DEVICE, "error %d in a step of %u rows on %s: %s",
-                          device_error, b->n_rows, e->device.name, e->device.fault);
+        return tarni_fail(err, TARN_E_DEVICE, "error %d in a step of %u rows on %s%s%s",
+                          device_error, b->n_rows, e->device.name, e->device.fault[0] ? ": " : "",
+                          e->device.fault);
     /* Where they lie on another device, files that change are nothing to it. */
     return e->device.class->on_host ? tarni_weights_check(&e->model->weights, err) : TARN_OK;
 }

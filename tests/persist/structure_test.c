@@ -2,6 +2,7 @@
  * otherwise opening, verifying or reading must say so. Never a crash, never wrong bytes. */
 #include "store_kit.h"
 
+#include "sanitized.h"
 #include "structure.h"
 
 #include <fcntl.h>
@@ -117,7 +118,7 @@ CASE(bits_anywhere)
     REQUIRE(begin(&r));
     uint64_t random = 11;
     const char *more = getenv("TARN_TEST_FLIPS"); /* 100000 before a release */
-    long n = more ? atol(more) : 20000;
+    long n = more ? atol(more) : SANITIZED ? 3000 : 20000;
     for (long i = 0; i < n; i++)
         flip(&r, (size_t)(kit_random(&random) % (r.n_bytes * 8)), outcomes);
     CHECK_EQ(outcomes[AT_OPEN] + outcomes[BY_VERIFY] + outcomes[UNNOTICED], n);

@@ -1,6 +1,7 @@
 /* The environment beneath the store: what LMDB's errors become, maps that another process has made
  * larger, little address space, and environments that are no store. */
 #include "environment.h"
+#include "sanitized.h"
 
 #include "store_kit.h"
 
@@ -99,20 +100,9 @@ static int open_within(kit *k, rlim_t n_bytes)
                : 1;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define HAS_SHADOW 1
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define HAS_SHADOW 1
-#    endif
-#endif
-#ifndef HAS_SHADOW
-#    define HAS_SHADOW 0
-#endif
-
 CASE(little_address_space)
 {
-    if (HAS_SHADOW)
+    if (SANITIZED)
         SKIP("a sanitizer has taken the address space");
     static const struct {
         rlim_t n_bytes;

@@ -2,21 +2,13 @@
 #ifndef TARN_TESTS_SESSION_RESIDENT_H
 #define TARN_TESTS_SESSION_RESIDENT_H
 
+#include "sanitized.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <unistd.h>
 
-/* A sanitizer keeps what was freed. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define RSS_COUNTS false
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define RSS_COUNTS false
-#    endif
-#endif
-#ifndef RSS_COUNTS
-#    define RSS_COUNTS true
-#endif
+#define RSS_COUNTS !SANITIZED
 
 static inline uint64_t rss_bytes(void)
 {

@@ -74,7 +74,7 @@ FRONT(mdb_cursor_open, (MDB_txn * txn, MDB_dbi dbi, MDB_cursor **cursor), (txn, 
 FRONT(mdb_cursor_get, (MDB_cursor * cursor, MDB_val *key, MDB_val *data, MDB_cursor_op op),
       (cursor, key, data, op), (void)0)
 
-#if !DISK_SANITIZED
+#if !SANITIZED
 IN_FRONT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
                             void *(*run)(void *), void *user)
 {

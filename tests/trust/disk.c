@@ -528,7 +528,7 @@ IN_FRONT int statfs(const char *path, struct statfs *out)
     return disk_fails(DISK_LOOK) ? -1 : (int)syscall(SYS_statfs, path, out);
 }
 
-#if !DISK_SANITIZED /* a sanitizer has its own */
+#if !SANITIZED /* a sanitizer has its own */
 /* Names of the C library for its own functions. */
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);

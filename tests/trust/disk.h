@@ -6,20 +6,11 @@
 #ifndef TARN_TESTS_DISK_H
 #define TARN_TESTS_DISK_H
 
+#include "sanitized.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#    define DISK_SANITIZED 1
-#elif defined(__has_feature)
-#    if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#        define DISK_SANITIZED 1
-#    endif
-#endif
-#ifndef DISK_SANITIZED
-#    define DISK_SANITIZED 0 /* memory and threads are the C library's own, not a sanitizer's */
-#endif
 
 /* ---- failing -------------------------------------------------------------------------------- */
 

@@ -37,7 +37,7 @@ static oracle_session *session_at(oracle *o, uint64_t i)
     return o->n_sessions ? &o->sessions[i % o->n_sessions] : NULL;
 }
 
-static oracle_session *session_named(oracle *o, const char *name)
+oracle_session *oracle_session_named(oracle *o, const char *name)
 {
     for (size_t i = 0; i < o->n_sessions; i++)
         if (strcmp(o->sessions[i].name, name) == 0)
@@ -45,7 +45,7 @@ static oracle_session *session_named(oracle *o, const char *name)
     return NULL;
 }
 
-static const oracle_node *node_of(const oracle *o, uint64_t id)
+const oracle_node *oracle_node_of(const oracle *o, uint64_t id)
 {
     for (size_t i = 0; i < o->n_nodes; i++)
         if (o->nodes[i].id == id)
@@ -238,7 +238,7 @@ static bool create(const act *x)
     char name[16];
     tarnp_session s;
     name_from(name, x->a);
-    bool taken = session_named(x->o, name);
+    bool taken = oracle_session_named(x->o, name);
     if (is_full(x->o))
         return true;
     tarn_status status =
@@ -260,7 +260,7 @@ static bool fork_at(const act *x)
     char name[16];
     tarnp_session s;
     name_from(name, x->a);
-    bool taken = session_named(x->o, name);
+    bool taken = oracle_session_named(x->o, name);
     uint64_t node = node_at(x->o, x->b);
     if (node == 0)
         return true;
@@ -299,7 +299,7 @@ static bool rename_one(const act *x)
     if (!s)
         return true;
     name_from(name, x->b);
-    bool same = strcmp(name, s->name) == 0, taken = session_named(x->o, name);
+    bool same = strcmp(name, s->name) == 0, taken = oracle_session_named(x->o, name);
     tarn_status status = tarnp_session_rename(x->k->store, s->name, name, &x->k->err);
     if (same ? status != TARN_OK && differs(x, "rename", status, TARN_E_EXISTS)
              : differs(x, "rename", status, taken ? TARN_E_EXISTS : TARN_OK))
@@ -319,7 +319,7 @@ static bool remove_one(const act *x)
 {
     char name[16];
     name_from(name, x->a);
-    oracle_session *s = session_named(x->o, name);
+    oracle_session *s = oracle_session_named(x->o, name);
     tarn_status status = tarnp_session_remove(x->k->store, name, &x->k->err);
     if (differs(x, "remove", status, s ? TARN_OK : TARN_E_NOT_FOUND))
         return false;
@@ -380,7 +380,7 @@ static bool is_pinned(const oracle *o, uint64_t id)
 {
     for (size_t i = 0; i < o->n_sessions; i++)
         for (uint64_t at = o->sessions[i].pinned ? o->sessions[i].head : 0; at;) {
-            const oracle_node *node = node_of(o, at);
+            const oracle_node *node = oracle_node_of(o, at);
             if (at == id)
                 return true;
             at = node ? node->parent : 0;
@@ -453,8 +453,8 @@ static bool follow_import(const act *x, uint64_t from, const tarnp_session *made
         snprintf(x->why, 200, "%zu nodes were imported of %zu", n_now, n_old);
     good = good && n_old == n_now;
     for (size_t i = 0; good && i < n_now; i++) {
-        const oracle_node *source = node_of(x->o, old[i]);
-        if (node_of(x->o, now[i]))
+        const oracle_node *source = oracle_node_of(x->o, old[i]);
+        if (oracle_node_of(x->o, now[i]))
             continue;
         add_node(x->o, now[i], i ? now[i - 1] : 0, made->id, source ? source->seed : 0);
         x->o->nodes[x->o->n_nodes - 1].keyed = false;
@@ -471,7 +471,7 @@ static bool import(const act *x)
     char name[16];
     oracle_session *s = session_at(x->o, x->a);
     name_from(name, x->b);
-    if (!s || session_named(x->o, name) || is_full(x->o) || x->o->n_nodes > ORACLE_NODES / 2)
+    if (!s || oracle_session_named(x->o, name) || is_full(x->o) || x->o->n_nodes > ORACLE_NODES / 2)
         return true;
     kit_bundle f = {0};
     uint64_t n_bytes, head = s->head;
@@ -526,9 +526,9 @@ static bool look(const act *x)
     tarn_error *err = &x->k->err;
     const tarnp_policy policy = {.state_codec = TARNP_STATE_LOSSLESS};
     tarnp_policy now;
-    if (s && node_of(x->o, s->head) && node_of(x->o, s->head)->seed &&
-        node_of(x->o, s->head)->owner == s->id) {
-        kit_key(key, node_of(x->o, s->head)->seed);
+    if (s && oracle_node_of(x->o, s->head) && oracle_node_of(x->o, s->head)->seed &&
+        oracle_node_of(x->o, s->head)->owner == s->id) {
+        kit_key(key, oracle_node_of(x->o, s->head)->seed);
         tarn_status found = tarnp_commit_find(store, key, &node, err);
         /* An imported twin has no key where the key is another's. */
         if (found != TARN_E_NOT_FOUND && differs(x, "find by key", found, TARN_OK))
@@ -575,127 +575,4 @@ bool oracle_apply(oracle *o, kit *k, op what, char why[200])
     if (!why[0])
         snprintf(why, 200, "it returned something else");
     return false;
-}
-
-/* ---- comparing ------------------------------------------------------------------------------- */
-
-static bool match_session(const oracle_session *want, const tarnp_session *got, char why[200])
-{
-    const char *tag = "";
-    for (size_t i = 0; i < got->n_tags; i++)
-        if (strcmp(got->tags[i].key, "key") == 0)
-            tag = got->tags[i].value;
-    if (want->id == got->id && want->head == got->head && want->pinned == got->pinned &&
-        want->expires_ms == got->expires_ms && strcmp(want->group, got->group) == 0 &&
-        strcmp(want->tag, tag) == 0)
-        return true;
-    snprintf(why, 200, "session %s: id %llu, head %llu, should be %llu, %llu; or a mark differs",
-             got->name, (unsigned long long)got->id, (unsigned long long)got->head,
-             (unsigned long long)want->id, (unsigned long long)want->head);
-    return false;
-}
-
-static bool match_sessions(const oracle *o, kit *k, char why[200])
-{
-    tarnp_session *list;
-    size_t n;
-    if (tarnp_session_list(k->store, &list, &n, &k->err) != TARN_OK) {
-        snprintf(why, 200, "list: %.180s", k->err.detail);
-        return false;
-    }
-    bool good = n == o->n_sessions;
-    if (!good)
-        snprintf(why, 200, "%zu sessions, should be %zu", n, o->n_sessions);
-    for (size_t i = 0; good && i < n; i++) {
-        const oracle_session *want = session_named((oracle *)(uintptr_t)o, list[i].name);
-        if (!want)
-            snprintf(why, 200, "there is a session %s", list[i].name);
-        good = want && match_session(want, &list[i], why);
-    }
-    tarnp_sessions_free(list, n);
-    return good;
-}
-
-static bool match_node(const oracle_node *want, bool may_lack_state, kit *k, char why[200])
-{
-    tarnp_node node;
-    tarni_ids ids;
-    kit_content c;
-    bool equal = true;
-    if (tarnp_node_read(k->store, want->id, &node, &k->err) != TARN_OK) {
-        snprintf(why, 200, "node %llu: %.150s", (unsigned long long)want->id, k->err.detail);
-        return false;
-    }
-    bool lacks = node.flags & TARNP_NODE_STATE_EVICTED;
-    bool good =
-        node.parent == want->parent && node.session_id == want->owner && (!lacks || may_lack_state);
-    tarni_ids_init(&ids, tarnp_store_allocator(k->store));
-    if (good && want->seed && lacks) { /* tokens alone */
-        oracle_size(want->seed);
-        kit_fill(&c, want->seed);
-        good = tarnp_node_tokens(k->store, &node, &ids, &k->err) == TARN_OK &&
-               ids.n_ids == c.n_tokens && memcmp(ids.ids, c.tokens, 4 * ids.n_ids) == 0;
-        free(c.state);
-    } else if (good && want->seed) {
-        oracle_size(want->seed);
-        good = kit_read(k->store, want->id, want->seed, &equal, &k->err) == TARN_OK && equal;
-    }
-    if (!good)
-        snprintf(why, 200, "node %llu of seed %llu is not what was written%s",
-                 (unsigned long long)want->id, (unsigned long long)want->seed,
-                 lacks ? " (its state is evicted)" : "");
-    tarni_ids_fini(&ids);
-    tarnp_node_fini(&node);
-    return good;
-}
-
-bool oracle_match(const oracle *o, const oracle *next, kit *k, bool deep, char why[200])
-{
-    tarnp_stat stat;
-    tarnp_verified v;
-    why[0] = 0;
-    if (!match_sessions(o, k, why))
-        return false;
-    if (tarnp_store_stat(k->store, &stat, &k->err) != TARN_OK) {
-        snprintf(why, 200, "stat: %.180s", k->err.detail);
-        return false;
-    }
-    if (stat.nodes != o->n_nodes || stat.sessions != o->n_sessions) {
-        snprintf(why, 200, "%llu nodes and %llu sessions, should be %zu and %zu",
-                 (unsigned long long)stat.nodes, (unsigned long long)stat.sessions, o->n_nodes,
-                 o->n_sessions);
-        return false;
-    }
-    if (!deep)
-        return true;
-    if (tarnp_store_verify(k->store, NULL, NULL, &v, &k->err) != TARN_OK) {
-        snprintf(why, 200, "verify: %.180s", k->err.detail);
-        return false;
-    }
-    size_t n_bad = v.n_bad;
-    if (n_bad > 0)
-        snprintf(why, 200, "verify: node %llu, chunk %llu: %s", (unsigned long long)v.bad[0].node,
-                 (unsigned long long)v.bad[0].chunk, v.bad[0].reason);
-    tarni_free(tarnp_store_allocator(k->store), v.bad);
-    for (size_t i = 0; n_bad == 0 && i < o->n_nodes; i++) {
-        const oracle_node *after = next ? node_of(next, o->nodes[i].id) : NULL;
-        bool lacks = o->nodes[i].lacking || (after && after->lacking) || (next && !after);
-        if (!match_node(&o->nodes[i], lacks, k, why))
-            return false;
-    }
-    return n_bad == 0;
-}
-
-bool oracle_between(const oracle *before, const oracle *after, op_kind kind, unsigned part,
-                    oracle *out)
-{
-    *out = *before;
-    if (part == 0)
-        return true;
-    if (kind == OP_SUBMIT && part < 3 && after->n_nodes == before->n_nodes + 3) {
-        *out = *after;
-        out->n_nodes -= 3 - part;
-        return true;
-    }
-    return kind == OP_COLLECT && oracle_expire(out, part);
 }

@@ -86,6 +86,9 @@ void oracle_prepare(oracle_commit *x, uint64_t session, uint64_t parent, uint64_
 /* Does it, and compares what it returns. True: the oracle has followed. False with `why`. */
 bool oracle_apply(oracle *o, kit *k, op what, char why[200]);
 
+oracle_session *oracle_session_named(oracle *o, const char *name); /* NULL: none */
+const oracle_node *oracle_node_of(const oracle *o, uint64_t id);   /* NULL: none */
+
 /* Takes away the expired sessions whose bits `which` has, in the order they stand; false where
  * there are fewer. */
 bool oracle_expire(oracle *o, unsigned which);
