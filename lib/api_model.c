@@ -41,33 +41,47 @@ void tarn_model_close(tarn_model *model)
     tarni_free(&a, model);
 }
 
+/* Is it used only for rows whose logits are wanted, on the CPU? */
+static bool is_tail(const tarni_spec *spec, const tarni_tensor *t)
+{
+    return t->layer + 1 == spec->n_layers && spec->kinds[t->layer] == TARNI_LAYER_MLA &&
+           (t->part >= TARNI_PART_MLA_KV_B || t->part == TARNI_PART_MLA_Q ||
+            t->part == TARNI_PART_FFN_NORM);
+}
+
+typedef struct step_cost {
+    const tarni_spec *spec;
+    tarn_model_info *info;
+    uint32_t moe_layer; /* whose first expert is weighed */
+} step_cost;
+
 static tarn_status add_step_bytes(void *user, const tarni_tensor *t)
 {
-    tarn_model_info *info = user;
+    const step_cost *cost = user;
+    tarn_model_info *info = cost->info;
     uint64_t n_bytes = t->dtype == TARNK_BF16 ? 2 : 4;
     for (uint32_t i = 0; i < t->n_dims; i++)
         n_bytes *= t->dims[i];
     if (t->part >= TARNI_PART_W1 && t->part <= TARNI_PART_W2) {
-        info->expert_bytes += t->layer == info->n_moe_layers && t->expert == 0 ? n_bytes : 0;
+        info->expert_bytes += t->layer == cost->moe_layer && t->expert == 0 ? n_bytes : 0;
         return TARN_OK;
     }
     info->step_weight_bytes += t->part == TARNI_PART_EMBED ? 0 : n_bytes;
     info->logits_weight_bytes += t->part == TARNI_PART_LM_HEAD ? n_bytes : 0;
+    info->tail_weight_bytes += is_tail(cost->spec, t) ? n_bytes : 0;
     return TARN_OK;
 }
 
 /* Fills what a step costs. */
 static tarn_status describe_step(const tarni_spec *spec, tarn_model_info *info)
 {
-    uint32_t last_moe = 0, n_moe = 0;
+    step_cost cost = {.spec = spec, .info = info};
     for (uint32_t l = 0; l < spec->n_layers; l++)
         if (tarni_spec_is_moe(spec, l)) {
-            last_moe = l;
-            n_moe++;
+            cost.moe_layer = l;
+            info->n_moe_layers++;
         }
-    info->n_moe_layers = last_moe; /* meanwhile: the layer whose first expert is weighed */
-    TARNI_TRY(tarni_spec_tensors(spec, add_step_bytes, info));
-    info->n_moe_layers = n_moe;
+    TARNI_TRY(tarni_spec_tensors(spec, add_step_bytes, &cost));
     info->n_experts = spec->n_experts;
     info->experts_per_token = spec->top_k;
     if (spec->tied) {

@@ -144,6 +144,9 @@ typedef struct tarn_model_info {
     uint32_t n_moe_layers, n_experts, experts_per_token;
     uint64_t recurrence_flops_per_token; /* of all KDA layers */
     uint64_t attention_flops_per_key;    /* of all MLA layers, for each token and key it sees */
+    /* Of step_weight_bytes too: the last layer's behind its latents, if that is an MLA layer. The
+     * CPU uses them, its experts and its attention only where logits are wanted. */
+    uint64_t tail_weight_bytes;
 } tarn_model_info;
 
 /* Describes the model as sessions of these numerics see it. UNSUPPORTED where there is a tokenizer
@@ -1077,7 +1080,8 @@ TARN_API tarn_status tarn_session_logits(const tarn_session *session, const floa
                                          uint32_t *vocab, tarn_error *err) TARN_MUST_CHECK;
 
 /* From now on fn is called with the logits after every token that is fed, in order, on the stepping
- * thread; NULL ends it. For scoring and evaluation; costs one row of lm_head a token. */
+ * thread; NULL ends it. For scoring and evaluation; costs one row of lm_head a token, and on the
+ * CPU what else it would leave out (tarn_model_info, tail_weight_bytes). */
 typedef void (*tarn_logits_fn)(void *user, uint64_t position, const float *logits, uint32_t vocab);
 TARN_API void tarn_session_on_logits(tarn_session *session, tarn_logits_fn fn, void *user);
 

@@ -6,7 +6,8 @@
  *   decode   the weights touched once (with uniform routing), states in and out, at the read rate,
  *            or the arithmetic at its rate, whichever takes longer; then the latents or the
  *            arithmetic over them in the same way
- *   prefill, append   the same for that many rows, the logits' weights for one of them
+ *   prefill, append   the same for that many rows, the logits' weights for one of them; on the CPU
+ *            the last layer's too, but for its latents
  *   first token       one decode step
  * Arithmetic counts at the rate of the instruction the engine uses: bf16 products or fp32
  * multiply-add; the recurrence always at the latter.
@@ -76,6 +77,12 @@ static bool has_bf16_products(const bench *b)
     return strstr(tarn_engine_device(b->o.engine), "bf16") != NULL || !on_host(b);
 }
 
+/* Of a layer, that n rows choose if each is as likely. */
+static double distinct_experts(const tarn_model_info *m, double n_rows)
+{
+    return m->n_experts * (1 - pow(1 - (double)m->experts_per_token / m->n_experts, n_rows));
+}
+
 /* Seconds of a step of n_rows rows in n_seqs sessions, each with `context` keys before it; endless
  * where the machine's rates are not known. */
 static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double context)
@@ -86,20 +93,26 @@ static double floor_s(const bench *b, uint32_t n_rows, uint32_t n_seqs, double c
     if (!(read > 0 && fma > 0))
         return INFINITY;
     const double per_weight = (double)m->weights_bytes / (double)m->n_parameters;
-    double distinct = 0;
-    if (m->n_experts > 0)
-        distinct = m->n_experts *
-                   (1 - pow(1 - (double)m->experts_per_token / m->n_experts, (double)n_rows));
-    double experts = (double)m->n_moe_layers * (double)m->expert_bytes;
-    double bytes = (double)m->step_weight_bytes + experts * distinct +
+    const bool leaves_out = on_host(b) && m->tail_weight_bytes > 0;
+    const double late = leaves_out ? n_seqs : n_rows; /* rows of the last layer */
+    const double chosen = (double)m->expert_bytes * m->experts_per_token;
+    const double moe_rows = m->n_moe_layers > 0 ? n_rows * (m->n_moe_layers - 1.0) + late : 0;
+    double experts = 0; /* read at least once */
+    if (m->n_moe_layers > 0)
+        experts = (double)m->expert_bytes * ((m->n_moe_layers - 1.0) * distinct_experts(m, n_rows) +
+                                             distinct_experts(m, late));
+    double bytes = (double)m->step_weight_bytes + experts +
                    2.0 * n_seqs * (double)(m->state_bytes + m->conv_bytes);
-    double body =
-        (double)(m->step_weight_bytes - m->logits_weight_bytes) + experts * m->experts_per_token;
-    double flops = 2 / per_weight * (n_rows * body + n_seqs * (double)m->logits_weight_bytes);
+    double body = (double)(m->step_weight_bytes - m->logits_weight_bytes - m->tail_weight_bytes);
+    double flops = 2 / per_weight *
+                   (n_rows * body + late * (double)m->tail_weight_bytes + moe_rows * chosen +
+                    n_seqs * (double)m->logits_weight_bytes);
     double work = flops / products + n_rows * (double)m->recurrence_flops_per_token / fma;
-    double keys = context + (double)n_rows / n_seqs / 2;
+    double keys = n_rows * (context + (double)n_rows / n_seqs / 2); /* of all rows together */
+    double late_keys = leaves_out ? n_seqs * context + n_rows : keys;
     double latents = n_seqs * context * (double)m->latent_bytes_per_token / read;
-    double attention = n_rows * keys * (double)m->attention_flops_per_key / products;
+    double attention = (double)m->attention_flops_per_key / products *
+                       (keys * (m->n_mla_layers - 1.0) + late_keys) / m->n_mla_layers;
     return larger(bytes / read, work) + larger(latents, attention);
 }
 

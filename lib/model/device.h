@@ -38,7 +38,7 @@ typedef struct tarni_batch {
     uint32_t n_rows;       /* 1 to n_rows_max */
     const tarnk_seq *seqs; /* by row_begin */
     uint32_t n_seqs;
-    const uint32_t *logit_rows; /* rows whose logits are wanted, ascending */
+    const uint32_t *logit_rows; /* rows whose logits are wanted, ascending, each once */
     float *const *logits;       /* [n_logit_rows] where each row's logits go, [vocab] fp32 */
     uint32_t n_logit_rows;
     tarnk_row_result *results; /* [n_logit_rows]: `finite` of each, id and stop where the device

@@ -1,8 +1,9 @@
 /* forward.c - one step of the model, as the ops it is made of.
  *
- * Read from the bottom up: run() walks the layers; each layer is an attention block (kda_block or
- * mla_block) and a feed-forward block (dense_block or moe_block); every block norms the residual
- * stream h into x, works on x, and adds its result to h. What is not said in the blocks:
+ * Read from the bottom up: run() walks the layers; of each it norms the residual stream h into x
+ * for an attention block (kda_block, mla_block, or last_mla_block), and again for a feed-forward
+ * block (dense_block or moe_block); a block works on x and adds its result to h. What is not said
+ * there:
  *
  * 1. h, the forget gate, beta, router logits and logits are fp32 in every numerics. Where
  *    layout.round is set, what the next product reads is rounded to bf16 by the op that makes it,
@@ -251,8 +252,8 @@ static int mla_block(tarni_forward *f, const tarni_batch *batch, const tarni_mla
     return mla_attention(f, batch, w, mla_idx);
 }
 
-/* The rows of h whose logits are wanted move to the front and are `batch` from now on: each run of
- * neighbours is a sequence. */
+/* The rows of h and x whose logits are wanted move to the front and are `batch` from now on: each
+ * run of neighbours is a sequence. */
 static void keep_wanted_rows(tarni_forward *f, tarni_batch *batch)
 {
     const uint32_t *rows = batch->logit_rows, n = batch->n_logit_rows;
@@ -268,11 +269,13 @@ static void keep_wanted_rows(tarni_forward *f, tarni_batch *batch)
             kept->row_begin = first = at;
             do {
                 memmove(f->act.h + at * d, f->act.h + rows[at] * d, d * sizeof *f->act.h);
+                memmove(f->act.x + at * d, f->act.x + rows[at] * d, d * sizeof *f->act.x);
                 at++;
             } while (at < n && rows[at] < end && rows[at] == rows[first] + (at - first));
             kept->n_rows = at - first;
         }
     }
+    TARN_ASSERT(at == n);
     batch->seqs = f->act.kept_seqs;
     batch->n_seqs = n_seqs;
     batch->logit_rows = f->act.kept_rows;
@@ -280,20 +283,19 @@ static void keep_wanted_rows(tarni_forward *f, tarni_batch *batch)
 }
 
 /* The last layer's: latents of all rows, the rest for those of `batch` that it leaves. */
-static int last_mla_block(tarni_forward *f, tarni_batch *batch, const tarni_layer_weights *w,
+static int last_mla_block(tarni_forward *f, tarni_batch *batch, const tarni_mla_weights *w,
                           uint32_t mla_idx)
 {
     const tarni_mla_scratch *s = &f->act.mla;
-    tarnk_matmul_args kv = product(f, f->act.x, w->mla.kv_a, s->kv, batch->n_rows, false);
+    tarnk_matmul_args kv = product(f, f->act.x, w->kv_a, s->kv, batch->n_rows, false);
     TRY_OP(f->ops->matmul(&kv, 1, f->context));
-    TRY_OP(mla_latents(f, batch, &w->mla, mla_idx));
+    TRY_OP(mla_latents(f, batch, w, mla_idx));
     keep_wanted_rows(f, batch);
     if (batch->n_rows == 0)
         return 0;
-    TRY_OP(norm(f, f->act.h, w->attn_norm, f->act.x, batch->n_rows));
-    tarnk_matmul_args q = product(f, f->act.x, w->mla.q, s->q, batch->n_rows, false);
+    tarnk_matmul_args q = product(f, f->act.x, w->q, s->q, batch->n_rows, false);
     TRY_OP(f->ops->matmul(&q, 1, f->context));
-    return mla_attention(f, batch, &w->mla, mla_idx);
+    return mla_attention(f, batch, w, mla_idx);
 }
 
 /* From gate and up, both computed, to the residual stream. */
@@ -450,7 +452,7 @@ static int run_layers(void *user, const tarni_batch *whole)
         if (!w->is_mla)
             TRY_OP(kda_block(f, &batch, &w->kda, kda_idx++));
         else if (l == last && batch.n_logit_rows < batch.n_rows && f->device->class->on_host)
-            TRY_OP(last_mla_block(f, &batch, w, mla_idx++));
+            TRY_OP(last_mla_block(f, &batch, &w->mla, mla_idx++));
         else
             TRY_OP(mla_block(f, &batch, &w->mla, mla_idx++));
         TRY_OP(ffn_block(f, w, batch.n_rows));

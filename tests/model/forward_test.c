@@ -230,35 +230,37 @@ CASE(chosen_logits_may_lie_anywhere)
     model_run_close(&m);
 }
 
-/* Which rows the last layer's experts see. */
+/* How many rows the last call of experts had. */
 static uint32_t last_moe_rows;
+static const tarnk_ops *counted_ops;
 
 static int counting_moe(const tarnk_moe_args *args, const tarnk_context *context)
 {
     last_moe_rows = args->n_rows;
-    return tarnk_cpu_ops(TARNK_ISA_BEST)->moe(args, context);
+    return counted_ops->moe(args, context);
 }
 
 /* Two sessions: steps without logits, then one where some rows of both are wanted. */
-CASE(rows_nobody_wants_end_with_their_latents)
+static void check_few_logits(tarni_numerics numerics, const tarnk_ops *counted)
 {
-    enum { BEFORE = 60, N = TOKENS - BEFORE, N_WANTED = 4 };
-    static const uint32_t rows[N_WANTED] = {N - 2, N - 1, N + 3, 2 * N - 1};
-    tarnk_ops ops = *tarnk_cpu_ops(TARNK_ISA_BEST);
+    enum { BEFORE = 60, N = TOKENS - BEFORE, N_WANTED = 5 };
+    static const uint32_t rows[N_WANTED] = {N - 2, N - 1, N, N + 3, 2 * N - 1};
+    tarnk_ops ops = *counted;
     uint32_t ids[TOKENS], both[2 * N];
     model_run m;
     result want, got[2];
     ops.moe = counting_moe;
+    counted_ops = counted;
     make_ids(ids, TOKENS, 1);
-    REQUIRE(reference(&want, ids, TARNI_NUMERICS_NATIVE, tarnk_cpu_ops(TARNK_ISA_BEST)));
-    REQUIRE(model_run_open(&m, ODD, TARNI_NUMERICS_NATIVE, &ops, 2, N_ROWS));
+    REQUIRE(reference(&want, ids, numerics, counted));
+    REQUIRE(model_run_open(&m, ODD, numerics, &ops, 2, N_ROWS));
     const size_t vocab = m.spec.vocab;
     float *at[N_WANTED];
     tarnk_seq seqs[2];
     for (uint32_t i = 0; i < 2; i++) {
         result_init(&got[i], &m);
         CHECK_EQ(model_run_feed(&m, &got[i].memory, ids, BEFORE, NULL), 0);
-        CHECK_EQ(last_moe_rows, BEFORE); /* of the layer before */
+        CHECK_EQ(last_moe_rows, BEFORE); /* in the layer before the last */
         seqs[i] = session_memory_seq(&got[i].memory, i * N, N);
         memcpy(both + (size_t)i * N, ids + BEFORE, N * sizeof *ids);
     }
@@ -276,6 +278,13 @@ CASE(rows_nobody_wants_end_with_their_latents)
     }
     result_fini(&want);
     model_run_close(&m);
+}
+
+CASE(rows_nobody_wants_end_with_their_latents)
+{
+    check_few_logits(TARNI_NUMERICS_NATIVE, tarnk_cpu_ops(TARNK_ISA_BEST));
+    check_few_logits(TARNI_NUMERICS_NATIVE, tarnk_cpu_ops(TARNK_ISA_BEST_BF16));
+    check_few_logits(TARNI_NUMERICS_F32, tarnk_cpu_ops(TARNK_ISA_BEST));
 }
 
 /* ---- strips of a larger vocabulary ----------------------------------------------------------- */
@@ -350,7 +359,17 @@ static int counting_matmul(const tarnk_matmul_args *parts, uint32_t n_parts,
     return tarnk_cpu_ops(TARNK_ISA_BEST)->matmul(parts, n_parts, context);
 }
 
-static int run_with(const tarnk_ops *ops)
+static int latents_left;
+
+static int failing_last_latent(const tarnk_mla_latent_args *args, const tarnk_context *context)
+{
+    if (latents_left-- == 0)
+        return 9;
+    return tarnk_cpu_ops(TARNK_ISA_BEST)->mla_latent(args, context);
+}
+
+/* Three rows, the last of them or all with logits. */
+static int run_with(const tarnk_ops *ops, bool last_alone)
 {
     model_run m;
     session_memory s;
@@ -359,7 +378,8 @@ static int run_with(const tarnk_ops *ops)
         return -1;
     float *logits = malloc(3 * (size_t)m.spec.vocab * sizeof *logits);
     session_memory_init(&s, &m.layout, 3);
-    int error = model_run_feed(&m, &s, ids, 3, logits);
+    int error = last_alone ? model_run_append(&m, &s, ids, 3, 4, logits)
+                           : model_run_feed(&m, &s, ids, 3, logits);
     session_memory_fini(&s);
     free(logits);
     model_run_close(&m);
@@ -411,7 +431,7 @@ CASE(variants_of_the_spec_reach_the_ops)
     do {                                                                                           \
         tarnk_ops ops = *tarnk_cpu_ops(TARNK_ISA_BEST);                                            \
         ops.op = failing_##op;                                                                     \
-        CHECK_EQ(run_with(&ops), number);                                                          \
+        CHECK_EQ(run_with(&ops, false), number);                                                   \
     } while (0)
 
 CASE(errors_of_ops_are_returned)
@@ -432,10 +452,21 @@ CASE(errors_of_ops_are_returned)
     /* 4 KDA layers of 3 products, 3 MLA of 2, 1 dense and 6 MoE blocks of 2, then lm_head. */
     for (int n = 0; n < 33; n++) {
         matmuls_left = n;
-        CHECK_EQ(run_with(&ops), 5);
+        CHECK_EQ(run_with(&ops, false), 5);
     }
     matmuls_left = 33;
-    CHECK_EQ(run_with(&ops), 0);
+    CHECK_EQ(run_with(&ops, false), 0);
+    /* With few logits the last MLA layer has 3. */
+    for (int n = 0; n < 34; n++) {
+        matmuls_left = n;
+        CHECK_EQ(run_with(&ops, true), 5);
+    }
+    matmuls_left = 34;
+    CHECK_EQ(run_with(&ops, true), 0);
+    ops = *tarnk_cpu_ops(TARNK_ISA_BEST);
+    ops.mla_latent = failing_last_latent;
+    latents_left = 2;
+    CHECK_EQ(run_with(&ops, true), 9);
 }
 
 CASE(creation_survives_missing_memory)

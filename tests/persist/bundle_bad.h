@@ -40,7 +40,6 @@ static inline void bad_check_session(kit *k, const char *name)
     tarnp_session_fini(&s);
 }
 
-/* Export, import elsewhere, export: the same bytes. So are those of another reading step. */
 typedef struct bad {
     kit k; /* a store with one session, which must stay as it is */
     kit_bundle good, file;

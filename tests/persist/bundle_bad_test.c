@@ -1,7 +1,6 @@
 /* Nothing comes from a bad file, and the error says what is wrong with it. */
 #include "bundle_bad.h"
 
-#include "handle.h"
 #include "node.h"
 #include "sanitized.h"
 

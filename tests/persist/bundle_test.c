@@ -2,9 +2,9 @@
 #include "bundle_bad.h"
 
 #include "handle.h"
-#include "node.h"
 #include "stage.h"
 
+/* Export, import elsewhere, export: the same bytes. So are those of another reading step. */
 CASE(round_trip_into_another_store)
 {
     kit a, b;

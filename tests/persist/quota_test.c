@@ -49,7 +49,7 @@ CASE(quotas_are_kept_and_checked)
     kit_end(&k);
 }
 
-/* Five times the quota is written, by one session. */
+/* Four times the quota is written, by one session. */
 CASE(a_session_lives_within_a_quota)
 {
     kit k;

@@ -605,9 +605,31 @@ CASE(many_sessions_within_a_budget) /* E1 */
     rig_close(&r);
 }
 
+/* By hand, from the tensors of the tiny model: 3 KDA layers and one of MLA. */
+CASE(what_a_step_costs_is_described)
+{
+    rig r;
+    tarn_model_info info = {.size = sizeof info};
+    enum {
+        MLA_Q = 96 * 64,
+        KV_B = 112 * 24,
+        O = 64 * 48,
+        ROUTER = 8 * 64 + 8,
+        EXPERT = 3 * 24 * 64
+    };
+    rig_open(&r, RIG_TINY, NULL);
+    OK(tarn_model_describe(r.model, TARN_NUMERICS_F32, &info, ERR));
+    CHECK_EQ(info.tail_weight_bytes, 2 * (MLA_Q + KV_B + O + ROUTER + EXPERT + 64));
+    CHECK_EQ(info.expert_bytes, 2 * EXPERT);
+    CHECK_EQ(info.n_moe_layers, 4);
+    CHECK_EQ(info.logits_weight_bytes, 2 * 64 * (uint64_t)info.vocab);
+    rig_close(&r);
+}
+
 CHECK_MAIN(ENTRY(options_of_other_versions), ENTRY(results_of_other_versions),
            ENTRY(options_that_are_refused), ENTRY(out_parameters_after_an_error),
            ENTRY(engines_of_many_threads), ENTRY(children_are_closed_first),
            ENTRY(the_context_is_a_limit), ENTRY(stop_ids_of_the_caller),
            ENTRY(callbacks_may_only_look), ENTRY(events_of_a_closed_session_are_dropped),
-           ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget))
+           ENTRY(lists_and_tags), ENTRY(many_sessions_within_a_budget),
+           ENTRY(what_a_step_costs_is_described))

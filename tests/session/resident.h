@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define RSS_COUNTS !SANITIZED
+#define RSS_COUNTS (!SANITIZED)
 
 static inline uint64_t rss_bytes(void)
 {
