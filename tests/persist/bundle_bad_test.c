@@ -145,7 +145,7 @@ CASE(names)
     CHECK_STATUS(kit_import(&b.k, &b.file, "mine", NULL), TARN_E_EXISTS);
     CHECK_STATUS(kit_import(&b.k, &b.file, "x@y", NULL), TARN_E_INVALID);
     CHECK_STATUS(kit_import(&b.k, &b.file, "fine", NULL), TARN_OK);
-    bad_check_session(&b.k, "fine");
+    kit_check_session(&b.k, "fine");
     CHECK_STATUS(tarnp_session_remove(b.k.store, "fine", &b.k.err), TARN_OK);
     free(b.file.data);
     b.file = kit_bundle_copy(&b.good);

@@ -121,4 +121,41 @@ static inline void kit_bundle_repeat(kit_bundle *f, size_t from, size_t to)
     free(copy.data);
 }
 
+/* A session of four nodes with tags; one node is a fork's. Its seeds are 1 to 4. */
+static inline void kit_fill_session(kit *k, const char *name)
+{
+    const tarnp_tag tags[2] = {{"project", "tarn"}, {"note", "\xC3\xA4 = b"}};
+    tarnp_session s;
+    CHECK_STATUS(tarnp_model_put(k->store, kit_fp, "descriptor", 10, &k->err), TARN_OK);
+    REQUIRE_OK(tarnp_session_create(k->store, "first", kit_fp, "cpu/f32", tags, 2, &s, &k->err),
+               &k->err);
+    tarnp_session_fini(&s);
+    kit_append(k, "first", 1);
+    uint64_t node = kit_append(k, "first", 2);
+    REQUIRE_OK(tarnp_session_create(k->store, name, kit_fp, "cpu/f32", tags, 2, &s, &k->err),
+               &k->err);
+    CHECK_STATUS(tarnp_session_move(k->store, s.id, s.head, node, NULL, &k->err), TARN_OK);
+    tarnp_session_fini(&s);
+    kit_append(k, name, 3);
+    kit_append(k, name, 4);
+}
+
+/* Is it that session? */
+static inline void kit_check_session(kit *k, const char *name)
+{
+    tarnp_session s;
+    uint64_t *ids;
+    size_t n;
+    REQUIRE_OK(tarnp_session_find(k->store, name, &s, &k->err), &k->err);
+    CHECK_EQ(s.n_tags, 2);
+    if (s.n_tags == 2)
+        CHECK_TEXT(s.tags[1].value, "\xC3\xA4 = b");
+    REQUIRE_OK(tarnp_node_chain(k->store, s.head, &ids, &n, &k->err), &k->err);
+    CHECK_EQ(n, 5);
+    for (uint64_t i = 1; i < n; i++)
+        kit_check_node(k, ids[i], i);
+    tarni_free(tarnp_store_allocator(k->store), ids);
+    tarnp_session_fini(&s);
+}
+
 #endif

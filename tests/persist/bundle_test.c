@@ -1,5 +1,5 @@
 /* A session through a file: the same bits, whatever the way. */
-#include "bundle_bad.h"
+#include "bundle_kit.h"
 
 #include "handle.h"
 #include "stage.h"
@@ -10,11 +10,11 @@ CASE(round_trip_into_another_store)
     kit a, b;
     kit_bundle one, two;
     REQUIRE(kit_begin(&a) && kit_begin(&b));
-    bad_fill(&a, "work/a");
+    kit_fill_session(&a, "work/a");
     REQUIRE(kit_export(&a, "work/a", &one));
     one.step = 7;
     CHECK_STATUS(kit_import(&b, &one, NULL, NULL), TARN_OK);
-    bad_check_session(&b, "work/a");
+    kit_check_session(&b, "work/a");
     REQUIRE(kit_export(&b, "work/a", &two));
     CHECK_EQ(two.n_bytes, one.n_bytes);
     CHECK_BYTES(two.data, one.data, one.n_bytes);
@@ -46,7 +46,7 @@ CASE(nodes_that_are_there_are_used)
     kit_bundle f, other;
     uint64_t head;
     REQUIRE(kit_begin(&k));
-    bad_fill(&k, "a");
+    kit_fill_session(&k, "a");
     REQUIRE(kit_export(&k, "a", &f));
     tarnp_stat before = kit_stat(&k);
     CHECK_STATUS(kit_import(&k, &f, "b", &head), TARN_OK);
@@ -62,12 +62,12 @@ CASE(nodes_that_are_there_are_used)
     CHECK_EQ(before.nodes, 3);
     CHECK_STATUS(kit_import(&k, &f, "c", NULL), TARN_OK);
     CHECK_EQ(kit_stat(&k).nodes, 5);
-    bad_check_session(&k, "c");
+    kit_check_session(&k, "c");
     KIT_CLEAN(&k);
     REQUIRE(kit_export(&k, "c", &other));
     kit_append(&k, "first", 9);
     CHECK_STATUS(tarnp_session_remove(k.store, "first", &k.err), TARN_OK);
-    bad_check_session(&k, "c");
+    kit_check_session(&k, "c");
     KIT_CLEAN(&k);
     free(f.data);
     free(other.data);
@@ -81,13 +81,13 @@ CASE(a_key_of_another_node)
     kit_bundle f;
     uint64_t node;
     REQUIRE(kit_begin(&a) && kit_begin(&b));
-    bad_fill(&a, "a");
+    kit_fill_session(&a, "a");
     REQUIRE(kit_export(&a, "a", &f));
     kit_create(&b, "x");
     kit_append(&b, "x", 7); /* so that its parent is another */
     uint64_t known = kit_append(&b, "x", 2);
     CHECK_STATUS(kit_import(&b, &f, NULL, NULL), TARN_OK);
-    bad_check_session(&b, "a");
+    kit_check_session(&b, "a");
     KIT_CLEAN(&b);
     uint8_t key[TARNP_KEY_BYTES];
     kit_key(key, 2);
@@ -109,7 +109,7 @@ CASE(a_damaged_twin_is_not_used)
     tarnp_write w;
     tarnp_span value;
     REQUIRE(kit_begin(&k));
-    bad_fill(&k, "a");
+    kit_fill_session(&k, "a");
     REQUIRE(kit_export(&k, "a", &f));
     REQUIRE_OK(tarnp_write_begin(k.store, &w, &k.err), &k.err);
     REQUIRE_OK(tarnp_get_id(&w.txn, TARNP_TABLE_CHUNK, 7, &value, &k.err), &k.err);
@@ -128,7 +128,7 @@ CASE(a_damaged_twin_is_not_used)
     CHECK_HAS(k.err.detail, "chunk 7");
     free(none.data);
     CHECK_STATUS(kit_import(&k, &f, "whole", NULL), TARN_OK);
-    bad_check_session(&k, "whole");
+    kit_check_session(&k, "whole");
     CHECK_EQ(kit_verify(&k, true), 1);
     free(f.data);
     kit_end(&k);
@@ -266,7 +266,7 @@ CASE(refusals)
     kit other;
     kit_bundle g;
     REQUIRE(kit_begin(&other));
-    bad_fill(&other, "a");
+    kit_fill_session(&other, "a");
     REQUIRE(kit_export(&other, "a", &g));
     CHECK_STATUS(tarnp_model_put(k.store, kit_fp, "another", 7, &k.err), TARN_OK);
     tarnp_stat before = kit_stat(&k);

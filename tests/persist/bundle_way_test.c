@@ -101,7 +101,7 @@ CASE(an_export_tells_how_far_it_is)
     uint64_t n_bytes;
     tarnp_session made;
     REQUIRE(kit_begin(&k));
-    bad_fill(&k, "a");
+    kit_fill_session(&k, "a");
     REQUIRE_OK(tarnp_export(k.store, "a", kit_bundle_write, &f, follow, &c, &n_bytes, &k.err),
                &k.err);
     CHECK_EQ(c.last, n_bytes);

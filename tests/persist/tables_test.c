@@ -1,8 +1,8 @@
 /* The environment beneath the store: what LMDB's errors become, maps that another process has made
  * larger, little address space, and environments that are no store. */
 #include "environment.h"
-#include "sanitized.h"
 
+#include "sanitized.h"
 #include "store_kit.h"
 
 #include <errno.h>

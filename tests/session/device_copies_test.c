@@ -17,18 +17,6 @@ static const tarn_engine_options pinning = {.n_threads = 1, .pinned_bytes_max = 
 
 static const uint32_t any_id = 1;
 
-/* Room for so many states and pages. */
-static void open_room(rig *r, uint32_t n_slots, uint64_t n_pages)
-{
-    tarn_engine_options o = pinning;
-    rig_open(r, RIG_TINY, &pinning);
-    r->session_flags = TARN_SESSION_NO_PREFIX;
-    const tarn_plan_report plan = rig_plan(r);
-    o.slots_bytes_max = n_slots * plan.slot_bytes;
-    o.pages_bytes_max = n_pages * plan.page_bytes;
-    rig_restart_engine(r, &o);
-}
-
 /* A copy on its way has its place until it has passed: who comes then finds none, and the store is
  * what it comes back from. So does one that is larger than the block, and who holds nothing. */
 CASE(who_finds_no_place)
@@ -79,7 +67,7 @@ static void no_room_to_come_back(uint32_t n_slots, uint64_t n_pages, const char 
     const char *fault;
     uint32_t ids[N];
     tarn_step done = {.size = sizeof done};
-    open_room(&r, n_slots, n_pages);
+    rig_open_room(&r, &pinning, n_slots, n_pages);
     rig_ids(&r, 1, ids, N);
     tarn_session *s = rig_kept(&r, "a", 1, N), *loose[2];
     OK(tarn_session_park(s, ERR));
@@ -134,7 +122,7 @@ CASE(a_copy_that_fails_while_it_is_waited_for)
 {
     rig r;
     const char *fault;
-    open_room(&r, 4, 20);
+    rig_open_room(&r, &pinning, 4, 20);
     tarn_session *s = rig_kept(&r, "a", 1, N), *other = rig_kept(&r, "b", 2, N),
                  *third = rig_loose(&r, "c");
     OK(tarn_session_park(s, ERR));

@@ -13,16 +13,6 @@ enum { N = 70, LOOKS_MAX = 1000 };
 
 static const tarn_engine_options pinning = {.n_threads = 1, .pinned_bytes_max = 1 << 20};
 
-/* Room for n states. */
-static void open_slots(rig *r, uint32_t n)
-{
-    tarn_engine_options o = pinning;
-    rig_open(r, RIG_TINY, &pinning);
-    r->session_flags = TARN_SESSION_NO_PREFIX;
-    o.slots_bytes_max = n * rig_plan(r).slot_bytes;
-    rig_restart_engine(r, &o);
-}
-
 /* One token, whatever it is. */
 static void step_one(tarn_session *s)
 {
@@ -134,7 +124,7 @@ CASE(one_that_is_used_while_it_leaves_stays)
 CASE(who_needs_just_that_memory_waits_for_it)
 {
     rig r;
-    open_slots(&r, 4);
+    rig_open_room(&r, &pinning, 4, 0);
     tarn_session *s[4];
     for (size_t i = 0; i < 4; i++)
         s[i] = rig_kept(&r, (const char *[]){"a", "b", "c", "d"}[i], 1, N);
@@ -228,7 +218,7 @@ CASE(a_step_leaves_out_who_waits_and_waits_itself_for_the_last)
 CASE(who_left_first_is_waited_for)
 {
     rig r;
-    open_slots(&r, 5);
+    rig_open_room(&r, &pinning, 5, 0);
     tarn_session *s[3], *other = rig_loose(&r, "other");
     for (size_t i = 0; i < 3; i++)
         s[i] = rig_kept(&r, (const char *[]){"a", "b", "c"}[i], 1, N);
@@ -263,7 +253,7 @@ CASE(who_left_first_is_waited_for)
 CASE(memory_that_comes_free_just_then)
 {
     rig r;
-    open_slots(&r, 4);
+    rig_open_room(&r, &pinning, 4, 0);
     tarn_session *s = rig_kept(&r, "a", 1, N), *same = rig_kept(&r, "b", 1, N);
     tarn_step done = {.size = sizeof done};
     const uint32_t id = 1;
@@ -298,7 +288,7 @@ CASE(a_generation_waits_for_a_slot)
     tarn_ticket ticket;
     int without, n_without = 0;
     bool empty;
-    open_slots(&r, 5);
+    rig_open_room(&r, &pinning, 5, 0);
     rig_ids(&r, 5, ids, N);
     tarn_session *s = rig_session(&r, "a", NULL), *other = rig_loose(&r, "other");
     tarn_session *idle = rig_kept(&r, "c", 1, N);

@@ -286,6 +286,17 @@ tarn_plan_report rig_plan(const rig *r)
     return plan;
 }
 
+void rig_open_room(rig *r, const tarn_engine_options *options, uint32_t n_slots, uint64_t n_pages)
+{
+    tarn_engine_options o = *options;
+    rig_open(r, RIG_TINY, options);
+    r->session_flags = TARN_SESSION_NO_PREFIX;
+    const tarn_plan_report plan = rig_plan(r);
+    o.slots_bytes_max = n_slots * plan.slot_bytes;
+    o.pages_bytes_max = n_pages * plan.page_bytes;
+    rig_restart_engine(r, &o);
+}
+
 tarn_store_stat rig_store_stat(rig *r)
 {
     tarn_store_stat stat = {.size = sizeof stat};

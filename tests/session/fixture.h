@@ -79,6 +79,8 @@ void rig_leave(rig *r); /* closes, and leaves the folder */
 /* Closes engine, model and store and opens them again; options NULL: as before. */
 void rig_restart(rig *r, const tarn_engine_options *options);
 void rig_restart_engine(rig *r, const tarn_engine_options *options);
+/* The tiny model, with room for so many states and pages (0: no ceiling), and no prefix adopted. */
+void rig_open_room(rig *r, const tarn_engine_options *options, uint32_t n_slots, uint64_t n_pages);
 
 /* A session in the store, made if need be; *reuse may be NULL. */
 tarn_session *rig_session(rig *r, const char *name, tarn_reuse *reuse);
